@@ -1,0 +1,466 @@
+"""The interface that every backend implements, and what goes in and out of it.
+
+NumPy arrays go in and come out; device arrays stay inside. `Backend` holds everything that has nothing to do with a
+framework: checking, the loop over epochs with the next epoch's inputs made meanwhile, the clock. A framework's file
+fills in the hooks, which all start with an underscore and all deal in device arrays.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from backends.architecture import Architecture
+from backends.layout import from_layout, make_layout, to_layout
+from backends.optimisers import Optimiser
+from backends.parameters import ParameterError, Parameters, check, check_arrays
+
+PRECISIONS = ("float64", "float32", "tf32", "bfloat16")
+DEVICES = ("cpu", "gpu")
+
+DeviceArray = Any
+
+
+class UnavailableError(RuntimeError):
+    """A framework, device, precision or mode that can't be had here; the message says what is there instead."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How a byte of an image becomes a coordinate of x: x = scale · byte + noise · u, with u in (0, 1)."""
+
+    scale: float
+    noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class EpochInputs:
+    """What one epoch needs from outside.
+
+    Attributes:
+        order: int32 [steps, batch], which images each step sees.
+        noise: uint16 [steps, batch, D] words k, for u = (k + ½) / 2¹⁶; None where the pixels take no noise.
+    """
+
+    order: NDArray[np.int32]
+    noise: NDArray[np.uint16] | None
+
+
+class Stream(Protocol):
+    """Where the order of the examples and the noise come from; the same bits for every backend."""
+
+    @property
+    def examples(self) -> int:
+        """Size N of the training set."""
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch."""
+
+    @property
+    def pixels(self) -> Pixels:
+        """How bytes and noise become x."""
+
+    def epoch(self, epoch: int) -> EpochInputs:
+        """Inputs of one epoch, counted from 1."""
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """All that training needs to go on as if it had not stopped, in any backend.
+
+    Attributes:
+        parameters: canonical parameters, in the dtype that the backend holds them in.
+        moments: name of the moment → canonical name → array; empty before the first step.
+        step: how many steps have been made.
+    """
+
+    parameters: Parameters
+    moments: dict[str, Parameters] = field(default_factory=dict)
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One epoch of training.
+
+    Attributes:
+        epoch: counted from 1, over all of the model's training.
+        losses: float64 [steps], mean over the batch of −log p, in nats, before each step's update.
+        seconds: wall-clock time of the epoch, synchronised at both ends, without the first call.
+        first_call_seconds: what came before the first epoch: tracing, compilation, capture; else 0.
+        wait_seconds: part of `seconds` in which nothing ran since the epoch's inputs weren't ready.
+    """
+
+    epoch: int
+    losses: NDArray[np.float64]
+    seconds: float
+    first_call_seconds: float
+    wait_seconds: float
+
+
+class Backend(ABC):
+    """A NICE flow in one framework. See `backends.create`.
+
+    Attributes:
+        architecture: the flow.
+        device: "cpu" or "gpu".
+        precision: as asked for.
+        mode: how the framework runs it, one of `modes`.
+    """
+
+    name: ClassVar[str]
+    modes: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        parameters: Mapping[str, ArrayLike],
+        *,
+        device: str = "auto",
+        precision: str = "float32",
+        mode: str | None = None,
+    ) -> None:
+        given = {name: np.asarray(array) for name, array in parameters.items()}
+        check(architecture, given)
+        self.architecture = architecture
+        self.device = self._choose_device(device)
+        self.precision = self._choose_precision(precision)
+        self.mode = self._choose_mode(mode)
+        self.dtype = np.dtype("float64" if precision == "float64" else "float32")
+        self._given_dtype = given["log_scale"].dtype
+        self._fixed = {name: array for name, array in given.items() if name not in architecture.trainable_shapes}
+        self.layout = make_layout(architecture, given)
+        self._step = 0
+        self._moment_names: tuple[str, ...] = ()
+        self._activate()
+        self._load(self._laid_out(given))
+
+    # Devices, precisions, modes ---------------------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def devices(cls) -> tuple[str, ...]:
+        """Which of "cpu" and "gpu" the framework sees here."""
+
+    @classmethod
+    def precisions(cls, device: str) -> tuple[str, ...]:
+        """Which precisions this backend has on a device."""
+        return PRECISIONS if device == "gpu" else ("float64", "float32", "bfloat16")
+
+    @classmethod
+    def default_mode(cls, device: str) -> str:
+        """The fastest mode on a device."""
+        return cls.modes[0]
+
+    @classmethod
+    @abstractmethod
+    def versions(cls) -> dict[str, str]:
+        """The framework's version, and those of the libraries that it computes with."""
+
+    def _choose_device(self, device: str) -> str:
+        present = self.devices()
+        if device == "auto":
+            return "gpu" if "gpu" in present else "cpu"
+        if device not in DEVICES:
+            raise ValueError(f"device is {device!r}; expected one of {('auto', *DEVICES)}")
+        if device not in present:
+            raise UnavailableError(f"{self.name}: no {device} is visible to it here; it has {', '.join(present)}")
+        return device
+
+    def _choose_precision(self, precision: str) -> str:
+        present = self.precisions(self.device)
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is {precision!r}; expected one of {PRECISIONS}")
+        if precision not in present:
+            raise UnavailableError(f"{self.name}: no {precision} on device {self.device}; it has {', '.join(present)}")
+        return precision
+
+    def _choose_mode(self, mode: str | None) -> str:
+        if mode is None:
+            return self.default_mode(self.device)
+        if mode not in self.modes:
+            raise ValueError(f"mode is {mode!r}; {self.name} has {self.modes}")
+        return mode
+
+    # The flow ---------------------------------------------------------------------------------------------------
+
+    def encode(self, x: ArrayLike) -> tuple[NDArray, NDArray]:
+        """The encoder z = f(x).
+
+        Args:
+            x: floating point [B, D].
+
+        Returns:
+            z [B, D] and log|det ∂z/∂x| [B].
+        """
+        z, log_det = self._encode(self._input(x))
+        return self._to_numpy(z), self._to_numpy(log_det)
+
+    def decode(self, z: ArrayLike) -> NDArray:
+        """The generator x = f⁻¹(z), [B, D] → [B, D]."""
+        return self._to_numpy(self._decode(self._input(z)))
+
+    def log_prob(self, x: ArrayLike) -> NDArray:
+        """log p(x) in nats, floating point [B, D] → [B]; arXiv 1410.8516, equation 2."""
+        return self._to_numpy(self._log_prob(self._input(x)))
+
+    def sample(self, n: int, *, temperature: float = 1.0, seed: int = 0) -> NDArray:
+        """Samples [n, D]: latents from the prior times `temperature`, by the device's own generator, decoded."""
+        if n < 1 or temperature < 0:
+            raise ValueError(f"sample: n is {n}, temperature {temperature}; expected n ≥ 1 and temperature ≥ 0")
+        self._activate()
+        return self._to_numpy(self._sample(n, temperature, seed))
+
+    def gradients(self, x: ArrayLike) -> tuple[float, Parameters]:
+        """The loss, mean of −log p(x) over [B, D], and its gradient by every trainable parameter, canonical."""
+        loss, arrays = self._gradients(self._input(x))
+        return float(self._to_numpy(loss)), self._canonical(arrays)
+
+    def _input(self, x: ArrayLike) -> DeviceArray:
+        array = np.asarray(x)
+        if array.ndim != 2 or array.shape[1] != self.architecture.dim or array.shape[0] == 0:
+            raise ValueError(f"input has shape {array.shape}; expected [B, {self.architecture.dim}] with B ≥ 1")
+        if array.dtype.kind != "f":
+            raise ValueError(f"input has dtype {array.dtype}; expected floating point (scale bytes first)")
+        self._activate()
+        return self._to_device(np.ascontiguousarray(array, dtype=self.dtype))
+
+    # Parameters and state ---------------------------------------------------------------------------------------
+
+    def parameters(self) -> Parameters:
+        """Canonical parameters, in the dtype in which they were given; bit for bit the given ones if untrained."""
+        arrays = self._canonical(self._parameter_arrays())
+        return {name: array.astype(self._given_dtype, copy=False) for name, array in arrays.items()} | {
+            name: array.copy() for name, array in self._fixed.items()
+        }
+
+    def training_state(self) -> TrainingState:
+        """Parameters, moments and step count as NumPy arrays; any backend can `resume` from it."""
+        arrays = self._canonical(self._parameter_arrays()) | self._fixed
+        moments = {name: self._canonical(self._moment_arrays(name)) for name in self._moment_names}
+        return TrainingState(arrays, moments, self._step)
+
+    def resume(self, state: TrainingState) -> None:
+        """Go on from a state, of this or of another backend, as if training had not stopped.
+
+        Raises:
+            ParameterError: the state doesn't fit the architecture or the precision.
+        """
+        check(self.architecture, state.parameters, source="training state")
+        for name, array in self._fixed.items():
+            if not np.array_equal(array, state.parameters[name]):
+                raise ParameterError(f"training state: {name} differs from this model's")
+        for name, moment in state.moments.items():
+            check_arrays(self.architecture.trainable_shapes, moment, source=f"training state, {name}")
+        if state.step < 0 or (state.step > 0) != bool(state.moments):
+            raise ParameterError(f"training state: step {state.step} with moments {list(state.moments)}")
+        self._activate()
+        self._load(self._laid_out(state.parameters))
+        self._moment_names = tuple(state.moments)
+        self._load_moments({name: self._laid_out(moment) for name, moment in state.moments.items()})
+        self._step = state.step
+
+    def _laid_out(self, arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        """Canonical trainable arrays → this backend's order and dtype, never rounding."""
+        out = {}
+        for name, array in to_layout(self.architecture, self.layout, arrays).items():
+            with np.errstate(over="ignore"):
+                out[name] = array.astype(self.dtype, copy=False)
+            if not np.array_equal(out[name], array):
+                raise ParameterError(
+                    f"parameters: {name} has {array.dtype} values that {self.precision} can't hold exactly; "
+                    f"round them first (backends.parameters.astype)"
+                )
+        return out
+
+    def _canonical(self, arrays: Mapping[str, DeviceArray]) -> Parameters:
+        return from_layout(self.architecture, self.layout, {k: self._to_numpy(a) for k, a in arrays.items()})
+
+    # Training ---------------------------------------------------------------------------------------------------
+
+    def train(
+        self, images: NDArray[np.uint8], optimiser: Optimiser, stream: Stream, epochs: int
+    ) -> Iterator[EpochReport]:
+        """Train for some epochs, yielding a report after each. A later call goes on where this one stopped.
+
+        Args:
+            images: uint8 [N, D]; they stay on the device as bytes.
+            optimiser: Adam or RMSProp.
+            stream: order and noise of each epoch.
+            epochs: how many epochs to make.
+
+        Raises:
+            ValueError: the images or the stream don't fit, or the state belongs to another optimiser or batch size.
+        """
+        images = np.asarray(images)
+        expected = (stream.examples, self.architecture.dim)
+        if images.dtype != np.uint8 or images.shape != expected:
+            raise ValueError(f"images are {images.dtype} {images.shape}; expected uint8 {expected}")
+        if self._moment_names and self._moment_names != optimiser.moments:
+            raise ValueError(f"state has moments {self._moment_names}; {optimiser.name} has {optimiser.moments}")
+        if self._step % stream.steps:
+            raise ValueError(f"state is at step {self._step}, inside an epoch of {stream.steps} steps")
+        if epochs < 1:
+            raise ValueError(f"epochs is {epochs}; expected at least 1")
+        return self._train(images, optimiser, stream, epochs)
+
+    def _train(
+        self, images: NDArray[np.uint8], optimiser: Optimiser, stream: Stream, epochs: int
+    ) -> Iterator[EpochReport]:
+        def upload(epoch: int) -> Any:
+            inputs = stream.epoch(epoch)
+            schedule = optimiser.schedule((epoch - 1) * stream.steps, stream.steps, stream.steps)
+            return self._upload(inputs, schedule.astype(self.dtype))
+
+        first = self._step // stream.steps + 1
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="stream") as background:
+            inputs = upload(first)
+            self._activate()
+            if not self._moment_names:
+                zeros = {n: np.zeros(s, self.dtype) for n, s in self.architecture.trainable_shapes.items()}
+                self._load_moments({name: zeros for name in optimiser.moments})
+                self._moment_names = optimiser.moments
+            self._start_training(self._upload_images(images), optimiser, stream.pixels)
+            start = time.perf_counter()
+            self._compile(inputs)
+            first_call = time.perf_counter() - start
+            for epoch in range(first, first + epochs):
+                start = time.perf_counter()
+                if epoch > first:
+                    inputs = upcoming.result()
+                wait = time.perf_counter() - start
+                if epoch + 1 < first + epochs:
+                    upcoming = background.submit(upload, epoch + 1)
+                self._activate()
+                losses = self._to_numpy(self._run_steps(inputs, stream.steps)).astype(np.float64)
+                self._step += stream.steps
+                seconds = time.perf_counter() - start
+                yield EpochReport(epoch, losses, seconds, first_call if epoch == first else 0.0, wait)
+
+    def _try_one_step(self, inputs: Any) -> None:
+        """Make one step and undo it: for frameworks that compile at the first call."""
+        parameters = {k: self._to_numpy(a).copy() for k, a in self._parameter_arrays().items()}
+        moments = {
+            name: {k: self._to_numpy(a).copy() for k, a in self._moment_arrays(name).items()}
+            for name in self._moment_names
+        }
+        self._to_numpy(self._run_steps(inputs, 1))
+        self._load(parameters)
+        self._load_moments(moments)
+
+    # For measuring ----------------------------------------------------------------------------------------------
+
+    def workload(self, operation: str, batch: int, *, temperature: float = 1.0) -> Callable[[], DeviceArray]:
+        """A call that runs one operation on a batch that is on the device already, and leaves the result there.
+
+        Args:
+            operation: "encode", "decode", "log_prob" or "sample".
+            batch: number of rows.
+            temperature: of "sample".
+        """
+        self._activate()
+        if operation == "sample":
+            return self._workload(lambda: self._sample_batch(batch, temperature))
+        run = {"encode": self._encode, "decode": self._decode, "log_prob": self._log_prob}[operation]
+        rows = np.linspace(-0.5, 0.5, batch * self.architecture.dim, dtype=self.dtype)
+        x = self._to_device(rows.reshape(batch, self.architecture.dim))
+        return self._workload(lambda: run(x))
+
+    def product(self, a: ArrayLike, b: ArrayLike) -> NDArray:
+        """[m, k] × [k, n], by the very routine and in the precision in which the flow multiplies."""
+        self._activate()
+        return self._to_numpy(
+            self._product(self._to_device(np.asarray(a, self.dtype)), self._to_device(np.asarray(b, self.dtype)))
+        )
+
+    @abstractmethod
+    def products_workload(self, shapes: Sequence[tuple[int, int, int]]) -> Callable[[], DeviceArray]:
+        """A call that makes matrix products of the shapes (m, k, n), each on operands of its own, in one dispatch."""
+
+    @abstractmethod
+    def memory_workload(self, size: int) -> Callable[[], DeviceArray]:
+        """A call that reads and writes `size` bytes of device memory, adding to float32 numbers in place."""
+
+    @abstractmethod
+    def synchronise(self, result: DeviceArray = None) -> None:
+        """Wait until the device has done everything, the work behind `result` included."""
+
+    def peak_memory(self) -> int | None:
+        """Most device memory held so far, in bytes; None on a CPU, where the process has to be asked."""
+        return None
+
+    # What a framework fills in ----------------------------------------------------------------------------------
+
+    def _activate(self) -> None:
+        """Set the framework's global switches to this model's precision."""
+
+    @abstractmethod
+    def _to_device(self, array: NDArray) -> DeviceArray: ...
+
+    @abstractmethod
+    def _to_numpy(self, array: DeviceArray) -> NDArray: ...
+
+    @abstractmethod
+    def _load(self, arrays: Mapping[str, NDArray]) -> None: ...
+
+    @abstractmethod
+    def _parameter_arrays(self) -> Mapping[str, DeviceArray]: ...
+
+    @abstractmethod
+    def _load_moments(self, moments: Mapping[str, Mapping[str, NDArray]]) -> None: ...
+
+    @abstractmethod
+    def _moment_arrays(self, name: str) -> Mapping[str, DeviceArray]: ...
+
+    @abstractmethod
+    def _product(self, a: DeviceArray, b: DeviceArray) -> DeviceArray: ...
+
+    @abstractmethod
+    def _encode(self, x: DeviceArray) -> tuple[DeviceArray, DeviceArray]: ...
+
+    @abstractmethod
+    def _decode(self, z: DeviceArray) -> DeviceArray: ...
+
+    @abstractmethod
+    def _log_prob(self, x: DeviceArray) -> DeviceArray: ...
+
+    @abstractmethod
+    def _sample(self, n: int, temperature: float, seed: int) -> DeviceArray: ...
+
+    @abstractmethod
+    def _sample_batch(self, n: int, temperature: float) -> DeviceArray:
+        """As `_sample`, with whatever seed comes next."""
+
+    @abstractmethod
+    def _gradients(self, x: DeviceArray) -> tuple[DeviceArray, Mapping[str, DeviceArray]]: ...
+
+    def _workload(self, call: Callable[[], DeviceArray]) -> Callable[[], DeviceArray]:
+        """Turn a call into one dispatch, where the framework doesn't do so by itself."""
+        return call
+
+    @abstractmethod
+    def _upload_images(self, images: NDArray[np.uint8]) -> DeviceArray: ...
+
+    @abstractmethod
+    def _upload(self, inputs: EpochInputs, schedule: NDArray) -> Any:
+        """An epoch's inputs, on the device; called in the background while the device trains."""
+
+    @abstractmethod
+    def _start_training(self, images: DeviceArray, optimiser: Optimiser, pixels: Pixels) -> None:
+        """Build the training step."""
+
+    @abstractmethod
+    def _compile(self, inputs: Any) -> None:
+        """Whatever the first call costs: trace, compile, capture. Parameters and moments are the same afterwards."""
+
+    @abstractmethod
+    def _run_steps(self, inputs: Any, steps: int) -> DeviceArray:
+        """The first `steps` steps of an epoch; the loss of each."""

@@ -1,0 +1,291 @@
+"""NICE in JAX: pure functions over a dictionary of arrays, `jax.grad`, `jax.jit`.
+
+Modes: `scan`, the steps of an epoch inside one compiled function; `jit`, one step a call. Buffers are donated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+from backends.architecture import Architecture, bias_name, kernel_name
+from backends.interface import Backend, EpochInputs, Pixels
+from backends.layout import Layout
+from backends.optimisers import Adam, Optimiser, RMSProp
+
+LOG_TWO_PI = math.log(2 * math.pi)
+
+Tree = dict[str, Array]
+
+
+class Flow:
+    """The flow, on halves (a, b) as `Layout` orders them. Kernels are [in, out]. Holds no parameters."""
+
+    def __init__(self, architecture: Architecture, layout: Layout, precision: str) -> None:
+        self.architecture, self.layout = architecture, layout
+        self.product_dtype = jnp.bfloat16 if precision == "bfloat16" else None
+        # "default" is TF32 on a GPU that has it; everything else asks for the full precision of the dtype.
+        self.product_precision = jax.lax.Precision.DEFAULT if precision == "tf32" else jax.lax.Precision.HIGHEST
+
+    # The coupling network ---------------------------------------------------------------------------------------
+
+    def product(self, a: Array, b: Array) -> Array:
+        if self.product_dtype is None:
+            return jnp.matmul(a, b, precision=self.product_precision)
+        return jnp.matmul(a.astype(self.product_dtype), b.astype(self.product_dtype)).astype(a.dtype)
+
+    def dense(self, p: Tree, k: int, i: int, x: Array) -> Array:
+        return self.product(x, p[kernel_name(k, i)]) + p[bias_name(k, i)][None, :]
+
+    def network(self, p: Tree, k: int, x1: Array) -> Array:
+        """m(x₁) of coupling k, [B, D/2] → [B, D/2]."""
+        h = x1
+        last = self.architecture.hidden_layers
+        for i in range(last):
+            h = jax.nn.relu(self.dense(p, k, i, h))
+        h = self.dense(p, k, last, h)
+        return jax.nn.relu(h) if self.architecture.output == "relu" else h
+
+    # Encode, decode, density ------------------------------------------------------------------------------------
+
+    def forward_halves(self, p: Tree, x: Array) -> Array:
+        """x [B, D] → z [B, D] in the order of the layout's exit."""
+        a, b = jnp.split(x[:, self.layout.entry], 2, axis=1)
+        for k, step in enumerate(self.layout.steps):
+            if step.regroup is not None:
+                a, b = jnp.split(jnp.concatenate([a, b], axis=1)[:, step.regroup], 2, axis=1)
+            read, changed = (b, a) if step.swap else (a, b)
+            m = self.network(p, k, read)
+            changed = changed - m if self.architecture.sign == "subtract" else changed + m
+            a, b = (changed, read) if step.swap else (read, changed)
+        return jnp.concatenate([a, b], axis=1) * jnp.exp(p["log_scale"])[None, :]
+
+    def encode(self, p: Tree, x: Array) -> tuple[Array, Array]:
+        z = self.forward_halves(p, x)[:, self.layout.exit_inverse]
+        return z, jnp.broadcast_to(p["log_scale"].sum(), (len(x),))
+
+    def decode(self, p: Tree, z: Array) -> Array:
+        a, b = jnp.split(z[:, self.layout.exit] * jnp.exp(-p["log_scale"])[None, :], 2, axis=1)
+        for k, step in reversed(list(enumerate(self.layout.steps))):
+            read, changed = (b, a) if step.swap else (a, b)
+            m = self.network(p, k, read)
+            changed = changed + m if self.architecture.sign == "subtract" else changed - m
+            a, b = (changed, read) if step.swap else (read, changed)
+            if step.ungroup is not None:
+                a, b = jnp.split(jnp.concatenate([a, b], axis=1)[:, step.ungroup], 2, axis=1)
+        return jnp.concatenate([a, b], axis=1)[:, self.layout.entry_inverse]
+
+    def log_prob(self, p: Tree, x: Array) -> Array:
+        return self.log_prior(self.forward_halves(p, x)) + p["log_scale"].sum()
+
+    def log_prior(self, z: Array) -> Array:
+        if self.architecture.prior == "gaussian":
+            return -0.5 * ((z * z).sum(axis=1) + self.architecture.dim * LOG_TWO_PI)
+        return (jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z)).sum(axis=1)
+
+    def loss(self, p: Tree, x: Array) -> Array:
+        """Mean over the batch of −log p(x), in nats."""
+        return -self.log_prob(p, x).mean()
+
+
+class JaxBackend(Backend):
+    """JAX."""
+
+    name = "jax"
+    modes = ("scan", "jit")
+
+    # Devices, precision -----------------------------------------------------------------------------------------
+
+    @classmethod
+    def devices(cls) -> tuple[str, ...]:
+        return ("cpu", "gpu") if jax.default_backend() == "gpu" else ("cpu",)
+
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        return {"jax": jax.__version__, "jaxlib": jaxlib.__version__}
+
+    def _activate(self) -> None:
+        if self.precision == "float64":
+            jax.config.update("jax_enable_x64", True)  # noqa: FBT003
+
+    @property
+    def _jax_device(self) -> jax.Device:
+        return jax.devices(self.device)[0]
+
+    def _to_device(self, array: NDArray) -> Array:
+        # A copy: a CPU array would otherwise share its memory with NumPy, and donating it would then write there.
+        return jax.device_put(array, self._jax_device, may_alias=False)
+
+    def _to_numpy(self, array: Array) -> NDArray:
+        return np.asarray(array)
+
+    def synchronise(self, result: Any = None) -> None:
+        """Wait for `result`."""
+        jax.block_until_ready(result)
+
+    def peak_memory(self) -> int | None:
+        """The allocator's own peak."""
+        return (self._jax_device.memory_stats() or {}).get("peak_bytes_in_use") if self.device == "gpu" else None
+
+    # Parameters and state ---------------------------------------------------------------------------------------
+
+    def _load(self, arrays: Mapping[str, NDArray]) -> None:
+        if not hasattr(self, "_flow"):
+            self._flow = Flow(self.architecture, self.layout, self.precision)
+            self._jit_encode = jax.jit(self._flow.encode)
+            self._jit_decode = jax.jit(self._flow.decode)
+            self._jit_log_prob = jax.jit(self._flow.log_prob)
+            self._jit_product = jax.jit(self._flow.product)
+            self._jit_gradients = jax.jit(jax.value_and_grad(self._flow.loss))
+            self._jit_sample = jax.jit(self._latents_decoded, static_argnums=2)
+            self._draws = 0
+        self._parameters = {name: self._to_device(array) for name, array in arrays.items()}
+
+    def _parameter_arrays(self) -> Mapping[str, Array]:
+        return self._parameters
+
+    def _load_moments(self, moments: Mapping[str, Mapping[str, NDArray]]) -> None:
+        self._moments = {m: {n: self._to_device(a) for n, a in arrays.items()} for m, arrays in moments.items()}
+
+    def _moment_arrays(self, name: str) -> Mapping[str, Array]:
+        return self._moments[name]
+
+    # Encode, decode, density, samples ---------------------------------------------------------------------------
+
+    def _product(self, a: Array, b: Array) -> Array:
+        return self._jit_product(a, b)
+
+    def _encode(self, x: Array) -> tuple[Array, Array]:
+        return self._jit_encode(self._parameters, x)
+
+    def _decode(self, z: Array) -> Array:
+        return self._jit_decode(self._parameters, z)
+
+    def _log_prob(self, x: Array) -> Array:
+        return self._jit_log_prob(self._parameters, x)
+
+    def _sample(self, n: int, temperature: float, seed: int) -> Array:
+        return self._jit_sample(self._parameters, self._to_device(np.uint32(seed)), n, temperature)
+
+    def _sample_batch(self, n: int, temperature: float) -> Array:
+        self._draws += 1
+        return self._sample(n, temperature, self._draws)
+
+    def _latents_decoded(self, p: Tree, seed: Array, n: int, temperature: float) -> Array:
+        draw = jax.random.normal if self.architecture.prior == "gaussian" else jax.random.logistic
+        latents = draw(jax.random.key(seed), (n, self.architecture.dim), self.dtype)
+        return self._flow.decode(p, latents * temperature)
+
+    # The loss and its gradient ----------------------------------------------------------------------------------
+
+    def _gradients(self, x: Array) -> tuple[Array, Mapping[str, Array]]:
+        return self._jit_gradients(self._parameters, x)
+
+    def _pixels_to_x(self, images: Array, noise: Array | None) -> Array:
+        x = images.astype(self.dtype) * self._pixels.scale
+        if noise is None:
+            return x
+        u = (noise.astype(self.dtype) + 0.5) * 2.0**-16
+        return x + self._pixels.noise * u
+
+    # Optimisers -------------------------------------------------------------------------------------------------
+
+    def _make_update(self, optimiser: Optimiser) -> Callable[[Tree, Tree, dict[str, Tree], Array], Any]:
+        """A function from parameters, gradients, moments and the step's row of the schedule to new ones."""
+        rule = partial(adam if isinstance(optimiser, Adam) else rmsprop, optimiser)
+        first, second = optimiser.moments
+
+        def update(p: Tree, g: Tree, moments: dict[str, Tree], row: Array) -> tuple[Tree, dict[str, Tree]]:
+            new = {name: rule(p[name], g[name], moments[first][name], moments[second][name], row) for name in p}
+            new_p, new_first, new_second = ({name: new[name][j] for name in p} for j in range(3))
+            return new_p, {first: new_first, second: new_second}
+
+        return update
+
+    # Training ---------------------------------------------------------------------------------------------------
+
+    def _upload_images(self, images: NDArray[np.uint8]) -> Array:
+        return self._to_device(images)
+
+    def _upload(self, inputs: EpochInputs, schedule: NDArray) -> tuple[Array, Array | None, Array]:
+        noise = None if inputs.noise is None else self._to_device(inputs.noise)
+        return self._to_device(inputs.order), noise, self._to_device(schedule)
+
+    def _start_training(self, images: Array, optimiser: Optimiser, pixels: Pixels) -> None:
+        self._images, self._pixels = images, pixels
+        update = self._make_update(optimiser)
+
+        def step(carry: Any, inputs: Any, images: Array) -> tuple[Any, Array]:
+            p, moments = carry
+            order, noise, row = inputs
+            loss, gradients = jax.value_and_grad(self._flow.loss)(p, self._pixels_to_x(images[order], noise))
+            return update(p, gradients, moments, row), loss
+
+        def epoch(carry: Any, inputs: Any, images: Array) -> tuple[Any, Array]:
+            return jax.lax.scan(partial(step, images=images), carry, inputs)
+
+        self._train_function = jax.jit(epoch if self.mode == "scan" else step, donate_argnums=0)
+
+    def _compile(self, inputs: tuple[Array, Array | None, Array]) -> None:
+        carry = self._parameters, self._moments
+        first = inputs if self.mode == "scan" else jax.tree.map(lambda t: t[0], inputs)
+        self._compiled_train = self._train_function.lower(carry, first, self._images).compile()
+
+    def _run_steps(self, inputs: tuple[Array, Array | None, Array], steps: int) -> Array:
+        carry = self._parameters, self._moments
+        if self.mode == "scan":
+            carry, losses = self._compiled_train(carry, inputs, self._images)
+        else:
+            each = []
+            for i in range(steps):
+                row = jax.tree.map(lambda t: t[i], inputs)  # noqa: B023 - called at once
+                carry, loss = self._compiled_train(carry, row, self._images)
+                each.append(loss)
+            losses = jnp.stack(each)
+        self._parameters, self._moments = carry
+        return losses
+
+    # For measuring ----------------------------------------------------------------------------------------------
+
+    def products_workload(self, shapes: Sequence[tuple[int, int, int]]) -> Callable[[], Any]:
+        dtype = jnp.bfloat16 if self.precision == "bfloat16" else self.dtype
+        operands = [
+            tuple(jax.device_put(jnp.full(shape, 0.5, dtype), self._jax_device) for shape in ((m, k), (k, n)))
+            for m, k, n in shapes
+        ]
+        multiply = jax.jit(lambda pairs: [jnp.matmul(a, b, precision=self._flow.product_precision) for a, b in pairs])
+        return lambda: multiply(operands)
+
+    def memory_workload(self, size: int) -> Callable[[], Any]:
+        add = jax.jit(lambda numbers: numbers + 1, donate_argnums=0)
+        numbers = self._to_device(np.zeros(size // 4, np.float32))
+
+        def call() -> Array:
+            nonlocal numbers
+            numbers = add(numbers)
+            return numbers
+
+        return call
+
+
+def adam(optimiser: Adam, p: Array, g: Array, m: Array, v: Array, row: Array) -> tuple[Array, Array, Array]:
+    """One parameter's new value and moments; row holds the two bias corrections."""
+    m = optimiser.beta1 * m + (1 - optimiser.beta1) * g
+    v = optimiser.beta2 * v + (1 - optimiser.beta2) * g * g
+    return p - optimiser.learning_rate * (m * row[0]) / (jnp.sqrt(v * row[1]) + optimiser.epsilon), m, v
+
+
+def rmsprop(optimiser: RMSProp, p: Array, g: Array, r: Array, v: Array, row: Array) -> tuple[Array, Array, Array]:
+    """One parameter's new value and moments; row holds the learning rate and the momentum."""
+    r = optimiser.rho * r + (1 - optimiser.rho) * g * g
+    v = row[1] * v - row[0] * g / jnp.maximum(jnp.sqrt(r), optimiser.floor)
+    return p + v, r, v

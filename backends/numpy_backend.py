@@ -1,0 +1,259 @@
+"""NICE in NumPy: the reference that the other backends are measured against.
+
+It follows the text of the model literally, one dimension order at a time, with gradients and optimisers by hand and no
+trick for speed. What it says in float64 is what is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from backends.architecture import Architecture, bias_name, kernel_name, permutation_name
+from backends.interface import Backend, EpochInputs, Pixels
+from backends.layout import tile
+from backends.optimisers import Adam, Optimiser
+from backends.parameters import Parameters
+
+LOG_TWO_PI = float(np.log(2 * np.pi))
+
+
+class NumpyBackend(Backend):
+    """The float64 reference; float32 too, with the same code."""
+
+    name = "numpy"
+    modes = ("eager",)
+
+    # Devices, precision -----------------------------------------------------------------------------------------
+
+    @classmethod
+    def devices(cls) -> tuple[str, ...]:
+        return ("cpu",)
+
+    @classmethod
+    def precisions(cls, device: str) -> tuple[str, ...]:
+        return ("float64", "float32")
+
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        return {"numpy": np.__version__}
+
+    def _to_device(self, array: NDArray) -> NDArray:
+        return array
+
+    def _to_numpy(self, array: NDArray) -> NDArray:
+        return np.asarray(array)
+
+    def synchronise(self, result: Any = None) -> None:
+        """Nothing to wait for."""
+
+    # Parameters and state: in canonical order, no layout --------------------------------------------------------
+
+    def _laid_out(self, arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        super()._laid_out(arrays)  # for its check
+        return {name: arrays[name].astype(self.dtype) for name in self.architecture.trainable_shapes}
+
+    def _canonical(self, arrays: Mapping[str, NDArray]) -> Parameters:
+        return {name: array.copy() for name, array in arrays.items()}
+
+    def _load(self, arrays: Mapping[str, NDArray]) -> None:
+        self._parameters = {name: array.copy() for name, array in arrays.items()}
+
+    def _parameter_arrays(self) -> Mapping[str, NDArray]:
+        return self._parameters
+
+    def _load_moments(self, moments: Mapping[str, Mapping[str, NDArray]]) -> None:
+        self._moments = {name: {k: a.copy() for k, a in arrays.items()} for name, arrays in moments.items()}
+
+    def _moment_arrays(self, name: str) -> Mapping[str, NDArray]:
+        return self._moments[name]
+
+    # The coupling network ---------------------------------------------------------------------------------------
+
+    def _product(self, a: NDArray, b: NDArray) -> NDArray:
+        return a @ b
+
+    def _network(self, k: int, x1: NDArray) -> list[NDArray]:
+        """m of coupling k: the activations of every layer, the input first, m(x₁) last."""
+        activations = [x1]
+        last = self.architecture.hidden_layers
+        for i in range(last + 1):
+            h = self._product(activations[-1], self._parameters[kernel_name(k, i)]) + self._parameters[bias_name(k, i)]
+            linear = i == last and self.architecture.output == "linear"
+            activations.append(h if linear else np.maximum(h, 0))
+        return activations
+
+    def _network_gradients(
+        self, k: int, activations: list[NDArray], gradient: NDArray
+    ) -> tuple[NDArray, dict[str, NDArray]]:
+        """From ∂L/∂m to ∂L/∂x₁ and the gradients by the kernels and biases of coupling k."""
+        gradients = {}
+        last = self.architecture.hidden_layers
+        for i in reversed(range(last + 1)):
+            if i < last or self.architecture.output == "relu":
+                gradient = gradient * (activations[i + 1] > 0)
+            gradients[kernel_name(k, i)] = activations[i].T @ gradient
+            gradients[bias_name(k, i)] = gradient.sum(axis=0)
+            gradient = gradient @ self._parameters[kernel_name(k, i)].T
+        return gradient, gradients
+
+    # Encode, decode, density ------------------------------------------------------------------------------------
+
+    def _encode(self, x: NDArray) -> tuple[NDArray, NDArray]:
+        z, _ = self._forward(x)
+        return z, np.full(len(x), self._parameters["log_scale"].sum(), self.dtype)
+
+    def _forward(self, x: NDArray) -> tuple[NDArray, list[list[NDArray]]]:
+        """z [B, D], and the activations of each coupling's network."""
+        architecture = self.architecture
+        tape = []
+        h = x[:, tile(architecture.dim)] if architecture.reorder == "tile" else x
+        for k in range(architecture.couplings):
+            if architecture.permute == "before":
+                h = h[:, self._permutation(k)]
+            x1, x2 = split(architecture, h)
+            activations = self._network(k, x1)
+            h = merge(architecture, x1, x2 + self._sign * activations[-1])
+            tape.append(activations)
+            if architecture.permute == "after":
+                h = h[:, self._permutation(k)]
+        return h * np.exp(self._parameters["log_scale"]), tape
+
+    def _decode(self, z: NDArray) -> NDArray:
+        architecture = self.architecture
+        h = z * np.exp(-self._parameters["log_scale"])
+        for k in reversed(range(architecture.couplings)):
+            if architecture.permute == "after":
+                h = h[:, np.argsort(self._permutation(k))]
+            x1, x2 = split(architecture, h)
+            h = merge(architecture, x1, x2 - self._sign * self._network(k, x1)[-1])
+            if architecture.permute == "before":
+                h = h[:, np.argsort(self._permutation(k))]
+        return h[:, np.argsort(tile(architecture.dim))] if architecture.reorder == "tile" else h
+
+    def _log_prob(self, x: NDArray) -> NDArray:
+        z, log_det = self._encode(x)
+        return self._log_prior(z) + log_det
+
+    def _log_prior(self, z: NDArray) -> NDArray:
+        if self.architecture.prior == "gaussian":
+            return -0.5 * ((z * z).sum(axis=1) + self.architecture.dim * LOG_TWO_PI)
+        return -(np.logaddexp(0, z) + np.logaddexp(0, -z)).sum(axis=1)
+
+    @property
+    def _sign(self) -> int:
+        return -1 if self.architecture.sign == "subtract" else 1
+
+    def _permutation(self, k: int) -> NDArray:
+        if self.architecture.permutation == "shuffle":
+            return self._fixed[permutation_name(k)]
+        order = np.arange(self.architecture.dim)
+        return order[::-1] if self.architecture.permutation == "reverse" else order
+
+    # Sampling ---------------------------------------------------------------------------------------------------
+
+    def _sample(self, n: int, temperature: float, seed: int) -> NDArray:
+        return self._decode(self._latents(np.random.default_rng(seed), n, temperature))
+
+    def _sample_batch(self, n: int, temperature: float) -> NDArray:
+        return self._decode(self._latents(np.random.default_rng(), n, temperature))
+
+    def _latents(self, generator: np.random.Generator, n: int, temperature: float) -> NDArray:
+        draw = generator.standard_normal if self.architecture.prior == "gaussian" else generator.logistic
+        return (draw(size=(n, self.architecture.dim)) * temperature).astype(self.dtype)
+
+    # The loss and its gradient ----------------------------------------------------------------------------------
+
+    def _gradients(self, x: NDArray) -> tuple[NDArray, dict[str, NDArray]]:
+        architecture = self.architecture
+        z, tape = self._forward(x)
+        log_scale = self._parameters["log_scale"]
+        loss = -(self._log_prior(z) + log_scale.sum()).mean()
+        # −∂ log prior/∂z is z for the gaussian, tanh(z/2) for the logistic density.
+        by_z = (z if architecture.prior == "gaussian" else 2 * expit(z) - 1) / len(x)
+        gradients = {"log_scale": (by_z * z).sum(axis=0) - 1}
+        gradient = by_z * np.exp(log_scale)
+        for k in reversed(range(architecture.couplings)):
+            if architecture.permute == "after":
+                gradient = gradient[:, np.argsort(self._permutation(k))]
+            by_x1, by_x2 = split(architecture, gradient)
+            by_input, by_network = self._network_gradients(k, tape[k], self._sign * by_x2)
+            gradients.update(by_network)
+            gradient = merge(architecture, by_x1 + by_input, by_x2)
+            if architecture.permute == "before":
+                gradient = gradient[:, np.argsort(self._permutation(k))]
+        return np.asarray(loss), {name: gradients[name] for name in architecture.trainable_shapes}
+
+    # Optimisers -------------------------------------------------------------------------------------------------
+
+    def _update(self, optimiser: Optimiser, gradients: Mapping[str, NDArray], row: NDArray) -> None:
+        for name, g in gradients.items():
+            theta = self._parameters[name]
+            if isinstance(optimiser, Adam):
+                m, v = self._moments["mean"][name], self._moments["mean_square"][name]
+                m[...] = optimiser.beta1 * m + (1 - optimiser.beta1) * g
+                v[...] = optimiser.beta2 * v + (1 - optimiser.beta2) * g * g
+                theta -= optimiser.learning_rate * (m * row[0]) / (np.sqrt(v * row[1]) + optimiser.epsilon)
+            else:
+                r, velocity = self._moments["mean_square"][name], self._moments["velocity"][name]
+                r[...] = optimiser.rho * r + (1 - optimiser.rho) * g * g
+                velocity[...] = row[1] * velocity - row[0] * g / np.maximum(np.sqrt(r), optimiser.floor)
+                theta += velocity
+
+    # Training ---------------------------------------------------------------------------------------------------
+
+    def _upload_images(self, images: NDArray[np.uint8]) -> NDArray:
+        return images
+
+    def _upload(self, inputs: EpochInputs, schedule: NDArray) -> tuple[EpochInputs, NDArray]:
+        return inputs, schedule
+
+    def _start_training(self, images: NDArray, optimiser: Optimiser, pixels: Pixels) -> None:
+        self._images, self._optimiser, self._pixels = images, optimiser, pixels
+
+    def _compile(self, inputs: tuple[EpochInputs, NDArray]) -> None:
+        pass
+
+    def _run_steps(self, inputs: tuple[EpochInputs, NDArray], steps: int) -> NDArray:
+        stream, schedule = inputs
+        losses = np.empty(steps, self.dtype)
+        for i in range(steps):
+            x = self._pixels_to_x(self._images[stream.order[i]], None if stream.noise is None else stream.noise[i])
+            losses[i], gradients = self._gradients(x)
+            self._update(self._optimiser, gradients, schedule[i])
+        return losses
+
+    def _pixels_to_x(self, images: NDArray, noise: NDArray | None) -> NDArray:
+        x = images.astype(self.dtype) * self.dtype.type(self._pixels.scale)
+        if noise is None:
+            return x
+        u = (noise.astype(self.dtype) + self.dtype.type(0.5)) * self.dtype.type(2**-16)
+        return x + self.dtype.type(self._pixels.noise) * u
+
+    # For measuring ----------------------------------------------------------------------------------------------
+
+    def products_workload(self, shapes: Sequence[tuple[int, int, int]]) -> Callable[[], Any]:
+        operands = [(np.full((m, k), 0.5, self.dtype), np.full((k, n), 0.5, self.dtype)) for m, k, n in shapes]
+        return lambda: [a @ b for a, b in operands]
+
+    def memory_workload(self, size: int) -> Callable[[], Any]:
+        numbers = np.zeros(size // 4, np.float32)
+        return lambda: np.add(numbers, np.float32(1), out=numbers)
+
+
+def split(architecture: Architecture, h: NDArray) -> tuple[NDArray, NDArray]:
+    """[B, D] → x₁, x₂, each [B, D/2]."""
+    if architecture.split == "interleaved":
+        return h[:, 0::2], h[:, 1::2]
+    return h[:, : architecture.half], h[:, architecture.half :]
+
+
+def merge(architecture: Architecture, x1: NDArray, x2: NDArray) -> NDArray:
+    """The inverse of `split`."""
+    if architecture.split == "interleaved":
+        return np.stack([x1, x2], axis=2).reshape(len(x1), architecture.dim)
+    return np.concatenate([x1, x2], axis=1)

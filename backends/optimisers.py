@@ -1,0 +1,84 @@
+"""The two optimisers, as values, and their schedules: what every step multiplies by, worked out once in float64.
+
+The update formulas stand in each backend, in its own idiom; the scalars that vary from step to step come from here, so
+that no two backends can disagree on a schedule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma and Ba, arXiv 1412.6980, algorithm 1): θ ← θ − lr · m̂ / (√v̂ + ε), ε after bias correction.
+
+    Attributes:
+        learning_rate: lr.
+        beta1: decay of the mean of gradients m.
+        beta2: decay of the mean of squared gradients v.
+        epsilon: ε.
+    """
+
+    learning_rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-7
+
+    name = "adam"
+    moments = ("mean", "mean_square")
+
+    def schedule(self, first_step: int, steps: int, steps_per_epoch: int) -> NDArray[np.float64]:
+        """[steps, 2] factors 1/(1 − β₁ᵗ) and 1/(1 − β₂ᵗ) with t = first_step + 1 for the first row."""
+        t = np.arange(first_step + 1, first_step + steps + 1, dtype=np.float64)
+        return np.stack([1 / (1 - self.beta1**t), 1 / (1 - self.beta2**t)], axis=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields and the name, as plain values."""
+        return {"name": self.name, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class RMSProp:
+    """The paper's optimiser (the released configuration of arXiv 1410.8516): RMSProp with a floor, then momentum.
+
+        r ← ρ r + (1 − ρ) g²,   v ← μ v − lr · g / max(√r, floor),   θ ← θ + v
+
+    Attributes:
+        learning_rate: lr of the first step.
+        rho: ρ.
+        floor: lower bound of the root mean square.
+        decay: lr is divided by this after each step,
+        minimum_learning_rate: but doesn't fall below this.
+        momentum: μ from epoch `momentum_epoch` on; 0 before.
+        momentum_epoch: counted from 1.
+    """
+
+    learning_rate: float = 1e-3
+    rho: float = 0.95
+    floor: float = 1e-2
+    decay: float = 1.0005
+    minimum_learning_rate: float = 1e-4
+    momentum: float = 0.5
+    momentum_epoch: int = 6
+
+    name = "rmsprop"
+    moments = ("mean_square", "velocity")
+
+    def schedule(self, first_step: int, steps: int, steps_per_epoch: int) -> NDArray[np.float64]:
+        """[steps, 2] learning rate and momentum of each step, the first of which is step `first_step` (from 0)."""
+        step = np.arange(first_step, first_step + steps, dtype=np.float64)
+        rate = np.maximum(self.learning_rate / self.decay**step, self.minimum_learning_rate)
+        epoch = step // steps_per_epoch + 1
+        return np.stack([rate, np.where(epoch >= self.momentum_epoch, self.momentum, 0.0)], axis=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields and the name, as plain values."""
+        return {"name": self.name, **asdict(self)}
+
+
+Optimiser = Adam | RMSProp

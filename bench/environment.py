@@ -1,0 +1,275 @@
+"""Environment: what a figure was measured on, and with which versions.
+
+Everything a reader needs to judge a figure or to repeat it, and nothing that names a person, a host or a folder:
+records are published. No framework is imported to learn its version, and nothing here fails because something (git,
+the NVIDIA library, /proc) is missing: what cannot be learnt is None or left out.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "nice-bench",
+    "numpy",
+    "scipy",
+    "torch",
+    "triton",
+    "tensorflow",
+    "tensorflow-cpu",
+    "keras",
+    "jax",
+    "jaxlib",
+    "jax-cuda12-plugin",
+    "jax-cuda13-plugin",
+    "ml-dtypes",
+    "safetensors",
+    "nvidia-cublas",
+    "nvidia-cublas-cu12",
+    "nvidia-cudnn-cu12",
+    "nvidia-cudnn-cu13",
+    "nvidia-ml-py",
+)
+"""Packages that bear on speed or on numbers; those installed are recorded."""
+
+# Variables that bear on speed or on numbers. Not all of TF_* and JAX_*: TF_CONFIG and JAX_COORDINATOR_ADDRESS name
+# hosts, and Terraform keeps passwords in TF_VAR_*.
+VARIABLES = re.compile(
+    r"(OMP|MKL|KMP|OPENBLAS|VECLIB|NUMEXPR|XLA|CUBLAS|ONEDNN|TORCHINDUCTOR|PYTORCH)_\w+"
+    r"|TF_(ENABLE|DISABLE|NUM|GPU|CPU|CUDNN|XLA|FORCE|DETERMINISTIC|USE)_?\w*"
+    r"|JAX_(PLATFORMS|ENABLE_X64|DEFAULT_MATMUL_PRECISION|DISABLE_JIT|NUM_CPU_DEVICES|CPU_\w+)"
+    r"|CUDA_(VISIBLE_DEVICES|DEVICE_ORDER|LAUNCH_BLOCKING|MODULE_LOADING|DEVICE_MAX_CONNECTIONS)"
+    r"|NVIDIA_TF32_OVERRIDE|GOMP_CPU_AFFINITY|MALLOC_ARENA_MAX"
+)
+
+THROTTLE_REASONS = {
+    0x001: "idle",
+    0x002: "application clocks",
+    0x004: "software power cap",
+    0x008: "hardware slowdown",
+    0x010: "sync boost",
+    0x020: "software thermal slowdown",
+    0x040: "hardware thermal slowdown",
+    0x080: "hardware power brake",
+    0x100: "display clocks",
+}
+
+
+def fingerprint() -> dict[str, Any]:
+    """Describe this machine, its software and the state of this source, as JSON values."""
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}".strip(),
+        "kernel": platform.release(),
+        "cpu": cpu_model(),
+        "cores": cores(),
+        "memory_bytes": _memory_bytes(),
+        "variables": _variables(os.environ),
+        "packages": versions(),
+        "git": git_state(),
+        "gpus": gpus(),
+    }
+
+
+def machine(device: str, fingerprint: Mapping[str, Any]) -> str:
+    """Return the short label under which figures of one machine are grouped, e.g. "AMD EPYC, 2 cores".
+
+    For the device "gpu" it is the GPU's name alone. `fingerprint` is what `fingerprint()` returned, there and then.
+    """
+    if device == "gpu":
+        labels = [f"{gpu['name']} (MIG)" if gpu.get("mig") else f"{gpu['name']}" for gpu in fingerprint.get("gpus", [])]
+        return " + ".join(sorted(set(labels))) or "unknown GPU"
+    model, number = fingerprint.get("cpu"), fingerprint.get("cores")
+    if not model:
+        return "unknown CPU"
+    label = re.sub(r"\((R|TM)\)|\bCPU\b|@.*|\b\d+-Core\b|\bProcessor\b", " ", str(model), flags=re.IGNORECASE)
+    label = " ".join(label.split())
+    return f"{label}, {number} core{'' if number == 1 else 's'}" if number else label
+
+
+# Processor and memory
+
+
+def cpu_model() -> str:
+    """Return the processor's name, or failing that its architecture."""
+    with suppress(OSError):
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        if found:
+            return found[1].strip()
+    if platform.system() == "Darwin":
+        with suppress(OSError, subprocess.SubprocessError):
+            return _output(["sysctl", "-n", "machdep.cpu.brand_string"])
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Return how many logical cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory_bytes() -> int | None:
+    with suppress(AttributeError, OSError, ValueError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+# Software
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of those of `PACKAGES` that are installed, without importing any."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that bear on speed or on numbers, with folders' names blotted out."""
+    chosen = sorted(name for name in environ if VARIABLES.fullmatch(name))
+    return {name: re.sub(r"(?<![\w.])[~.]*/[^\s,;:]+|[A-Za-z]:\\[^\s,;]+", "<path>", environ[name]) for name in chosen}
+
+
+def git_state(source: Path | None = None) -> dict[str, Any] | None:
+    """Return the commit of this checkout and whether its code differs from it (`dirty`); None if this is none.
+
+    Only code counts for `dirty`: the records a run writes must not taint the next one.
+    """
+    source = (source or Path(__file__).parents[1]).resolve()
+    try:
+        # An installed copy may lie inside some other project's checkout: that one's commit says nothing.
+        if Path(_git(source, "rev-parse", "--show-toplevel")).resolve() != source:
+            return None
+        commit = _git(source, "rev-parse", "HEAD")
+        changes = _git(source, "status", "--porcelain", "--", "backends", "bench", "pyproject.toml")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    # GIT_DIR and its like, set while a git hook runs, would point elsewhere; the lock would disturb a commit.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return _output(["git", "-C", str(folder), *arguments], clean | {"GIT_OPTIONAL_LOCKS": "0"})
+
+
+def _output(command: list[str], environ: dict[str, str] | None = None) -> str:
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
+
+
+# GPUs
+
+
+def gpus() -> list[dict[str, Any]]:
+    """Describe the NVIDIA GPUs that CUDA_VISIBLE_DEVICES leaves in sight; [] if there are none or no driver.
+
+    Each has index, name, driver, memory_bytes, mig, and the fields of `gpu_state`.
+    """
+    found = []
+    with _nvml() as nvml:
+        if nvml is None:
+            return []
+        driver = _try(nvml.nvmlSystemGetDriverVersion)
+        for index, handle in _visible(nvml):
+            memory = _try(nvml.nvmlDeviceGetMemoryInfo, handle)
+            mig = _try(nvml.nvmlDeviceGetMigMode, handle)
+            about = {
+                "index": index,
+                "name": _text(_try(nvml.nvmlDeviceGetName, handle)) or "unknown GPU",
+                "driver": _text(driver),
+                "memory_bytes": None if memory is None else int(memory.total),
+                "mig": None if mig is None else bool(mig[0]),
+            }
+            found.append(about | _state(nvml, handle))
+    return found
+
+
+def gpu_state() -> dict[str, Any]:
+    """Return clocks, temperature, power and throttle reasons of the first visible GPU now; {} if there is none.
+
+    Keys: sm_mhz, sm_max_mhz, memory_mhz, memory_max_mhz, temperature_c, power_w, throttle (a list of reasons); each
+    is None where the driver does not tell.
+    """
+    with _nvml() as nvml:
+        for _, handle in _visible(nvml) if nvml is not None else ():
+            return _state(nvml, handle)
+    return {}
+
+
+@contextmanager
+def _nvml() -> Iterator[Any]:
+    """Yield the initialised NVIDIA management library, or None."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # not installed, no driver, driver and library of different versions: all mean "no GPU to see"
+        yield None
+        return
+    try:
+        yield pynvml
+    finally:
+        _try(pynvml.nvmlShutdown)
+
+
+def _visible(nvml: Any) -> list[tuple[int, Any]]:
+    """Return index (in the driver's order) and handle of each GPU that CUDA_VISIBLE_DEVICES does not hide."""
+    handles = []
+    for index in range(_try(nvml.nvmlDeviceGetCount) or 0):
+        handle = _try(nvml.nvmlDeviceGetHandleByIndex, index)
+        if handle is not None:
+            handles.append((index, handle))
+    setting = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if setting is None:
+        return handles
+    chosen = []
+    for entry in (part.strip() for part in setting.split(",")):
+        match = [
+            (index, handle)
+            for index, handle in handles
+            if entry == str(index)
+            or (entry.startswith("GPU-") and (_text(_try(nvml.nvmlDeviceGetUUID, handle)) or "").startswith(entry))
+        ]
+        if entry.startswith("MIG-") and len(handles) == 1:
+            match = handles
+        if not match:  # as CUDA does: the first entry that names no GPU ends the list
+            break
+        chosen += match[:1]
+    return chosen
+
+
+def _state(nvml: Any, handle: Any) -> dict[str, Any]:
+    reasons = getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None)
+    mask = _try(reasons or nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle)
+    power = _try(nvml.nvmlDeviceGetPowerUsage, handle)
+    return {
+        "sm_mhz": _try(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
+        "sm_max_mhz": _try(nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM),
+        "memory_mhz": _try(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
+        "memory_max_mhz": _try(nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_MEM),
+        "temperature_c": _try(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
+        "power_w": None if power is None else power / 1000,
+        "throttle": None if mask is None else [name for bit, name in THROTTLE_REASONS.items() if mask & bit],
+    }
+
+
+def _try(query: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what `query` answers, or None: any single query may be unsupported on any single GPU."""
+    try:
+        return query(*arguments)
+    except Exception:
+        return None
+
+
+def _text(value: Any) -> str | None:
+    return value.decode() if isinstance(value, bytes) else value

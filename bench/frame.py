@@ -1,0 +1,145 @@
+"""Frame: any set of records as one tidy table, a row per measurement.
+
+Nothing is rounded, chosen or averaged here; a record without measurements still has its row, with status and reason.
+What a measurement was of (its context: round, batch, weights, …) becomes columns named `at_…`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import pandas as pd
+
+from bench.environment import machine
+from bench.records import Measurement, Record
+
+TEXT: Final = "string"
+COLUMNS = {
+    "run": TEXT,
+    "created": TEXT,
+    "status": TEXT,
+    "reason": TEXT,
+    "protocol": TEXT,
+    "protocol_digest": TEXT,
+    "backend": TEXT,
+    "device": TEXT,
+    "machine": TEXT,
+    "precision": TEXT,
+    "precision_seen": TEXT,
+    "mode": TEXT,
+    "seed": "Int64",
+    "epochs": "Int64",
+    "batch": "Int64",
+    "rounds": "Int64",
+    "loss": TEXT,
+    "target_loss": "float64",
+    "versions": TEXT,
+    "measure": TEXT,
+    "quantity": TEXT,
+    "value": "float64",
+    "unit": TEXT,
+    "low": "float64",
+    "high": "float64",
+    "n": "Int64",
+    "note": TEXT,
+}
+"""The columns of every frame, and their types; the `at_…` columns follow in alphabetical order."""
+
+BACKENDS = ("torch", "tensorflow", "jax", "numpy")
+PRECISIONS = ("float64", "float32", "tf32", "bfloat16")
+
+# Whose versions are named beside a backend's figures.
+PACKAGES = {"tensorflow": ("tensorflow", "tensorflow-cpu"), "jax": ("jax", "jaxlib")}
+
+
+def frame(records: Iterable[Record]) -> pd.DataFrame:
+    """Return a row per measurement and, as measure "curve", a row per point of the loss curves.
+
+    Columns: `COLUMNS`, then one `at_<key>` per key of any measurement's context. The order of rows depends on the
+    records alone, not on the order they come in.
+    """
+    rows = [row for record in sorted(records, key=_order) for row in _rows(record)]
+    contexts = sorted({name for row in rows for name in row} - set(COLUMNS))
+    data = pd.DataFrame(rows, columns=[*COLUMNS, *contexts], dtype=object).astype(COLUMNS)
+    for name in contexts:
+        data[name] = _context_column(data[name])
+    return data
+
+
+def rank(value: str, order: tuple[str, ...]) -> tuple[int, str]:
+    """Return a sort key: those in `order` first, in that order, then the others by name."""
+    return (order.index(value) if value in order else len(order), value)
+
+
+def machine_of(record: Record) -> str:
+    """Return the label of the machine a record was taken on."""
+    told = record.environment.get("machine")
+    return told if isinstance(told, str) and told else machine(record.plan.device, record.environment)
+
+
+def versions_of(record: Record) -> str:
+    """Return the framework's version, as "jax 0.10.2, jaxlib 0.10.2"; empty where it is not installed."""
+    packages = record.environment.get("packages")
+    if not isinstance(packages, Mapping):
+        return ""
+    names = PACKAGES.get(record.plan.backend, (record.plan.backend,))
+    return ", ".join(f"{name} {packages[name]}" for name in names if name in packages)
+
+
+def _order(record: Record) -> tuple[Any, ...]:
+    plan = record.plan
+    return (
+        plan.protocol,
+        machine_of(record),
+        rank(plan.precision, PRECISIONS),
+        rank(plan.backend, BACKENDS),
+        plan.mode or "",
+        plan.seed,
+        record.created,
+        record.run,
+        record.model_dump_json(),
+    )
+
+
+def _rows(record: Record) -> Iterator[dict[str, Any]]:
+    plan = record.plan
+    about: dict[str, Any] = {
+        "run": record.run,
+        "created": record.created,
+        "status": record.status,
+        "reason": record.reason,
+        "machine": machine_of(record),
+        "precision_seen": record.precision.seen if record.precision else None,
+        "versions": versions_of(record) or None,
+    }
+    about |= {name: getattr(plan, name) for name in COLUMNS if name in type(plan).model_fields}
+    measurements = [*record.measurements, *_curve(record)]
+    for measurement in measurements:
+        row = about | measurement.model_dump(exclude={"context"})
+        yield row | {f"at_{key}": value for key, value in measurement.context.items()}
+    if not measurements:
+        yield about
+
+
+def _curve(record: Record) -> Iterator[Measurement]:
+    for point in record.curve:
+        context: dict[str, str | int | float] = {"epoch": point.epoch, "round": point.round}
+        for quantity, unit in (("train_loss", "nats"), ("test_loss", "nats"), ("seconds", "s")):
+            value = getattr(point, quantity)
+            lost = point.note is not None and f"{quantity} was" in point.note
+            if value is not None or lost:
+                note = point.note if lost else None
+                yield Measurement(
+                    measure="curve", quantity=quantity, value=value, unit=unit, note=note, context=context
+                )
+
+
+def _context_column(column: pd.Series) -> pd.Series:
+    """Give a context column one type, as Parquet demands: integers, else numbers, else text."""
+    values = column.dropna()
+    if values.map(lambda value: isinstance(value, int)).all():
+        return column.astype("Int64")
+    if values.map(lambda value: isinstance(value, int | float)).all():
+        return column.astype("float64")
+    return column.map(str, na_action="ignore").astype(TEXT)

@@ -1,0 +1,94 @@
+"""Agreement with the float64 reference: the same weights and inputs, the largest difference over the largest value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+import backends
+from backends import Backend, Optimiser, Pixels
+from backends.parameters import Parameters, astype
+from bench.records import Measurement
+from bench.streams import TrainingStream
+
+
+def relative(found: NDArray, reference: NDArray) -> float:
+    """max |found − reference| / max |reference|; 0 where both are 0."""
+    scale = float(np.abs(reference).max())
+    difference = float(np.abs(found.astype(np.float64) - reference).max())
+    return difference / scale if scale else (0.0 if difference == 0 else float("inf"))
+
+
+def compare(model: Backend, x: NDArray[np.float64], weights: str) -> Iterator[Measurement]:
+    """z, log_det, log p, decode and the gradient at x [N, D], against the reference at the same weights."""
+    reference = backends.create(
+        "numpy", model.architecture, astype(model.parameters(), "float64"), device="cpu", precision="float64"
+    )
+    (z, log_det), (z_reference, log_det_reference) = model.encode(x), reference.encode(x)
+    found = {
+        "z": relative(z, z_reference),
+        "log_det": relative(log_det, log_det_reference),
+        "log_prob": relative(model.log_prob(x), reference.log_prob(x)),
+        "decode": relative(model.decode(z_reference), reference.decode(z_reference)),
+        "gradient": _worst(model.gradients(x)[1], reference.gradients(x)[1]),
+    }
+    for quantity, value in found.items():
+        yield Measurement(
+            measure="agreement", quantity=quantity, value=value, unit="relative", context={"weights": weights}
+        )
+
+
+def trajectory(
+    model: Backend, initial: Parameters, images: NDArray[np.uint8], optimiser: Optimiser, pixels: Pixels, seed: int
+) -> Iterator[Measurement]:
+    """A short training from the same start in a new model like `model` and in the reference.
+
+    Args:
+        model: whose backend, device, precision and mode to use.
+        initial: the weights to start from.
+        images: uint8 [steps, batch, D].
+        optimiser: of the protocol.
+        pixels: of the protocol, in training.
+        seed: of the run.
+    """
+    steps, batch, dim = images.shape
+    stream = TrainingStream(seed, steps * batch, dim, batch, pixels)
+    arms = (
+        backends.create(
+            model.name, model.architecture, initial, device=model.device, precision=model.precision, mode=model.mode
+        ),
+        backends.create("numpy", model.architecture, astype(initial, "float64"), device="cpu", precision="float64"),
+    )
+    (losses, after), (losses_reference, after_reference) = (
+        (next(iter(arm.train(images.reshape(-1, dim), optimiser, stream, 1))).losses, arm.training_state().parameters)
+        for arm in arms
+    )
+    # The updates are compared, not the weights: a step moves them so little that an error in it would hide.
+    moved, moved_reference = (
+        {name: after_[name].astype(np.float64) - initial[name] for name in model.architecture.trainable_shapes}
+        for after_ in (after, after_reference)
+    )
+    for quantity, value in (
+        ("trajectory_loss", relative(losses, losses_reference)),
+        ("trajectory_update", _rms(moved, moved_reference)),
+    ):
+        yield Measurement(
+            measure="agreement",
+            quantity=quantity,
+            value=value,
+            unit="relative",
+            n=steps,
+            context={"weights": "initial"},
+        )
+
+
+def _worst(found: Mapping[str, NDArray], reference: Mapping[str, NDArray]) -> float:
+    return max(relative(found[name], reference[name]) for name in reference)
+
+
+def _rms(found: Mapping[str, NDArray], reference: Mapping[str, NDArray]) -> float:
+    """Root mean square of the difference over that of the reference, all arrays taken as one vector."""
+    squares = sum(float(((found[name] - reference[name]) ** 2).sum()) for name in reference)
+    return float(np.sqrt(squares / sum(float((reference[name] ** 2).sum()) for name in reference)))

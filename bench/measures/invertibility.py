@@ -1,0 +1,104 @@
+"""Invertibility: how far a round trip lands from where it started.
+
+x → z → x and z → x → z, one, three and nine times in a row, on test images and on inputs far from them. Errors are in
+grey levels (1/255) for x, and in ULP of the largest value of the input; for z, which has no grey levels, the same unit
+is used so that columns can be read together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import backends
+from backends import Backend
+from backends.architecture import bias_name, kernel_name
+from bench.records import Measurement
+from bench.streams import uniforms
+
+TRIPS = (1, 3, 9)
+GREY_LEVEL = 1 / 255
+
+
+def measure(model: Backend, x: NDArray[np.float64], weights: str, seed: int) -> Iterator[Measurement]:
+    """Round trips of the whole flow, from x [N, D] and from inputs that are nothing like it.
+
+    Args:
+        model: the flow.
+        x: test images as the protocol scales them.
+        weights: "initial" or "trained", for the record.
+        seed: of the run.
+    """
+    noise = uniforms(seed, "inputs", 0, x.shape)
+    for inputs, start in (
+        ("test", x),
+        ("uniform noise", noise),
+        ("10 times out of range", 10 * noise),
+        ("100 times out of range", 100 * noise),
+    ):
+        context: dict[str, Any] = {"weights": weights, "inputs": inputs}
+        first = start.astype(model.dtype)
+        z = model.encode(first)[0]
+        there_and_back = (("x-z-x", first, _x_z_x(model)), ("z-x-z", z, _z_x_z(model)))
+        for direction, origin, trip in there_and_back:
+            arrived, made = origin, 0
+            for trips in TRIPS:
+                while made < trips:
+                    arrived, made = trip(arrived), made + 1
+                yield from _errors(origin, arrived, context | {"direction": direction, "trips": trips})
+        change = model.log_prob(model.decode(z)).astype(np.float64) - model.log_prob(first)
+        yield Measurement(
+            measure="invertibility",
+            quantity="log_prob_change",
+            value=float(np.abs(change).max()),
+            unit="nats",
+            context=context | {"direction": "x-z-x", "trips": 1},
+        )
+
+
+def measure_couplings(model: Backend, x: NDArray[np.float64], weights: str) -> Iterator[Measurement]:
+    """One round trip through each coupling by itself, from x [N, D]."""
+    parameters = model.parameters()
+    for k in range(model.architecture.couplings):
+        alone = backends.create(
+            model.name,
+            replace(model.architecture, couplings=1),
+            _coupling_alone(model, parameters, k),
+            device=model.device,
+            precision=model.precision,
+        )
+        first = x.astype(model.dtype)
+        context = {"weights": weights, "inputs": "test", "direction": "x-z-x", "trips": 1, "coupling": k}
+        yield from _errors(first, _x_z_x(alone)(first), context)
+
+
+def _coupling_alone(model: Backend, parameters: Mapping[str, NDArray], k: int) -> dict[str, NDArray]:
+    layers = range(model.architecture.hidden_layers + 1)
+    names = [name for i in layers for name in (kernel_name(k, i), bias_name(k, i))]
+    if model.architecture.permutation == "shuffle":
+        names.append(f"coupling.{k}.permutation")
+    alone = {name.replace(f"coupling.{k}.", "coupling.0."): parameters[name] for name in names}
+    return alone | {"log_scale": np.zeros_like(parameters["log_scale"])}
+
+
+def _x_z_x(model: Backend) -> Callable[[NDArray], NDArray]:
+    return lambda x: model.decode(model.encode(x)[0])
+
+
+def _z_x_z(model: Backend) -> Callable[[NDArray], NDArray]:
+    return lambda z: model.encode(model.decode(z))[0]
+
+
+def _errors(origin: NDArray, arrived: NDArray, context: dict[str, Any]) -> Iterator[Measurement]:
+    error = np.abs(arrived.astype(np.float64) - origin)
+    ulp = float(np.spacing(np.abs(origin).max()))
+    for quantity, value, unit in (
+        ("max_error", float(error.max()) / GREY_LEVEL, "grey levels"),
+        ("rms_error", float(np.sqrt((error**2).mean())) / GREY_LEVEL, "grey levels"),
+        ("ulp_error", float(error.max()) / ulp, "ULP"),
+    ):
+        yield Measurement(measure="invertibility", quantity=quantity, value=value, unit=unit, context=context)

@@ -1,0 +1,69 @@
+"""The clock: synchronised at both ends of a block of calls, warmed up before, never inside.
+
+A median comes with a nonparametric interval: the order statistics that hold it with a probability of 95 %, whatever
+the distribution of the noise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import binom
+
+from backends import Backend
+
+BLOCK_SECONDS = 0.02
+MOST_BLOCKS = 31
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds a call: median, 95 % interval of the median, and the number of blocks that it comes from."""
+
+    median: float
+    low: float
+    high: float
+    blocks: int
+
+
+def time_calls(model: Backend, call: Callable[[], Any], budget: float) -> Timing:
+    """Time a call of `workload` or its like.
+
+    It is called once or twice to warm up, then in blocks long enough for the clock (`BLOCK_SECONDS`), at least 3 of
+    them and at most `MOST_BLOCKS`, until the budget is spent.
+
+    Args:
+        model: whose device to wait for.
+        call: what to time.
+        budget: seconds to spend, about.
+    """
+
+    def block(calls: int) -> float:
+        model.synchronise()
+        start = time.perf_counter()
+        result = None
+        for _ in range(calls):
+            result = call()
+        model.synchronise(result)
+        return (time.perf_counter() - start) / calls
+
+    block(1)
+    once = block(1)
+    calls = max(1, round(BLOCK_SECONDS / max(once, 1e-7)))
+    blocks = int(np.clip(budget / (once * calls), 3, MOST_BLOCKS))
+    return summarise([block(calls) for _ in range(blocks)])
+
+
+def summarise(seconds: list[float]) -> Timing:
+    """Median and its nonparametric interval; with fewer than 6 values, which can't give 95 %, the extremes."""
+    values = np.sort(seconds)
+    n = len(values)
+    # The median lies between the k-th smallest and the k-th largest unless fewer than k values fall on one side.
+    k = int(binom.ppf((1 - CONFIDENCE) / 2, n, 0.5))
+    k = k if k >= 1 and 2 * binom.cdf(k - 1, n, 0.5) <= 1 - CONFIDENCE else 1
+    return Timing(float(np.median(values)), float(values[k - 1]), float(values[n - k]), n)

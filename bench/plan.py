@@ -1,0 +1,76 @@
+"""What passes between runner and worker: the plan going in, events coming back, both as JSON."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from bench.protocol import Protocol
+from bench.records import EpochPoint, Json, Measurement, PrecisionSeen, Status
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WorkerPlan(_Message):
+    """One round of one backend.
+
+    Attributes:
+        protocol: in full, so that the worker reads no file.
+        epochs: how many epochs this round trains; `round` of `rounds`, from 1.
+        state: where training goes on from (absent in the first round) and is left for the next one.
+        weights: where the weights that the protocol keeps are left, in the last round.
+    """
+
+    protocol: Protocol
+    backend: str
+    device: Literal["cpu", "gpu"]
+    precision: str
+    mode: str | None
+    seed: int
+    round: int
+    rounds: int
+    epochs: int
+    state: str
+    best: str
+    weights: str
+
+
+class Started(_Message):
+    """The model stands; what it stands on."""
+
+    event: Literal["started"] = "started"
+    environment: Json
+    mode: str
+    precision: PrecisionSeen
+    digests: dict[str, str]
+
+
+class EpochDone(_Message):
+    """An epoch is over; the first one of all brings its loss per step."""
+
+    event: Literal["epoch"] = "epoch"
+    point: EpochPoint
+    first_epoch_losses: list[float | None] = Field(default_factory=list)
+
+
+class Measured(_Message):
+    """A figure."""
+
+    event: Literal["measured"] = "measured"
+    measurement: Measurement
+
+
+class Finished(_Message):
+    """The round is over, as planned or not."""
+
+    event: Literal["finished"] = "finished"
+    status: Status
+    reason: str | None = None
+    digests: dict[str, str] = Field(default_factory=dict)
+
+
+Event = Started | EpochDone | Measured | Finished
+EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])

@@ -1,0 +1,235 @@
+"""Protocols: what a run does, as a TOML file that is checked before anything starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from backends import Adam, Architecture, ArchitectureError, Optimiser, Pixels, RMSProp
+from bench.errors import BenchError
+from bench.streams import Kernels, LogScale
+
+
+class ProtocolError(BenchError):
+    """A protocol that can't be used; the message names the file, the key, what was found and what is allowed."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Data(_Section):
+    """Which images. The training set is the first `train` of them; `select` is what is evaluated each epoch."""
+
+    dataset: Literal["mnist", "mnist-subset"]
+    train: int = Field(gt=0)
+    select: Literal["test", "validation"] = "test"
+    validation: int = Field(default=0, ge=0, description="how many of the training images' last ones are set apart")
+
+
+class PixelRule(_Section):
+    """x = byte / divisor + noise · u: `training_noise` in training, `evaluation_noise` in the reported test loss."""
+
+    divisor: float = Field(gt=0)
+    training_noise: float = 0.0
+    evaluation_noise: float = 0.0
+
+
+class ArchitectureRule(_Section):
+    """A named architecture and what differs from it."""
+
+    preset: Literal["article", "paper"]
+    dim: int | None = None
+    couplings: int | None = None
+    hidden_layers: int | None = None
+    hidden_units: int | None = None
+    reorder: str | None = None
+    permutation: str | None = None
+    permute: str | None = None
+    split: str | None = None
+    sign: str | None = None
+    output: str | None = None
+    prior: str | None = None
+
+
+class Initial(_Section):
+    """How the weights start; see `streams.initial_parameters`."""
+
+    kernels: Kernels
+    log_scale: LogScale
+
+
+class AdamRule(_Section):
+    """Adam; see `backends.Adam`."""
+
+    name: Literal["adam"]
+    learning_rate: float = Field(default=1e-3, gt=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    epsilon: float = Field(default=1e-7, gt=0)
+
+
+class RMSPropRule(_Section):
+    """The paper's RMSProp; see `backends.RMSProp`."""
+
+    name: Literal["rmsprop"]
+    learning_rate: float = Field(default=1e-3, gt=0)
+    rho: float = Field(default=0.95, ge=0, lt=1)
+    floor: float = Field(default=1e-2, gt=0)
+    decay: float = Field(default=1.0005, ge=1)
+    minimum_learning_rate: float = Field(default=1e-4, ge=0)
+    momentum: float = Field(default=0.5, ge=0, lt=1)
+    momentum_epoch: int = Field(default=6, gt=0)
+
+
+class Training(_Section):
+    """Batches, epochs, rounds; `loss` is how losses are reported: "article" leaves ½ D log 2π out."""
+
+    batch: int = Field(gt=0)
+    epochs: int = Field(gt=0)
+    rounds: int = Field(default=1, gt=0)
+    loss: Literal["article", "nll"]
+    target_loss: float | None = None
+    keep: Literal["last", "best"] = "last"
+
+
+class Measure(_Section):
+    """What is measured beside training, and on how much."""
+
+    dequantisation_draws: int = Field(default=5, gt=1)
+    temperature: float = Field(default=1.0, ge=0)
+    sampling_batches: list[int] = Field(default=[1, 16, 256, 4096])
+    likelihood_batch: int = Field(default=2000, gt=0)
+    seconds_per_timing: float = Field(default=2.0, gt=0)
+    longest_call_seconds: float = Field(default=3.0, gt=0)
+    invertibility_images: int = Field(default=256, gt=0)
+    agreement_images: int = Field(default=64, gt=0)
+    agreement_steps: int = Field(default=3, gt=0)
+
+    @model_validator(mode="after")
+    def _positive_batches(self) -> Measure:
+        if not self.sampling_batches or min(self.sampling_batches) < 1:
+            raise ValueError("sampling_batches: expected one or more positive integers")
+        return self
+
+
+class Protocol(_Section):
+    """A whole protocol."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    caption: str
+    source: str
+    data: Data
+    pixels: PixelRule
+    architecture: ArchitectureRule
+    initial: Initial
+    optimiser: AdamRule | RMSPropRule = Field(discriminator="name")
+    training: Training
+    measure: Measure = Measure()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Protocol:
+        try:
+            self.make_architecture()
+        except ArchitectureError as error:
+            raise ValueError(str(error)) from error
+        if self.training.batch > self.data.train:
+            raise ValueError(f"training.batch is {self.training.batch}; expected at most data.train, {self.data.train}")
+        if self.training.rounds > self.training.epochs:
+            raise ValueError(f"training.rounds is {self.training.rounds}; expected at most training.epochs")
+        if self.data.select == "validation" and not self.data.validation:
+            raise ValueError("data.validation is 0; expected a number of images, since data.select is 'validation'")
+        return self
+
+    def make_architecture(self) -> Architecture:
+        """The architecture: the preset with what differs."""
+        preset = Architecture.article() if self.architecture.preset == "article" else Architecture.paper()
+        differing = self.architecture.model_dump(exclude={"preset"}, exclude_none=True)
+        return Architecture.from_dict(preset.to_dict() | differing)
+
+    def make_optimiser(self) -> Optimiser:
+        """The optimiser."""
+        entries = self.optimiser.model_dump(exclude={"name"})
+        return Adam(**entries) if self.optimiser.name == "adam" else RMSProp(**entries)
+
+    def training_pixels(self) -> Pixels:
+        """How bytes become x in training."""
+        return Pixels(1 / self.pixels.divisor, self.pixels.training_noise)
+
+    def evaluation_pixels(self) -> Pixels:
+        """How bytes become x where the protocol's own test loss is evaluated."""
+        return Pixels(1 / self.pixels.divisor, self.pixels.evaluation_noise)
+
+    def digest(self) -> str:
+        """SHA-256 of everything in the protocol."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+
+
+def names() -> list[str]:
+    """The protocols that come with the package."""
+    return sorted(Path(str(p)).stem for p in resources.files("bench").joinpath("protocols").iterdir())
+
+
+def load(name_or_path: str, **overrides: Any) -> Protocol:
+    """Read a protocol by its name, or by a path that ends in .toml.
+
+    Args:
+        name_or_path: see above.
+        overrides: dotted keys with `__` for the dot (training__epochs=3); None leaves the file's value.
+
+    Raises:
+        ProtocolError: no such protocol, not TOML, an unknown key or a bad value.
+    """
+    if name_or_path.endswith(".toml"):
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise ProtocolError(f"{path}: no such file; protocols that come with nice-bench: {', '.join(names())}")
+        text = path.read_text(encoding="utf-8")
+    elif name_or_path in names():
+        text = resources.files("bench").joinpath("protocols", f"{name_or_path}.toml").read_text(encoding="utf-8")
+    else:
+        raise ProtocolError(
+            f"protocol {name_or_path!r}: expected one of {', '.join(names())}, or a file ending in .toml"
+        )
+    try:
+        entries = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ProtocolError(f"{name_or_path}: not TOML ({error})") from error
+    for key, value in overrides.items():
+        if value is not None:
+            section, _, entry = key.partition("__")
+            entries.setdefault(section, {})[entry] = value
+    return validate(entries, source=name_or_path)
+
+
+def validate(entries: Any, *, source: str) -> Protocol:
+    """Check a protocol's entries.
+
+    Raises:
+        ProtocolError: an unknown key or a bad value, all of them in one message.
+    """
+    try:
+        return Protocol.model_validate(entries)
+    except ValidationError as error:
+        raise ProtocolError(f"{source}: " + "; ".join(_explain(entry) for entry in error.errors())) from error
+
+
+def _explain(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"] if part not in ("adam", "rmsprop"))
+    if error["type"] == "extra_forbidden":
+        section: Any = Protocol
+        for part in error["loc"][:-1]:
+            annotations = {"adam": AdamRule, "rmsprop": RMSPropRule}
+            section = annotations.get(part) or section.model_fields[part].annotation
+            section = section if hasattr(section, "model_fields") else Protocol
+        return f"{key} is not a key; allowed here: {', '.join(section.model_fields)}"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    return f"{key} is {error['input']!r}: {message}" if key else message

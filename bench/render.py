@@ -1,0 +1,173 @@
+# ruff: noqa: RUF001, RUF002 - typeset signs in headings and captions are meant
+"""Render: tables as text, Markdown, CSV and LaTeX, and numbers as people read them.
+
+Rounding happens here and nowhere else. CSV carries the numbers unrounded; the other formats carry what is shown.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from tabulate import tabulate  # type: ignore[import-untyped]
+
+from bench.errors import BenchError
+
+MISSING = "–"
+WIDTH = 120
+
+SUFFIXES = {"text": "txt", "markdown": "md", "csv": "csv", "latex": "tex"}
+"""The formats of `render`, and their files' suffixes."""
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "−": "$-$",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "π": r"$\pi$",
+    "½": r"$\frac12$",
+    "→": r"$\to$",
+    "≤": r"$\leq$",
+    "Δ": r"$\Delta$",
+    "–": "--",
+    "—": "---",
+    "…": r"\dots{}",
+    "|": r"\textbar{}",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table to be read: `shown` holds rounded text, `raw` the numbers behind it with all their digits.
+
+    `name` is the file's name without suffix. `caption` says what was measured on what machine, in what precision,
+    under what protocol and how often. `raw` keeps the columns that `shown` leaves to the caption. `labels` names the
+    columns that say what a row is about: a table too wide for a terminal is folded, with these before each part.
+    """
+
+    name: str
+    title: str
+    caption: str
+    shown: pd.DataFrame
+    raw: pd.DataFrame
+    labels: tuple[str, ...] = ()
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Return `value` with that many significant digits (all of them, if it has more before the point)."""
+    if value is None or math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if value == 0:
+        return "0"
+    power = math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
+    if -4 <= power < 9:
+        return f"{value:.{max(digits - 1 - power, 0)}f}"
+    return f"{value:.{digits - 1}e}"
+
+
+def spread(middle: float | None, low: float | None, high: float | None, digits: int = 4) -> str:
+    """Return "middle [low–high]", or the middle alone where there is no more to say."""
+    text = number(middle, digits)
+    ends = number(low, digits), number(high, digits)
+    if MISSING in (text, *ends) or ends == (text, text):
+        return text
+    return f"{text} [{' to '.join(ends)}]" if ends[0].startswith("-") else f"{text} [{'–'.join(ends)}]"
+
+
+def render(tables: Sequence[Table] | Table, format: str) -> str:
+    """Return the tables, one after the other, as "text", "markdown", "csv" or "latex".
+
+    Raises BenchError for any other format.
+    """
+    tables = [tables] if isinstance(tables, Table) else tables
+    match format:
+        case "text":
+            return "\n\n".join(_text(table) for table in tables)
+        case "markdown":
+            return "\n".join(_markdown(table) for table in tables)
+        case "csv":
+            if len(tables) == 1:
+                return to_csv(tables[0].raw)
+            return "\n".join(f"# {table.title}\n{to_csv(table.raw)}" for table in tables)
+        case "latex":
+            return "\n".join(_latex(table) for table in tables)
+    raise BenchError(f"format {format!r}: expected one of {', '.join(SUFFIXES)}")
+
+
+def to_csv(data: pd.DataFrame) -> str:
+    """Return `data` as CSV, numbers as the shortest text that reads back as the same number."""
+    return data.to_csv(index=False, lineterminator="\n")
+
+
+def _text(table: Table) -> str:
+    names = [str(name) for name in table.shown]
+    parts, rest = [], [name for name in names if name not in table.labels]
+    while True:
+        kept = names
+        while _width(part := _plain(table, kept)) > WIDTH and len(kept) > len(table.labels) + 1:
+            kept = kept[:-1]
+        parts.append(part)
+        rest = [name for name in rest if name not in kept]
+        if not rest:
+            break
+        names = [*(name for name in table.labels if name != "status"), *rest]
+    body = "\n\n".join(parts)
+    return f"{table.title}\n\n{body}\n\n{textwrap.fill(table.caption, WIDTH)}\n"
+
+
+def _plain(table: Table, names: list[str]) -> str:
+    """Return these columns as plain text, long headings and long cells (reasons) on several lines."""
+    shown = table.shown[names].map(_one_line)
+    headings = [textwrap.fill(name, 11, break_long_words=False, break_on_hyphens=False) for name in names]
+    cells = shown.map(lambda cell: textwrap.fill(cell, 32, break_long_words=False))
+    return tabulate(cells.values.tolist(), headings, tablefmt="simple", **_alignment(shown))
+
+
+def _width(text: str) -> int:
+    return max(map(len, text.splitlines()))
+
+
+def _markdown(table: Table) -> str:
+    cells = table.shown.map(lambda cell: _one_line(cell).replace("|", r"\|").replace("<", "&lt;"))
+    headings = [name.replace("|", r"\|") for name in cells.columns]
+    body = tabulate(cells.values.tolist(), headings, tablefmt="pipe", **_alignment(table.shown))
+    return f"### {table.title}\n\n{body}\n\n{table.caption.replace('<', '&lt;')}\n"
+
+
+def _latex(table: Table) -> str:
+    cells = table.shown.map(lambda cell: _escape(_one_line(cell)))
+    headings = [_escape(name) for name in cells.columns]
+    body = tabulate(cells.values.tolist(), headings, tablefmt="latex_raw", **_alignment(table.shown))
+    caption = _escape(f"{table.title}. {table.caption}")
+    label = re.sub(r"[^a-z0-9-]", "-", table.name)
+    return f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n\\label{{tab:{label}}}\n{body}\n\\end{{table}}\n"
+
+
+def _alignment(shown: pd.DataFrame) -> dict[str, Any]:
+    """Numbers to the right, words to the left, and no second guess at what is a number."""
+    numeric = [_is_numeric(shown[name]) for name in shown.columns]
+    return {"disable_numparse": True, "colalign": ["right" if right else "left" for right in numeric]}
+
+
+def _is_numeric(column: pd.Series) -> bool:
+    return all(cell == MISSING or bool(re.match(r"-?\d", cell)) for cell in column)
+
+
+def _one_line(cell: str) -> str:
+    return " ".join(cell.split())
+
+
+def _escape(text: str) -> str:
+    return "".join(LATEX.get(sign, sign) for sign in text)

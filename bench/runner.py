@@ -1,0 +1,359 @@
+"""The runner: puts each backend through a protocol, round by round, one fresh process at a time, and keeps the records.
+
+Within a round the backends take turns, so that a drift of the machine hits all alike. A backend that fails becomes a
+row that says how and the others go on. Records are written after every epoch, so that nothing measured is lost.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from pydantic import ValidationError
+
+from bench import data, environment, records
+from bench.errors import BenchError
+from bench.plan import EVENT, EpochDone, Event, Finished, Measured, Started, WorkerPlan
+from bench.protocol import Protocol as BenchProtocol
+from bench.records import Measurement, Plan, Record, Status
+from bench.streams import TrainingStream
+
+DEFAULT_BACKENDS = ("torch", "tensorflow", "jax")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Listener(Protocol):
+    """Who wants to know how it goes; see `bench.progress`."""
+
+    def begin(self, backend: str, round_: int, epochs: int) -> None:
+        """A backend's turn begins."""
+
+    def event(self, backend: str, event: Event) -> None:
+        """Something happened."""
+
+    def end(self, backend: str, status: Status, reason: str | None) -> None:
+        """The turn is over."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run.
+
+    Attributes:
+        protocol: what each backend is put through.
+        backends: whose turn it is, in this order.
+        device: "auto", "cpu" or "gpu".
+        precision: of products.
+        modes: backend → mode; the fastest one where a backend isn't named.
+        seed: of weights, order and noise.
+        folder: where records and weights are written.
+        interpreters: backend → the Python that has its framework; this one where a backend isn't named.
+        timeout: most seconds for one backend's turn.
+    """
+
+    protocol: BenchProtocol
+    backends: Sequence[str] = DEFAULT_BACKENDS
+    device: str = "auto"
+    precision: str = "float32"
+    modes: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    folder: Path = Path("results/runs")
+    interpreters: Mapping[str, str] = field(default_factory=dict)
+    timeout: float = 6 * 3600.0
+
+
+def run(request: Request, listener: Listener, command: Callable[[str, str], list[str]] | None = None) -> list[Record]:
+    """Run a protocol.
+
+    Args:
+        request: what to run.
+        listener: told of every event.
+        command: (backend, interpreter) → the worker's command line, in place of `python -m bench.worker`.
+
+    Returns:
+        One record a backend, as written to the request's folder.
+
+    Raises:
+        BenchError: nothing can be run: no images, a folder that can't be written, no GPU where one is asked for.
+    """
+    device = resolve_device(request.device)
+    data.load(request.protocol.data.dataset)  # one clear error now, rather than one for each backend
+    epochs = _epochs_by_round(request.protocol)
+    try:
+        request.folder.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".scratch-", dir=request.folder))
+    except OSError as error:
+        raise BenchError(f"{request.folder}: can't be written ({error.strerror})") from error
+    run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.urandom(3).hex()}"
+    turns = {b: Turn(request, b, device, run_id, scratch, command or worker_command) for b in request.backends}
+    try:
+        for round_, epochs_now in enumerate(epochs, start=1):
+            # Each round begins with another backend, so that none is always the first on a cold machine.
+            shift = (round_ - 1) % len(request.backends)
+            for backend in [*request.backends[shift:], *request.backends[:shift]]:
+                if turns[backend].status == "ok":
+                    listener.begin(backend, round_, epochs_now)
+                    turns[backend].make_round(round_, len(epochs), epochs_now, listener)
+                    listener.end(backend, turns[backend].status, turns[backend].reason)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return [turn.record() for turn in turns.values()]
+
+
+def resolve_device(device: str) -> str:
+    """ "auto" → "gpu" where the driver shows one, else "cpu".
+
+    Raises:
+        BenchError: a GPU is asked for and none is visible.
+    """
+    gpus = environment.gpus()
+    if device == "gpu" and not gpus:
+        raise BenchError(
+            "no GPU is visible to the NVIDIA driver here; use --device cpu, or look at `nice-bench doctor`"
+        )
+    return ("gpu" if gpus else "cpu") if device == "auto" else device
+
+
+def worker_command(backend: str, interpreter: str) -> list[str]:
+    """The command line of a worker."""
+    return [interpreter, "-m", "bench.worker"]
+
+
+def worker_environment(backend: str, interpreter: str, device: str) -> dict[str, str]:
+    """Environment variables of a worker: what has to be set before a framework is imported.
+
+    Memory is not grabbed ahead, so that it can be measured; a worker for the CPU sees no GPU; TensorFlow finds the CUDA
+    libraries that pip put beside it, which are not on its loader's path.
+    """
+    variables = dict(os.environ)
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), variables.get("PYTHONPATH")]))
+    variables.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    variables.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    variables.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    variables.setdefault("OMP_NUM_THREADS", str(environment.cores()))
+    if device == "cpu":
+        variables["CUDA_VISIBLE_DEVICES"] = "-1"
+        variables["JAX_PLATFORMS"] = "cpu"
+    elif backend == "tensorflow":
+        libraries = [str(p) for p in Path(interpreter).parent.parent.glob("lib/python3*/site-packages/nvidia/*/lib")]
+        if libraries:
+            paths = [*sorted(libraries), *filter(None, [variables.get("LD_LIBRARY_PATH")])]
+            variables["LD_LIBRARY_PATH"] = os.pathsep.join(paths)
+    return variables
+
+
+def _epochs_by_round(protocol: BenchProtocol) -> list[int]:
+    """The protocol's epochs, spread over its rounds as evenly as can be."""
+    epochs, rounds = protocol.training.epochs, protocol.training.rounds
+    return [epochs // rounds + (i < epochs % rounds) for i in range(rounds)]
+
+
+class Turn:
+    """One backend's way through the rounds, and its record as it grows."""
+
+    def __init__(
+        self,
+        request: Request,
+        backend: str,
+        device: str,
+        run_id: str,
+        scratch: Path,
+        command: Callable[[str, str], list[str]],
+    ) -> None:
+        self.request, self.backend, self.device, self.run_id, self.scratch = request, backend, device, run_id, scratch
+        self.command = command
+        self.status: Status = "ok"
+        self.reason: str | None = None
+        self._mode = request.modes.get(backend)
+        self._created = records.now()
+        self._parts: dict[str, Any] = {"curve": [], "measurements": [], "digests": {}}
+        self._path: Path | None = None
+
+    def record(self) -> Record:
+        """The record as it stands."""
+        protocol = self.request.protocol
+        plan = Plan(
+            protocol=protocol.name,
+            protocol_digest=protocol.digest(),
+            backend=self.backend,
+            device=self.device,
+            precision=self.request.precision,
+            mode=self._mode,
+            seed=self.request.seed,
+            epochs=protocol.training.epochs,
+            batch=protocol.training.batch,
+            rounds=protocol.training.rounds,
+            architecture=protocol.make_architecture().to_dict(),
+            optimiser=protocol.make_optimiser().to_dict(),
+            loss=protocol.training.loss,
+            target_loss=protocol.training.target_loss,
+            caption=protocol.caption,
+        )
+        return Record(
+            run=self.run_id, created=self._created, status=self.status, reason=self.reason, plan=plan, **self._parts
+        )
+
+    def make_round(self, round_: int, rounds: int, epochs: int, listener: Listener) -> None:
+        """Start a worker for a round, take in its events and judge its end."""
+        request = self.request
+        plan = WorkerPlan(
+            protocol=request.protocol,
+            backend=self.backend,
+            device="gpu" if self.device == "gpu" else "cpu",
+            precision=request.precision,
+            mode=self._mode,
+            seed=request.seed,
+            round=round_,
+            rounds=rounds,
+            epochs=epochs,
+            state=str(self.scratch / f"{self.backend}-state.safetensors"),
+            best=str(self.scratch / f"{self.backend}-best.safetensors"),
+            weights=str(self.scratch / f"{self.backend}-weights.safetensors"),
+        )
+        # Until the worker says otherwise, this is what a reader of the record should know.
+        self.status, self.reason = "failed", f"ended in round {round_} without saying why"
+        self._save()
+        finished: Finished | None = None
+        with tempfile.TemporaryFile() as log:
+            end = self._work(plan, log, listener)
+            tail = _tail(log)
+        finished = self._finished
+        if finished is not None:
+            self.status, self.reason = finished.status, finished.reason
+            self._parts["digests"] |= finished.digests
+        else:
+            self.status, self.reason = end[0], f"{end[1]}{f': {tail}' if tail else ''}"
+        if self.status == "ok" and round_ == rounds:
+            self._conclude(Path(plan.weights))
+        self._save()
+
+    def _work(self, plan: WorkerPlan, log: IO[bytes], listener: Listener) -> tuple[Status, str]:
+        """Run a worker to its end; how it ended, for when it didn't say so itself."""
+        interpreter = self.request.interpreters.get(self.backend, sys.executable)
+        self._finished: Finished | None = None
+        try:
+            process = subprocess.Popen(
+                self.command(self.backend, interpreter),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=worker_environment(self.backend, interpreter, self.device),
+                start_new_session=True,
+            )
+        except OSError as error:
+            return "unavailable", f"{interpreter} can't be started ({error.strerror})"
+        assert process.stdin is not None
+        assert process.stdout is not None
+        lines: queue.Queue[bytes | None] = queue.Queue()
+        reader = threading.Thread(target=_read_lines, args=(process.stdout, lines), daemon=True)
+        reader.start()
+        deadline = time.monotonic() + self.request.timeout
+        try:
+            try:
+                process.stdin.write(plan.model_dump_json().encode())
+                process.stdin.close()
+            except BrokenPipeError:
+                pass  # it died at once; how it ended says more than this
+            while (line := lines.get(timeout=max(0.0, deadline - time.monotonic()))) is not None:
+                try:
+                    event = EVENT.validate_json(line)
+                except ValidationError:
+                    continue  # not ours: a library that writes to the descriptor itself
+                self._take(event)
+                listener.event(self.backend, event)
+            code = process.wait(timeout=max(0.1, deadline - time.monotonic()))
+        except (queue.Empty, subprocess.TimeoutExpired):
+            self._finished = None
+            return "timeout", f"no end after {self.request.timeout:g} s"
+        finally:
+            _kill(process)
+        if code == -signal.SIGKILL:
+            return "failed", "killed by SIGKILL, as the kernel does to a process when memory runs out"
+        return "failed", f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+    def _take(self, event: Event) -> None:
+        parts = self._parts
+        match event:
+            case Started():
+                self._mode = event.mode
+                parts["environment"] = parts.get("environment") or event.environment
+                parts["precision"] = event.precision
+                parts["digests"] |= event.digests
+            case EpochDone():
+                parts["curve"].append(event.point)
+                if event.first_epoch_losses:
+                    parts["first_epoch_losses"] = event.first_epoch_losses
+                self._save()
+            case Measured():
+                parts["measurements"].append(event.measurement)
+            case Finished():
+                self._finished = event
+
+    def _conclude(self, weights: Path) -> None:
+        """What follows from the whole curve; and the weights find their place beside the record."""
+        protocol, curve, measurements = self.request.protocol, self._parts["curve"], self._parts["measurements"]
+        if curve and curve[-1].train_loss is not None:
+            measurements.append(_figure("training", "final_train_loss", curve[-1].train_loss, "nats"))
+        target = protocol.training.target_loss
+        if target is not None:
+            reached = next(
+                (i for i, p in enumerate(curve) if p.train_loss is not None and p.train_loss <= target), None
+            )
+            seconds = None if reached is None else sum(point.seconds for point in curve[: reached + 1])
+            epochs = None if reached is None else curve[reached].epoch
+            measurements.append(_figure("training", "epochs_to_target", epochs, "epochs"))
+            measurements.append(_figure("training", "seconds_to_target", seconds, "s"))
+        for round_ in range(1, protocol.training.rounds + 1):
+            floors = [m for m in measurements if m.quantity == "train_epoch_seconds" and m.context["round"] == round_]
+            times = [m for m in measurements if m.quantity == "seconds_per_epoch" and m.context["round"] == round_]
+            if floors and times:
+                ratio = times[0].value / floors[0].value
+                measurements.append(_figure("floor", "training_ratio", ratio, "1", round=round_))
+        if weights.is_file():
+            path = self._save()
+            weights.replace(path.with_suffix(".safetensors"))
+
+    def _save(self) -> Path:
+        path = records.save(self.record(), self.request.folder)
+        if self._path is not None and self._path != path:
+            self._path.unlink(missing_ok=True)  # the name has the mode in it, which the worker chose meanwhile
+        self._path = path
+        return path
+
+
+def _figure(measure: str, quantity: str, value: float | None, unit: str, **context: Any) -> Measurement:
+    return Measurement(measure=measure, quantity=quantity, value=value, unit=unit, context=context)
+
+
+def _read_lines(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
+
+
+def _kill(process: subprocess.Popen) -> None:
+    """End a worker and whatever it started."""
+    if process.poll() is None:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            process.kill()
+        process.wait()
+
+
+def _tail(log: IO[bytes]) -> str:
+    """The last line that a worker wrote to standard error, for the record; paths are blotted out."""
+    log.seek(0)
+    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""

@@ -1,0 +1,235 @@
+"""One round of one backend, in a process of its own: a plan comes in on standard input, events go out as JSON lines.
+
+Whatever a framework prints goes to standard error, so that nothing but events is on the line. Every failure ends in a
+`Finished` event that says what it was; the runner tells the rest (killed, silent) from the outside.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+import backends
+from backends import Backend, UnavailableError, parameters, state
+from bench import data
+from bench.environment import fingerprint, gpu_state
+from bench.measures import agreement, floor, invertibility, likelihood, sampling
+from bench.measures.precision import probe
+from bench.plan import EpochDone, Event, Finished, Measured, Started, WorkerPlan
+from bench.protocol import Protocol
+from bench.records import EpochPoint, Measurement, Status
+from bench.streams import TrainingStream, initial_parameters, pixels_to_x
+
+OUT_OF_MEMORY = ("out of memory", "out_of_memory", "resource_exhausted", "bad_alloc", "not enough memory")
+
+
+class DivergedError(RuntimeError):
+    """The loss is no longer a number."""
+
+
+def main() -> int:
+    """Read a plan from standard input, work, and write events to what standard output was."""
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    plan = WorkerPlan.model_validate_json(sys.stdin.read())
+    return 0 if work(plan, events) == "ok" else 1
+
+
+def work(plan: WorkerPlan, out: TextIO) -> Status:
+    """Carry a plan out; every event is written and flushed as it happens."""
+
+    def emit(event: Event) -> None:
+        out.write(event.model_dump_json() + "\n")
+        out.flush()
+
+    try:
+        digests = {}
+        for event in _round(plan):
+            emit(event)
+        digests = _final_digests(plan)
+        emit(Finished(status="ok", digests=digests))
+        return "ok"
+    except Exception as error:
+        status = _status(error)
+        if status == "failed":
+            traceback.print_exc()
+        emit(Finished(status=status, reason=_reason(error)))
+        return status
+
+
+def _status(error: Exception) -> Status:
+    if isinstance(error, UnavailableError):
+        return "unavailable"
+    if isinstance(error, DivergedError):
+        return "diverged"
+    text = f"{type(error).__name__} {error}".lower()
+    if isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
+        return "out_of_memory"
+    return "failed"
+
+
+def _reason(error: Exception) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    expected = isinstance(error, UnavailableError | DivergedError)
+    return first if expected else f"{type(error).__name__}: {first}"[:500]
+
+
+def _round(plan: WorkerPlan) -> Iterator[Event]:
+    protocol = plan.protocol
+    architecture = protocol.make_architecture()
+    start = time.perf_counter()
+    backends.backend_class(plan.backend)
+    import_seconds = time.perf_counter() - start
+    initial = initial_parameters(architecture, plan.seed, protocol.initial.kernels, protocol.initial.log_scale)
+    dtype = "float64" if plan.precision == "float64" else "float32"
+    model = backends.create(
+        plan.backend,
+        architecture,
+        parameters.astype(initial, dtype),
+        device=plan.device,
+        precision=plan.precision,
+        mode=plan.mode,
+    )
+    images = Images.of(protocol)
+    yield Started(
+        environment=fingerprint() | {"framework": model.versions(), "gpu_before": gpu_state()},
+        mode=model.mode,
+        precision=probe(model),
+        digests={"data": images.digest, "initial_parameters": parameters.digest(initial)},
+    )
+    yield _measured("startup", "import_seconds", import_seconds, "s", round=plan.round)
+    if plan.round == 1:
+        x = pixels_to_x(images.test, protocol.evaluation_pixels(), plan.seed)
+        yield from _at(model, x, "initial", plan)
+        steps, batch = protocol.measure.agreement_steps, protocol.training.batch
+        few = images.train[: steps * batch].reshape(-1, batch, architecture.dim)
+        optimiser, pixels = protocol.make_optimiser(), protocol.training_pixels()
+        start_at = parameters.astype(initial, dtype)
+        yield from _wrap(agreement.trajectory(model, start_at, few, optimiser, pixels, plan.seed))
+    else:
+        model.resume(state.load(plan.state)[1])
+    stream = TrainingStream(
+        plan.seed, protocol.data.train, architecture.dim, protocol.training.batch, protocol.training_pixels()
+    )
+    yield from _train(model, images, stream, plan)
+    peak = model.peak_memory() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    yield _measured("training", "peak_memory", peak, "bytes", round=plan.round)
+    yield from _wrap(floor.measure(model, protocol, stream.steps, plan.round))
+    if plan.round < plan.rounds:
+        return
+    if protocol.training.keep == "best":
+        model.resume(state.load(plan.best)[1])
+    parameters.save(plan.weights, architecture, parameters.astype(model.parameters(), "float32"))
+    x = pixels_to_x(images.test, protocol.evaluation_pixels(), plan.seed)
+    yield from _at(model, x, "trained", plan)
+    yield from _wrap(likelihood.measure(model, images.test, protocol, plan.seed))
+    few_images = x[: protocol.measure.invertibility_images]
+    yield from _wrap(invertibility.measure_couplings(model, few_images, "trained"))
+    yield from _wrap(sampling.measure(model, protocol))
+
+
+def _train(model: Backend, images: Images, stream: TrainingStream, plan: WorkerPlan) -> Iterator[Event]:
+    protocol, dim = plan.protocol, model.architecture.dim
+    best = _best_so_far(plan)
+    epochs_seconds, waits = [], 0.0
+    for report in model.train(images.train, protocol.make_optimiser(), stream, plan.epochs):
+        if report.first_call_seconds:
+            yield _measured("startup", "first_call_seconds", report.first_call_seconds, "s", round=plan.round)
+        losses = report.losses
+        train_loss = likelihood.reported_loss(float(losses.mean()), dim, protocol.training.loss)
+        test_loss = likelihood.test_loss(model, images.select, protocol, plan.seed)
+        epochs_seconds.append(report.seconds)
+        waits += report.wait_seconds
+        per_step = [likelihood.reported_loss(float(loss), dim, protocol.training.loss) for loss in losses]
+        yield EpochDone(
+            point=EpochPoint(
+                epoch=report.epoch,
+                train_loss=train_loss,
+                test_loss=test_loss,
+                seconds=report.seconds,
+                round=plan.round,
+            ),
+            first_epoch_losses=[loss if np.isfinite(loss) else None for loss in per_step] if report.epoch == 1 else [],
+        )
+        if not np.isfinite(losses).all():
+            step = int(np.argmin(np.isfinite(losses)))
+            raise DivergedError(f"loss is {losses[step]} at step {step + 1} of epoch {report.epoch}")
+        if protocol.training.keep == "best" and test_loss < best:
+            best = test_loss
+            state.save(plan.best, model.architecture, model.training_state())
+            Path(plan.best).with_suffix(".loss").write_text(repr(best))
+    images_a_second = stream.steps * stream.batch / float(np.median(epochs_seconds))
+    for quantity, value, unit in (
+        ("seconds_per_epoch", float(np.median(epochs_seconds)), "s"),
+        ("images_per_second", images_a_second, "images/s"),
+        ("wait_fraction", waits / sum(epochs_seconds), "1"),
+    ):
+        yield _measured("training", quantity, value, unit, round=plan.round, n=len(epochs_seconds))
+    if plan.round < plan.rounds:
+        state.save(plan.state, model.architecture, model.training_state())
+
+
+def _best_so_far(plan: WorkerPlan) -> float:
+    path = Path(plan.best).with_suffix(".loss")
+    return float(path.read_text()) if plan.round > 1 and path.is_file() else float("inf")
+
+
+def _at(model: Backend, x: NDArray[np.float64], weights: str, plan: WorkerPlan) -> Iterator[Event]:
+    """What is measured both before and after training."""
+    rule = plan.protocol.measure
+    yield from _wrap(agreement.compare(model, x[: rule.agreement_images], weights))
+    yield from _wrap(invertibility.measure(model, x[: rule.invertibility_images], weights, plan.seed))
+
+
+def _final_digests(plan: WorkerPlan) -> dict[str, str]:
+    if plan.round < plan.rounds:
+        return {}
+    return {"final_parameters": parameters.digest(parameters.load(plan.weights)[1])}
+
+
+def _wrap(measurements: Iterator[Measurement]) -> Iterator[Event]:
+    for measurement in measurements:
+        yield Measured(measurement=measurement)
+
+
+def _measured(measure: str, quantity: str, value: float, unit: str, n: int | None = None, **context: Any) -> Measured:
+    return Measured(
+        measurement=Measurement(measure=measure, quantity=quantity, value=value, unit=unit, n=n, context=context)
+    )
+
+
+class Images:
+    """The images of a protocol, uint8 [N, D]: to train on, to select on each epoch, to test on at the end."""
+
+    def __init__(self, train: NDArray[np.uint8], select: NDArray[np.uint8], test: NDArray[np.uint8], digest: str):
+        self.train, self.select, self.test, self.digest = train, select, test, digest
+
+    @classmethod
+    def of(cls, protocol: Protocol) -> Images:
+        """Load and divide the dataset that a protocol names.
+
+        Raises:
+            DataError: it can't be had here, or has fewer images than the protocol asks for.
+        """
+        dataset, rule = data.load(protocol.data.dataset), protocol.data
+        count = len(dataset.train_images)
+        if rule.train + rule.validation > count:
+            raise data.DataError(
+                f"protocol {protocol.name}: data.train and data.validation ask for {rule.train} + {rule.validation} "
+                f"images; {rule.dataset} has {count}"
+            )
+        select = dataset.train_images[count - rule.validation :] if rule.select == "validation" else dataset.test_images
+        return cls(dataset.train_images[: rule.train], select, dataset.test_images, dataset.digest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

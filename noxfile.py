@@ -1,0 +1,188 @@
+"""Tests and benchmark runs, each in its own environment: `nox -l` lists them, `nox -s NAME -- ARGUMENTS` runs one.
+
+All packages come from the pins in bench/requirements/. The three frameworks share an environment on the CPU only: their
+GPU builds want different CUDA libraries in the same place, so on the GPU each backend gets its own. With `--no-venv`
+nothing is installed: the sessions then use what the interpreter that runs nox already has.
+"""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import nox
+from nox.command import CommandFailed
+
+PINS = Path("bench/requirements")
+BACKENDS = ("torch", "tensorflow", "jax")
+CPU_BUILDS = {"torch": "2.13.0", "tensorflow-cpu": "2.21.0", "jax": "0.10.2"}  # what `lock` pins
+GPU_BUILDS = {"torch": "torch==2.13.0", "tensorflow": "tensorflow[and-cuda]==2.21.0", "jax": "jax[cuda13]==0.10.2"}
+
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"  # the pins are installed again each time, which is quick when nothing has changed
+nox.options.sessions = ["tests"]
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Lint, formatting, types and all tests, on the CPU (arguments go to pytest)."""
+    install_cpu(session, "dev")
+    python = interpreter(session)
+    session.run(python, "-m", "ruff", "check", ".")
+    session.run(python, "-m", "ruff", "format", "--check", ".")
+    session.run(python, "-m", "mypy")
+    session.run(python, "-m", "pytest", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def bench(session: nox.Session) -> None:
+    """Compare the frameworks on what this machine has: its GPU if one is visible, else its CPU."""
+    gpus = visible_gpus()
+    session.log(f"GPU: {'; '.join(gpus) or 'none visible, so the CPU is measured'}")
+    session.notify("bench-gpu" if gpus else "bench-cpu")
+
+
+@nox.session(name="bench-cpu")
+def bench_cpu(session: nox.Session) -> None:
+    """Compare the frameworks on the CPU, for 2 epochs (`-- --protocol article`: all of them)."""
+    install_cpu(session, "cpu")
+    arguments = with_defaults(session.posargs, protocol="article-short", device="cpu")
+    session.run(interpreter(session), "-m", "bench", "run", *arguments)
+
+
+@nox.session(name="bench-gpu")
+def bench_gpu(session: nox.Session) -> None:
+    """Compare the frameworks on the GPU, each in its own environment, by the full protocol."""
+    if not visible_gpus():
+        session.error(
+            "no NVIDIA GPU is visible: `nvidia-smi -L` lists none, or CUDA_VISIBLE_DEVICES hides them. "
+            "Nothing was installed. `nox -s bench-cpu` measures on the CPU"
+        )
+    arguments = with_defaults(session.posargs, protocol="article", device="gpu")
+    left_out = []
+    if session.virtualenv.is_sandboxed:
+        # The session's own environment runs the runner and has no framework: a backend that is not given an
+        # interpreter below is run with this one, and so becomes a row that says it is unavailable.
+        dependencies = nox.project.load_toml("pyproject.toml")["project"]["dependencies"]
+        session.install("-c", str(PINS / "cpu.txt"), *dependencies)
+        for backend in chosen_backends(arguments):
+            try:
+                arguments += ["--python", f"{backend}={gpu_environment(session, backend)}"]
+            except CommandFailed:
+                session.warn(f"{backend}: the installation failed, see above; going on without it")
+                left_out.append(backend)
+    session.run(interpreter(session), "-m", "bench", "run", *arguments)
+    if left_out:
+        session.error(f"not measured, since the installation failed: {', '.join(left_out)}")
+
+
+@nox.session(reuse_venv=False)
+def lock(session: nox.Session) -> None:
+    """Write the pins in bench/requirements/ anew, from the newest releases that fit (with Python 3.11)."""
+    project = nox.project.load_toml("pyproject.toml")
+    if f">={sys.version_info.major}.{sys.version_info.minor}" != project["project"]["requires-python"]:
+        session.error("run this with the oldest Python supported: newer packages may have dropped it")
+    runtime = project["project"]["dependencies"]
+
+    install_torch_cpu(session)
+    session.install(*runtime, *(f"{package}=={version}" for package, version in CPU_BUILDS.items()))
+    write_pins("cpu", frozen(session), "The run-time packages and the CPU builds of all three frameworks.")
+    session.install("-c", str(PINS / "cpu.txt"), *nox.project.dependency_groups(project, "dev"))
+    write_pins("dev", frozen(session), "What `nox -s tests` needs: cpu.txt, the tools and the stubs.")
+    session.run("python", "-c", "import torch, tensorflow, jax")
+
+    # The CUDA libraries are of the release that torch is built for, and JAX gets the same ones. Above all the compiler:
+    # with one that is newer than the driver, XLA compiles on one thread only.
+    caps = Path(session.create_tmp(), "caps.txt")
+    caps.write_text("".join(f"nvidia-{part}<13.1\n" for part in ("cuda-crt", "cuda-nvcc", "nvjitlink", "nvvm")))
+    for backend, build in GPU_BUILDS.items():
+        constraints = [caps, PINS / "cpu.txt", *([PINS / "gpu-torch.txt"] if backend == "jax" else [])]
+        wanted = [*runtime, build, *(f"--constraint={file}" for file in constraints)]
+        write_pins(f"gpu-{backend}", resolved(session, wanted), f"The run-time packages and {backend}'s GPU build.")
+
+
+def interpreter(session: nox.Session) -> str:
+    """Return the session's Python or, under `--no-venv`, the one that runs nox."""
+    return "python" if session.virtualenv.is_sandboxed else sys.executable
+
+
+def visible_gpus() -> list[str]:
+    """Return a line for each GPU that the driver lists: none without a driver, or where they are hidden."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return []
+    try:
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line for line in listing.stdout.splitlines() if line.startswith("GPU ")]
+
+
+def with_defaults(arguments: Sequence[str], **defaults: str) -> list[str]:
+    """Return `arguments`, preceded by those of the default options that they do not set."""
+    given = {argument.partition("=")[0] for argument in arguments}
+    added = [(f"--{name}", value) for name, value in defaults.items() if f"--{name}" not in given]
+    return [*(part for option in added for part in option), *arguments]
+
+
+def chosen_backends(arguments: Sequence[str]) -> list[str]:
+    """Return the backends that `--backends` in `arguments` names, by default all of them."""
+    named = re.search(r"--backends[= ](\S+)", " ".join(arguments))
+    return [backend for backend in BACKENDS if not named or backend in named[1].split(",")]
+
+
+def install_cpu(session: nox.Session, pins: str) -> None:
+    """Install the packages pinned in the file `pins`, torch as its CPU build; nothing under `--no-venv`."""
+    if session.virtualenv.is_sandboxed:
+        install_torch_cpu(session)
+        session.install("-r", str(PINS / f"{pins}.txt"))
+
+
+def install_torch_cpu(session: nox.Session) -> None:
+    """Install torch's CPU build where there is one: on Linux the usual build brings gigabytes of CUDA libraries."""
+    torch = f"torch=={CPU_BUILDS['torch']}"
+    if sys.platform == "linux":
+        # Where pip finds no such build (PIP_EXTRA_INDEX_URL can name PyTorch's own index), the usual one serves too.
+        session.install("--no-deps", f"{torch}+cpu", success_codes=[0, 1])
+
+
+def gpu_environment(session: nox.Session, backend: str) -> Path:
+    """Return the Python of an environment with `backend`'s GPU build, made anew if its pins or Python have changed.
+
+    A CommandFailed comes through where pip or venv fails; the next call then starts afresh.
+    """
+    pins = PINS / f"gpu-{backend}.txt"
+    folder = Path(session.virtualenv.location).resolve().with_name(f"bench-gpu-{backend}")
+    python, stamp = folder / "bin" / "python", folder / "installed.sha256"
+    wanted = hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()
+    if not python.exists() or not stamp.exists() or stamp.read_text() != wanted:
+        session.run_install("python", "-m", "venv", "--clear", str(folder))
+        session.run_install(str(python), "-m", "pip", "install", "-r", str(pins), external=True)
+        stamp.write_text(wanted)
+    return python
+
+
+def frozen(session: nox.Session) -> list[str]:
+    """Return what the session's environment holds, as pins without pip and without the label of a local build."""
+    lines = session.run("python", "-m", "pip", "freeze", "--all", silent=True, log=False)
+    return [line.partition("+")[0] for line in str(lines).splitlines() if not line.startswith("pip==")]
+
+
+def resolved(session: nox.Session, requirements: Iterable[str]) -> list[str]:
+    """Return the pins that pip would install for `requirements` from the public index; only metadata is loaded."""
+    report = Path(session.create_tmp(), "report.json")
+    session.install(
+        *("--dry-run", "--ignore-installed", "--report", str(report), *requirements),
+        env={"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": None},
+    )
+    packages = [package["metadata"] for package in json.loads(report.read_text())["install"]]
+    return [f"{package['name']}=={package['version']}" for package in packages]
+
+
+def write_pins(name: str, pins: Iterable[str], purpose: str) -> None:
+    """Write the file of pins `name`, sorted, headed by what it is for and how it is made."""
+    head = [f"# {purpose}", "# Python 3.11 and 3.12. Made by `nox -s lock` (with Python 3.11 on Linux): do not edit."]
+    (PINS / f"{name}.txt").write_text("\n".join([*head, *sorted(pins, key=str.lower), ""]))
