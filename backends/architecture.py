@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
@@ -115,7 +116,7 @@ class Architecture:
     def layer_sizes(self) -> list[tuple[int, int]]:
         """(in, out) of each dense layer of one coupling's network, first to last."""
         sizes = [self.half, *[self.hidden_units] * self.hidden_layers, self.half]
-        return list(zip(sizes[:-1], sizes[1:], strict=True))
+        return list(pairwise(sizes))
 
     @property
     def trainable_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -326,19 +326,19 @@ class Backend(ABC):
             self._activate()
             if not self._moment_names:
                 zeros = {n: np.zeros(s, self.dtype) for n, s in self.architecture.trainable_shapes.items()}
-                self._load_moments({name: zeros for name in optimiser.moments})
+                self._load_moments(dict.fromkeys(optimiser.moments, zeros))
                 self._moment_names = optimiser.moments
             self._start_training(self._upload_images(images), optimiser, stream.pixels)
             start = time.perf_counter()
             self._compile(inputs)
             first_call = time.perf_counter() - start
+            upcoming: Future | None = None
             for epoch in range(first, first + epochs):
                 start = time.perf_counter()
-                if epoch > first:
+                if upcoming is not None:
                     inputs = upcoming.result()
                 wait = time.perf_counter() - start
-                if epoch + 1 < first + epochs:
-                    upcoming = background.submit(upload, epoch + 1)
+                upcoming = background.submit(upload, epoch + 1) if epoch + 1 < first + epochs else None
                 self._activate()
                 losses = self._to_numpy(self._run_steps(inputs, stream.steps)).astype(np.float64)
                 self._step += stream.steps
@@ -399,7 +399,7 @@ class Backend(ABC):
 
     # What a framework fills in ----------------------------------------------------------------------------------
 
-    def _activate(self) -> None:
+    def _activate(self) -> None:  # noqa: B027 - most frameworks have no such switch on a CPU
         """Set the framework's global switches to this model's precision."""
 
     @abstractmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -115,7 +116,7 @@ class JaxBackend(Backend):
 
     def _activate(self) -> None:
         if self.precision == "float64":
-            jax.config.update("jax_enable_x64", True)  # noqa: FBT003
+            jax.config.update("jax_enable_x64", True)
 
     @property
     def _jax_device(self) -> jax.Device:
@@ -174,7 +175,7 @@ class JaxBackend(Backend):
         return self._jit_log_prob(self._parameters, x)
 
     def _sample(self, n: int, temperature: float, seed: int) -> Array:
-        return self._jit_sample(self._parameters, self._to_device(np.uint32(seed)), n, temperature)
+        return self._jit_sample(self._parameters, self._to_device(np.asarray(seed, np.uint32)), n, temperature)
 
     def _sample_batch(self, n: int, temperature: float) -> Array:
         self._draws += 1
@@ -201,7 +202,7 @@ class JaxBackend(Backend):
 
     def _make_update(self, optimiser: Optimiser) -> Callable[[Tree, Tree, dict[str, Tree], Array], Any]:
         """A function from parameters, gradients, moments and the step's row of the schedule to new ones."""
-        rule = partial(adam if isinstance(optimiser, Adam) else rmsprop, optimiser)
+        rule = partial(adam, optimiser) if isinstance(optimiser, Adam) else partial(rmsprop, optimiser)
         first, second = optimiser.moments
 
         def update(p: Tree, g: Tree, moments: dict[str, Tree], row: Array) -> tuple[Tree, dict[str, Tree]]:
@@ -237,7 +238,7 @@ class JaxBackend(Backend):
 
     def _compile(self, inputs: tuple[Array, Array | None, Array]) -> None:
         carry = self._parameters, self._moments
-        first = inputs if self.mode == "scan" else jax.tree.map(lambda t: t[0], inputs)
+        first = inputs if self.mode == "scan" else jax.tree.map(itemgetter(0), inputs)
         self._compiled_train = self._train_function.lower(carry, first, self._images).compile()
 
     def _run_steps(self, inputs: tuple[Array, Array | None, Array], steps: int) -> Array:
@@ -247,7 +248,7 @@ class JaxBackend(Backend):
         else:
             each = []
             for i in range(steps):
-                row = jax.tree.map(lambda t: t[i], inputs)  # noqa: B023 - called at once
+                row = jax.tree.map(itemgetter(i), inputs)
                 carry, loss = self._compiled_train(carry, row, self._images)
                 each.append(loss)
             losses = jnp.stack(each)

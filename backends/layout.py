@@ -139,7 +139,8 @@ def _reorder(
         out[last_kernel] = out[last_kernel][:, places(step.columns)]
         out[last_bias] = out[last_bias][places(step.columns)]
     out["log_scale"] = out["log_scale"][places(layout.exit)]
-    return {name: np.ascontiguousarray(array) for name, array in out.items()}
+    # Copies: what comes from a device may share its memory, and training goes on in place.
+    return {name: np.array(array, order="C") for name, array in out.items()}
 
 
 def _permuted(order: Index, architecture: Architecture, parameters: Mapping[str, NDArray], coupling: int) -> Index:

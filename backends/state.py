@@ -7,7 +7,7 @@ from pathlib import Path
 
 from backends.architecture import Architecture
 from backends.interface import TrainingState
-from backends.parameters import ParameterError, check, read_arrays, write_arrays
+from backends.parameters import ParameterError, Parameters, check, read_arrays, write_arrays
 
 FORMAT = "nice-bench-training-state"
 
@@ -46,7 +46,7 @@ def load(path: str | Path) -> tuple[Architecture, TrainingState]:
         step, moments = int(json.loads(header["step"])), list(json.loads(header["moments"]))
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ParameterError(f"{path}: header of the training state can't be used ({error!r})") from error
-    groups = {group: {} for group in ("parameters", *moments)}
+    groups: dict[str, Parameters] = {group: {} for group in ("parameters", *moments)}
     for name, array in arrays.items():
         group, _, canonical = name.partition("/")
         groups[group][canonical] = array

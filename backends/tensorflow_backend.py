@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ class TensorFlowBackend(Backend):
     def devices(cls) -> tuple[str, ...]:
         gpus = tf.config.list_physical_devices("GPU")
         for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)  # noqa: FBT003 - no effect once it is set
+            tf.config.experimental.set_memory_growth(gpu, True)  # no effect once it is set
         return ("cpu", "gpu") if gpus else ("cpu",)
 
     @classmethod
@@ -227,12 +228,12 @@ class TensorFlowBackend(Backend):
 
     def _make_update(self, optimiser: Optimiser) -> Callable[[Mapping[str, Tensor], Tensor], None]:
         """A function that applies the gradients, given the step's row of the schedule."""
-        rule = adam if isinstance(optimiser, Adam) else rmsprop
+        rule = partial(adam, optimiser) if isinstance(optimiser, Adam) else partial(rmsprop, optimiser)
         first, second = (self._moments[moment] for moment in optimiser.moments)
 
         def update(gradients: Mapping[str, Tensor], row: Tensor) -> None:
             for name, p in self._flow.p.items():
-                rule(optimiser, p, gradients[name], first[name], second[name], row)
+                rule(p, gradients[name], first[name], second[name], row)
 
         return update
 

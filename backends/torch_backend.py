@@ -45,10 +45,10 @@ class Flow(nn.Module):
             torch.as_tensor(index.copy(), device=device)
             for index in (layout.entry, layout.entry_inverse, layout.exit, layout.exit_inverse)
         )
-        self.gathers = [
-            None if s.regroup is None else tuple(torch.as_tensor(i, device=device) for i in (s.regroup, s.ungroup))
-            for s in layout.steps
-        ]
+        self.regroup, self.ungroup = (
+            [None if i is None else torch.as_tensor(i, device=device) for i in indices]
+            for indices in ([s.regroup for s in layout.steps], [s.ungroup for s in layout.steps])
+        )
 
     # The coupling network ---------------------------------------------------------------------------------------
 
@@ -72,8 +72,8 @@ class Flow(nn.Module):
         """x [B, D] → z [B, D] in the order of the layout's exit."""
         a, b = x.index_select(1, self.entry).chunk(2, dim=1)
         for k, step in enumerate(self.layout.steps):
-            if self.gathers[k] is not None:
-                a, b = torch.cat([a, b], dim=1).index_select(1, self.gathers[k][0]).chunk(2, dim=1)
+            if (index := self.regroup[k]) is not None:
+                a, b = torch.cat([a, b], dim=1).index_select(1, index).chunk(2, dim=1)
             read, changed = (b, a) if step.swap else (a, b)
             m = self.network(k, read)
             changed = changed - m if self.architecture.sign == "subtract" else changed + m
@@ -91,8 +91,8 @@ class Flow(nn.Module):
             m = self.network(k, read)
             changed = changed + m if self.architecture.sign == "subtract" else changed - m
             a, b = (changed, read) if step.swap else (read, changed)
-            if self.gathers[k] is not None:
-                a, b = torch.cat([a, b], dim=1).index_select(1, self.gathers[k][1]).chunk(2, dim=1)
+            if (index := self.ungroup[k]) is not None:
+                a, b = torch.cat([a, b], dim=1).index_select(1, index).chunk(2, dim=1)
         return torch.cat([a, b], dim=1).index_select(1, self.entry_inverse)
 
     def log_prob(self, x: Tensor) -> Tensor:

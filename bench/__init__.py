@@ -1,0 +1,1 @@
+"""The comparison: protocols, runner, measures, records, tables and the command line."""

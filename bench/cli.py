@@ -100,7 +100,7 @@ def run(
     )
     with LiveProgress() as progress:
         made = runner.run(request, progress)
-    found = tables.all_tables(made)
+    found = tables.all_tables(made, brief=True)
     typer.echo(tables.render(found, "text"))
     tables.write(made, request.folder / "tables")
     typer.echo(f"\nRecords, weights and tables: {request.folder}")
@@ -120,9 +120,10 @@ def show_tables(
     verbose: Verbose = False,
 ) -> None:
     """Make the tables from records."""
-    loaded = records.load_all(folders or [Path("results")])
+    where: list[Path] = folders or [Path("results")]
+    loaded = records.load_all([*where])
     if not loaded:
-        raise BenchError(f"no records in {', '.join(map(str, folders or ['results']))}; `nice-bench run` makes some")
+        raise BenchError(f"no records in {', '.join(map(str, where))}; `nice-bench run` makes some")
     if write is not None:
         for path in tables.write(loaded, write):
             typer.echo(path)

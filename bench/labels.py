@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - typeset signs in headings and captions are meant
 """Labels: what the rows of a table are called, in which order they stand, and what its caption says.
 
 A label is only as long as it has to be to tell apart what must not be mixed: `torch`, but `torch (torch 2.12.0)` where

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tabulate import tabulate
+from tabulate import tabulate  # type: ignore[import-untyped]
 
 import backends
 from backends import Architecture, ParameterError, parameters
@@ -67,7 +67,7 @@ def _agreement(architecture: Architecture, loaded: Parameters) -> str:
     x = uniforms(0, "inputs", 0, (CHECKED, architecture.dim))
     reference = backends.create("numpy", architecture, parameters.astype(loaded, "float64"), precision="float64")
     z, log_prob = reference.encode(x)[0], reference.log_prob(x)
-    rows = []
+    rows: list[list[str | float | None]] = []
     for name, reason in backends.available().items():
         for precision in ("float64", "float32"):
             if reason is not None:

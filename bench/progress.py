@@ -1,4 +1,4 @@
-"""Live progress on standard error: a bar with loss, epoch time and time left, or plain lines where it isn't a terminal."""
+"""Live progress on standard error: a bar with loss, epoch time and time left, or plain lines off a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001, RUF002 - typeset signs in headings and captions are meant
 """Render: tables as text, Markdown, CSV and LaTeX, and numbers as people read them.
 
 Rounding happens here and nowhere else. CSV carries the numbers unrounded; the other formats carry what is shown.

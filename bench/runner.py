@@ -27,7 +27,6 @@ from bench.errors import BenchError
 from bench.plan import EVENT, EpochDone, Event, Finished, Measured, Started, WorkerPlan
 from bench.protocol import Protocol as BenchProtocol
 from bench.records import Measurement, Plan, Record, Status
-from bench.streams import TrainingStream
 
 DEFAULT_BACKENDS = ("torch", "tensorflow", "jax")
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,7 +111,7 @@ def run(request: Request, listener: Listener, command: Callable[[str, str], list
 
 
 def resolve_device(device: str) -> str:
-    """ "auto" → "gpu" where the driver shows one, else "cpu".
+    """Turn "auto" into "gpu" where the driver shows one, else into "cpu".
 
     Raises:
         BenchError: a GPU is asked for and none is visible.

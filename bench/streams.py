@@ -118,7 +118,7 @@ class TrainingStream:
 
 def pixels_to_x(images: NDArray[np.uint8], pixels: Pixels, seed: int = 0, draw: int = 0) -> NDArray[np.float64]:
     """x for evaluation, [N, D]: scale · byte + noise · u, with the draw's own noise."""
-    x = images * pixels.scale
+    x: NDArray[np.float64] = images * np.float64(pixels.scale)
     if not pixels.noise:
         return x
     u = (noise_words(seed, "dequantisation", draw, images.shape) + 0.5) * 2.0**-16

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001, RUF002 - typeset signs in headings and captions are meant
 """Tables: the tidy frame pivoted into what people read.
 
 One rule above all: figures that do not belong together are not put together. Rows are kept apart by machine,
@@ -42,13 +41,13 @@ RECORD = ["run", "seed"]  # what tells the records of one row apart
 KINDS = {"article": "article loss", "nll": "−log p, nats"}
 
 
-def all_tables(records: Iterable[Record]) -> list[Table]:
-    """Return every table that has something to say, in the order they are read."""
+def all_tables(records: Iterable[Record], *, brief: bool = False) -> list[Table]:
+    """Return every table that has something to say, in the order they are read; `brief` is for a terminal."""
     records = list(records)
     protocols = sorted({record.plan.protocol for record in records})
     per_protocol = [curves([record for record in records if record.plan.protocol == name]) for name in protocols]
     tables = [speed(records), accuracy(records), *per_protocol]
-    tables += [agreement(records), invertibility(records), sampling(records)]
+    tables += [agreement(records), invertibility(records, brief=brief), sampling(records)]
     return [table for table in tables if not table.raw.empty]
 
 
@@ -228,30 +227,30 @@ def sampling(records: Iterable[Record]) -> Table:
     return _by_series("sampling", "Sampling and density throughput", data, used, ["quantity", "at_batch"], told)
 
 
-INVERTIBILITY = (
-    ("max_error", "max, grey levels"),
-    ("rms_error", "RMS, grey levels"),
-    ("ulp_error", "max, ULP"),
-    ("log_prob_change", "change of log p, nats"),
-)
+INVERTIBILITY = {
+    "max_error": "max, grey levels",
+    "rms_error": "RMS, grey levels",
+    "ulp_error": "max, ULP",
+    "log_prob_change": "change of log p, nats",
+}
 
 
-def invertibility(records: Iterable[Record]) -> Table:
-    """Errors of round trips: a row per weights, inputs, direction, number of trips and backend."""
+def invertibility(records: Iterable[Record], *, brief: bool = False) -> Table:
+    """Errors of round trips: a row per weights, inputs, direction, trips and unit, a column per backend.
+
+    The brief form keeps the greatest errors of the whole flow on test images, in grey levels.
+    """
     data = prepare(records)
-    used = data[data["measure"] == "invertibility"]
-    contexts = ["at_weights", "at_inputs", "at_direction", "at_trips"]
-    contexts = [name for name in contexts if name in used] + _contexts(used, contexts)
-    raw, shown = [], []
-    for key, rows in groups(used, [*SECTION, *contexts, "backend", "mode"]):
-        figures: Row = {}
-        cells: Row = {}
-        for quantity, heading in INVERTIBILITY:
-            figures[quantity], cells[heading] = _worst(_pick(rows, "invertibility", quantity))
-        raw.append(_clean(key) | figures)
-        shown.append(_labels(key) | cells)
-    told = ["One grey level is 1/255. The worst over seeds and rounds."]
-    return _table("invertibility", "Invertibility", data, used, raw, shown, told)
+    used = data[data["measure"] == "invertibility"].copy()
+    contexts = ["at_weights", "at_inputs", "at_direction", "at_coupling", "at_trips"]
+    told = ["One grey level is 1/255; an ULP is that of the input's largest value. The worst over seeds and rounds."]
+    if brief and {"at_inputs", "quantity"} <= set(used):
+        whole = used["at_coupling"].isna() if "at_coupling" in used else True
+        used = used[(used["at_inputs"] == "test") & (used["quantity"] == "max_error") & whole]
+        used = used.drop(columns=[name for name in ("at_coupling",) if name in used])
+        told.append("Other inputs, single couplings, RMS and ULP: in the files.")
+    used["quantity"] = [INVERTIBILITY.get(name, name) for name in used["quantity"]]
+    return _by_series("invertibility", "Invertibility", data, used, [*contexts, "quantity"], told, worst=True)
 
 
 def _by_series(
