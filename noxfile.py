@@ -80,6 +80,15 @@ def bench_gpu(session: nox.Session) -> None:
         session.error(f"not measured, since the installation failed: {', '.join(left_out)}")
 
 
+@nox.session
+def tables(session: nox.Session) -> None:
+    """Make the tables in results/tables anew, from the records in results/."""
+    if session.virtualenv.is_sandboxed:
+        dependencies = nox.project.load_toml("pyproject.toml")["project"]["dependencies"]
+        session.install("-c", str(PINS / "cpu.txt"), *dependencies)
+    session.run(interpreter(session), "-m", "bench", "tables", "results", "--write", "results/tables")
+
+
 @nox.session(reuse_venv=False)
 def lock(session: nox.Session) -> None:
     """Write the pins in bench/requirements/ anew, from the newest releases that fit (with Python 3.11)."""

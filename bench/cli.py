@@ -98,6 +98,8 @@ def run(
         interpreters=_pairs(python, "--python"),
         timeout=timeout,
     )
+    if loaded.data.dataset == "mnist" and not datasets.complete():
+        errors.print(f"fetching MNIST into {datasets.folder()} …", highlight=False, soft_wrap=True, markup=False)
     with LiveProgress() as progress:
         made = runner.run(request, progress)
     found = tables.all_tables(made, brief=True)

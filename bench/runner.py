@@ -136,7 +136,8 @@ def worker_environment(backend: str, interpreter: str, device: str) -> dict[str,
     libraries that pip put beside it, which are not on its loader's path.
     """
     variables = dict(os.environ)
-    variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), variables.get("PYTHONPATH")]))
+    if (ROOT / "pyproject.toml").is_file():  # a checkout; where nice-bench is installed, each interpreter has its own
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), variables.get("PYTHONPATH")]))
     variables.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     variables.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     variables.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -178,6 +179,7 @@ class Turn:
         self._created = records.now()
         self._parts: dict[str, Any] = {"curve": [], "measurements": [], "digests": {}}
         self._path: Path | None = None
+        self._finished: Finished | None = None
 
     def record(self) -> Record:
         """The record as it stands."""
@@ -223,16 +225,20 @@ class Turn:
         # Until the worker says otherwise, this is what a reader of the record should know.
         self.status, self.reason = "failed", f"ended in round {round_} without saying why"
         self._save()
-        finished: Finished | None = None
         with tempfile.TemporaryFile() as log:
-            end = self._work(plan, log, listener)
+            try:
+                end = self._work(plan, log, listener)
+            except KeyboardInterrupt:
+                self.reason = f"interrupted in round {round_}"
+                self._save()
+                raise
             tail = _tail(log)
-        finished = self._finished
-        if finished is not None:
-            self.status, self.reason = finished.status, finished.reason
-            self._parts["digests"] |= finished.digests
+        told = self._finished
+        if told is not None:
+            self.status, self.reason = told.status, told.reason
+            self._parts["digests"] |= told.digests
         else:
-            self.status, self.reason = end[0], f"{end[1]}{f': {tail}' if tail else ''}"
+            self.status, self.reason = end[0], f"{end[1]}: {tail}" if tail else end[1]
         if self.status == "ok" and round_ == rounds:
             self._conclude(Path(plan.weights))
         self._save()
@@ -240,7 +246,7 @@ class Turn:
     def _work(self, plan: WorkerPlan, log: IO[bytes], listener: Listener) -> tuple[Status, str]:
         """Run a worker to its end; how it ended, for when it didn't say so itself."""
         interpreter = self.request.interpreters.get(self.backend, sys.executable)
-        self._finished: Finished | None = None
+        self._finished = None
         try:
             process = subprocess.Popen(
                 self.command(self.backend, interpreter),
@@ -352,7 +358,7 @@ def _kill(process: subprocess.Popen) -> None:
 
 
 def _tail(log: IO[bytes]) -> str:
-    """The last line that a worker wrote to standard error, for the record; paths are blotted out."""
+    """The last line that a worker wrote to standard error, for the record."""
     log.seek(0)
     lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
     return lines[-1][:300] if lines else ""

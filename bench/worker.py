@@ -52,11 +52,9 @@ def work(plan: WorkerPlan, out: TextIO) -> Status:
         out.flush()
 
     try:
-        digests = {}
         for event in _round(plan):
             emit(event)
-        digests = _final_digests(plan)
-        emit(Finished(status="ok", digests=digests))
+        emit(Finished(status="ok", digests=_final_digests(plan)))
         return "ok"
     except Exception as error:
         status = _status(error)
