@@ -82,11 +82,12 @@ def bench_gpu(session: nox.Session) -> None:
 
 @nox.session
 def tables(session: nox.Session) -> None:
-    """Make the tables in results/tables anew, from the records in results/."""
+    """Make the tables in results/tables and in README.md anew, from the records in results/."""
     if session.virtualenv.is_sandboxed:
         dependencies = nox.project.load_toml("pyproject.toml")["project"]["dependencies"]
         session.install("-c", str(PINS / "cpu.txt"), *dependencies)
     session.run(interpreter(session), "-m", "bench", "tables", "results", "--write", "results/tables")
+    session.run(interpreter(session), "-m", "bench", "tables", "--into", "README.md")
 
 
 @nox.session(reuse_venv=False)

@@ -16,9 +16,10 @@ from numpy.typing import ArrayLike
 
 from backends import parameters
 from backends.architecture import Architecture, ArchitectureError
-from backends.interface import Backend, EpochInputs, EpochReport, Pixels, TrainingState, UnavailableError
+from backends.interface import Backend, UnavailableError
 from backends.optimisers import Adam, Optimiser, RMSProp
 from backends.parameters import ParameterError
+from backends.values import EpochInputs, EpochReport, Pixels, Stream, TrainingState
 
 __all__ = [
     "REGISTRY",
@@ -32,6 +33,7 @@ __all__ = [
     "ParameterError",
     "Pixels",
     "RMSProp",
+    "Stream",
     "TrainingState",
     "UnavailableError",
     "available",

@@ -19,9 +19,10 @@ from jax import Array
 from numpy.typing import NDArray
 
 from backends.architecture import Architecture, bias_name, kernel_name
-from backends.interface import Backend, EpochInputs, Pixels
+from backends.interface import Backend
 from backends.layout import Layout
 from backends.optimisers import Adam, Optimiser, RMSProp
+from backends.values import EpochInputs, Pixels
 
 LOG_TWO_PI = math.log(2 * math.pi)
 

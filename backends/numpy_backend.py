@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from backends.architecture import Architecture, bias_name, kernel_name, permutation_name
-from backends.interface import Backend, EpochInputs, Pixels
+from backends.interface import Backend
 from backends.layout import tile
 from backends.optimisers import Adam, Optimiser
 from backends.parameters import Parameters
+from backends.values import EpochInputs, Pixels
 
 LOG_TWO_PI = float(np.log(2 * np.pi))
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from backends.architecture import Architecture
-from backends.interface import TrainingState
 from backends.parameters import ParameterError, Parameters, check, read_arrays, write_arrays
+from backends.values import TrainingState
 
 FORMAT = "nice-bench-training-state"
 

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backends.architecture import Architecture
-from backends.interface import Backend, EpochInputs, Pixels, UnavailableError
+from backends.interface import Backend, UnavailableError
 from backends.layout import Layout
 from backends.optimisers import Adam, Optimiser, RMSProp
 from backends.parameters import ParameterError, Parameters, check
+from backends.values import EpochInputs, Pixels
 
 LOG_TWO_PI = math.log(2 * math.pi)
 
@@ -333,16 +334,7 @@ class TorchBackend(Backend):
         self._counter = torch.zeros(1, dtype=torch.int64, device=self._torch_device)
         self._losses = torch.zeros(len(inputs[0]), dtype=self._flow.log_scale.dtype, device=self._torch_device)
         state = [t.clone() for t in self._mutable_tensors()]
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):  # warm-up, which really trains: undone below
-                self._step_at_counter()
-        torch.cuda.current_stream().wait_stream(side)
-        self._flow.zero_grad(set_to_none=True)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._step_at_counter()
+        self._graph, _ = captured(self._step_at_counter)  # its warm-up really trains: undone here
         with torch.no_grad():
             for tensor, saved in zip(self._mutable_tensors(), state, strict=True):
                 tensor.copy_(saved)
@@ -350,7 +342,7 @@ class TorchBackend(Backend):
     def _step_at_counter(self) -> None:
         order, noise, row = (None if t is None else t.index_select(0, self._counter)[0] for t in self._buffers)
         self._losses.index_copy_(0, self._counter, self._train_step(order, noise, row).reshape(1))
-        self._counter += 1
+        self._counter.add_(1).remainder_(len(self._losses))
 
     def _replay(self, inputs: tuple[Tensor, Tensor | None, Tensor], steps: int) -> Tensor:
         assert self._graph is not None
@@ -371,14 +363,7 @@ class TorchBackend(Backend):
     def _workload(self, call: Callable[[], Any]) -> Callable[[], Any]:
         if self.mode != "cudagraph":
             return torch.no_grad()(call)
-        side = torch.cuda.Stream()
-        with torch.cuda.stream(side), torch.no_grad():
-            for _ in range(3):
-                call()
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph), torch.no_grad():
-            result = call()
+        graph, result = captured(torch.no_grad()(call))
 
         def replay() -> Any:
             graph.replay()
@@ -397,6 +382,20 @@ class TorchBackend(Backend):
     def memory_workload(self, size: int) -> Callable[[], Any]:
         numbers = torch.zeros(size // 4, dtype=torch.float32, device=self._torch_device)
         return lambda: numbers.add_(1)
+
+
+def captured(call: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
+    """Warm a call up on a side stream, as capture asks for, then capture it; the graph and what the call returned."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = call()
+    return graph, result
 
 
 def _module_name(name: str) -> str:

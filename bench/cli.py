@@ -12,7 +12,7 @@ from rich.console import Console
 
 import backends
 from bench import data as datasets
-from bench import environment, pictures, porting, protocol, records, runner, tables
+from bench import environment, pictures, porting, protocol, readme, records, runner, tables
 from bench.errors import BenchError
 from bench.progress import LiveProgress
 
@@ -119,15 +119,25 @@ def show_tables(
     folders: Folders = None,
     style: Annotated[str, typer.Option("--format", help="text, markdown, csv or latex.")] = "text",
     write: Annotated[Path | None, typer.Option(help="Write the tables as files into this folder instead.")] = None,
+    formats: Annotated[
+        str, typer.Option(help="Of --write, with commas between: text, markdown, csv, latex, parquet.")
+    ] = "markdown,csv",
+    text: Annotated[
+        Path | None,
+        typer.Option("--into", help="Make the tables between the marks of this Markdown file anew instead."),
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Make the tables from records."""
+    if text is not None:
+        text.write_text(readme.refresh(text), encoding="utf-8")
+        return
     where: list[Path] = folders or [Path("results")]
     loaded = records.load_all([*where])
     if not loaded:
         raise BenchError(f"no records in {', '.join(map(str, where))}; `nice-bench run` makes some")
     if write is not None:
-        for path in tables.write(loaded, write):
+        for path in tables.write(loaded, write, formats.split(",")):
             typer.echo(path)
     else:
         typer.echo(tables.render(tables.all_tables(loaded), style))
