@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import backends
-from backends import Backend, UnavailableError, parameters, state
+from backends import Backend, TrainingState, UnavailableError, parameters, state
+from backends.parameters import Parameters
 from bench import data
 from bench.environment import fingerprint, gpu_state
 from bench.measures import agreement, floor, invertibility, likelihood, sampling
@@ -125,7 +126,7 @@ def _round(plan: WorkerPlan) -> Iterator[Event]:
     if plan.round < plan.rounds:
         return
     if protocol.training.keep == "best":
-        model.resume(state.load(plan.best)[1])
+        model.resume(TrainingState(parameters.astype(parameters.load(plan.best)[1], dtype)))
     parameters.save(plan.weights, architecture, parameters.astype(model.parameters(), "float32"))
     x = pixels_to_x(images.test, protocol.evaluation_pixels(), plan.seed)
     yield from _at(model, x, "trained", plan)
@@ -137,14 +138,15 @@ def _round(plan: WorkerPlan) -> Iterator[Event]:
 
 def _train(model: Backend, images: Images, stream: TrainingStream, plan: WorkerPlan) -> Iterator[Event]:
     protocol, dim = plan.protocol, model.architecture.dim
-    best = _best_so_far(plan)
+    select = pixels_to_x(images.select, protocol.evaluation_pixels(), plan.seed).astype(model.dtype)
+    best_loss, best = _best_so_far(plan)
     epochs_seconds, waits = [], 0.0
     for report in model.train(images.train, protocol.make_optimiser(), stream, plan.epochs):
         if report.first_call_seconds:
             yield _measured("startup", "first_call_seconds", report.first_call_seconds, "s", round=plan.round)
         losses = report.losses
         train_loss = likelihood.reported_loss(float(losses.mean()), dim, protocol.training.loss)
-        test_loss = likelihood.test_loss(model, images.select, protocol, plan.seed)
+        test_loss = likelihood.test_loss(model, select, protocol)
         epochs_seconds.append(report.seconds)
         waits += report.wait_seconds
         per_step = [likelihood.reported_loss(float(loss), dim, protocol.training.loss) for loss in losses]
@@ -161,10 +163,8 @@ def _train(model: Backend, images: Images, stream: TrainingStream, plan: WorkerP
         if not np.isfinite(losses).all():
             step = int(np.argmin(np.isfinite(losses)))
             raise DivergedError(f"loss is {losses[step]} at step {step + 1} of epoch {report.epoch}")
-        if protocol.training.keep == "best" and test_loss < best:
-            best = test_loss
-            state.save(plan.best, model.architecture, model.training_state())
-            Path(plan.best).with_suffix(".loss").write_text(repr(best))
+        if protocol.training.keep == "best" and test_loss < best_loss:
+            best_loss, best = test_loss, model.parameters()
     images_a_second = stream.steps * stream.batch / float(np.median(epochs_seconds))
     for quantity, value, unit in (
         ("seconds_per_epoch", float(np.median(epochs_seconds)), "s"),
@@ -172,13 +172,19 @@ def _train(model: Backend, images: Images, stream: TrainingStream, plan: WorkerP
         ("wait_fraction", waits / sum(epochs_seconds), "1"),
     ):
         yield _measured("training", quantity, value, unit, round=plan.round, n=len(epochs_seconds))
+    if best is not None:
+        parameters.save(plan.best, model.architecture, best)
+        Path(plan.best).with_suffix(".loss").write_text(repr(best_loss))
     if plan.round < plan.rounds:
         state.save(plan.state, model.architecture, model.training_state())
 
 
-def _best_so_far(plan: WorkerPlan) -> float:
-    path = Path(plan.best).with_suffix(".loss")
-    return float(path.read_text()) if plan.round > 1 and path.is_file() else float("inf")
+def _best_so_far(plan: WorkerPlan) -> tuple[float, Parameters | None]:
+    """Lowest loss of the rounds before, and the weights that had it; they lie on disk between rounds."""
+    told = Path(plan.best).with_suffix(".loss")
+    if plan.round == 1 or not told.is_file():
+        return float("inf"), None
+    return float(told.read_text()), parameters.load(plan.best)[1]
 
 
 def _at(model: Backend, x: NDArray[np.float64], weights: str, plan: WorkerPlan) -> Iterator[Event]:

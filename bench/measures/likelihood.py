@@ -28,15 +28,14 @@ def reported_loss(nll: float, dim: int, loss: str) -> float:
     return nll - 0.5 * dim * math.log(2 * math.pi) if loss == "article" else nll
 
 
-def mean_log_prob(model: Backend, x: NDArray[np.float64]) -> float:
+def mean_log_prob(model: Backend, x: NDArray) -> float:
     """Mean of log p over [N, D], in nats, summed in float64."""
     parts = [model.log_prob(x[i : i + CHUNK]).astype(np.float64) for i in range(0, len(x), CHUNK)]
     return float(np.concatenate(parts).mean())
 
 
-def test_loss(model: Backend, images: NDArray[np.uint8], protocol: Protocol, seed: int) -> float:
-    """The protocol's loss on images [N, D]."""
-    x = pixels_to_x(images, protocol.evaluation_pixels(), seed)
+def test_loss(model: Backend, x: NDArray, protocol: Protocol) -> float:
+    """The protocol's loss on x [N, D], pixels as `Protocol.evaluation_pixels` makes them."""
     return reported_loss(-mean_log_prob(model, x), model.architecture.dim, protocol.training.loss)
 
 
@@ -48,7 +47,7 @@ def bits_per_dim(log_likelihood: float, dim: int) -> float:
 def measure(model: Backend, images: NDArray[np.uint8], protocol: Protocol, seed: int) -> Iterator[Measurement]:
     """Test loss, dequantised log-likelihood over several noise draws with its standard error, and throughput."""
     dim, rule = model.architecture.dim, protocol.measure
-    loss = test_loss(model, images, protocol, seed)
+    loss = test_loss(model, pixels_to_x(images, protocol.evaluation_pixels(), seed), protocol)
     yield Measurement(measure="likelihood", quantity="test_loss", value=loss, unit="nats")
     draws = [
         mean_log_prob(model, pixels_to_x(images, DEQUANTISED, seed, draw)) for draw in range(rule.dequantisation_draws)
