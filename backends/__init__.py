@@ -65,8 +65,9 @@ def backend_class(name: str) -> type[Backend]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # a broken installation fails in whatever way it likes
+        first = (str(error).strip().splitlines() or [""])[0]
+        reason = first if isinstance(error, ImportError) and first else f"{type(error).__name__}: {first}"
         raise UnavailableError(f"{name}: can't be imported here ({reason})") from error
 
 

@@ -62,7 +62,7 @@ class Backend(ABC):
         self.mode = self._choose_mode(mode)
         self.dtype = np.dtype("float64" if precision == "float64" else "float32")
         self._given_dtype = given["log_scale"].dtype
-        self._fixed = {name: array for name, array in given.items() if name not in architecture.trainable_shapes}
+        self._fixed = {name: array.copy() for name, array in given.items() if name.endswith(".permutation")}
         self.layout = make_layout(architecture, given)
         self._step = 0
         self._moment_names: tuple[str, ...] = ()
@@ -140,8 +140,10 @@ class Backend(ABC):
 
     def sample(self, n: int, *, temperature: float = 1.0, seed: int = 0) -> NDArray:
         """Samples [n, D]: latents from the prior times `temperature`, by the device's own generator, decoded."""
-        if n < 1 or temperature < 0:
+        if n < 1 or not 0 <= temperature < np.inf:
             raise ValueError(f"sample: n is {n}, temperature {temperature}; expected n ≥ 1 and temperature ≥ 0")
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"sample: seed is {seed}; expected 0 ≤ seed < 2**32")
         self._activate()
         return self._to_numpy(self._sample(n, temperature, seed))
 
@@ -170,7 +172,7 @@ class Backend(ABC):
 
     def training_state(self) -> TrainingState:
         """Parameters, moments and step count as NumPy arrays; any backend can `resume` from it."""
-        arrays = self._canonical(self._parameter_arrays()) | self._fixed
+        arrays = self._canonical(self._parameter_arrays()) | {name: array.copy() for name, array in self._fixed.items()}
         moments = {name: self._canonical(self._moment_arrays(name)) for name in self._moment_names}
         return TrainingState(arrays, moments, self._step)
 
@@ -236,7 +238,7 @@ class Backend(ABC):
             raise ValueError(f"state is at step {self._step}, inside an epoch of {stream.steps} steps")
         if epochs < 1:
             raise ValueError(f"epochs is {epochs}; expected at least 1")
-        return self._train(images, optimiser, stream, epochs)
+        return self._train(images, optimiser.rounded(self.dtype), stream, epochs)
 
     def _train(
         self, images: NDArray[np.uint8], optimiser: Optimiser, stream: Stream, epochs: int

@@ -124,11 +124,11 @@ class JaxBackend(Backend):
         return jax.devices(self.device)[0]
 
     def _to_device(self, array: NDArray) -> Array:
-        # A copy: a CPU array would otherwise share its memory with NumPy, and donating it would then write there.
-        return jax.device_put(array, self._jax_device, may_alias=False)
+        # A copy on a CPU, where the array would otherwise share its memory with NumPy, and be donated and overwritten.
+        return jax.device_put(array.copy() if self.device == "cpu" else array, self._jax_device)
 
     def _to_numpy(self, array: Array) -> NDArray:
-        return np.asarray(array)
+        return np.array(array)
 
     def synchronise(self, result: Any = None) -> None:
         """Wait for `result`."""

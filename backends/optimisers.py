@@ -6,7 +6,7 @@ that no two backends can disagree on a schedule.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,14 @@ class Adam:
         """[steps, 2] factors 1/(1 − β₁ᵗ) and 1/(1 − β₂ᵗ) with t = first_step + 1 for the first row."""
         t = np.arange(first_step + 1, first_step + steps + 1, dtype=np.float64)
         return np.stack([1 / (1 - self.beta1**t), 1 / (1 - self.beta2**t)], axis=1)
+
+    def rounded(self, dtype: np.dtype) -> Adam:
+        """With the betas as `dtype` holds them.
+
+        A kernel that takes β₂ as float32 and subtracts it from 1 is off by 1.3e-5 from 1 − β₂ in float64, and the bias
+        corrections have to be those of the β₂ that it really uses.
+        """
+        return replace(self, beta1=float(dtype.type(self.beta1)), beta2=float(dtype.type(self.beta2)))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields and the name, as plain values."""
@@ -75,6 +83,10 @@ class RMSProp:
         rate = np.maximum(self.learning_rate / self.decay**step, self.minimum_learning_rate)
         epoch = step // steps_per_epoch + 1
         return np.stack([rate, np.where(epoch >= self.momentum_epoch, self.momentum, 0.0)], axis=1)
+
+    def rounded(self, dtype: np.dtype) -> RMSProp:
+        """Itself: no backend takes 1 − ρ from a rounded ρ."""
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """All fields and the name, as plain values."""

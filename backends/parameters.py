@@ -15,7 +15,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from backends.architecture import Architecture, ArchitectureError, permutation_n
 
 FORMAT = "nice-bench-parameters"
 FORMAT_VERSION = "1"
+MOST_LAYERS = 100_000  # in a file
 
 Parameters = dict[str, NDArray]
 ShapesOf = Callable[[Architecture, dict[str, str]], Mapping[str, tuple[int, ...]]]
@@ -137,17 +139,24 @@ def load(path: str | Path) -> tuple[Architecture, Parameters]:
 
 def write_arrays(path: str | Path, arrays: Mapping[str, NDArray], metadata: Mapping[str, str]) -> None:
     """Write named arrays and a header to a safetensors file, atomically."""
-    path = Path(path)
     # The writer stores a non-contiguous array's memory as it lies, scrambled, without an error.
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
+    with atomically(Path(path)) as temporary:
         save_file(contiguous, temporary, metadata={**metadata, "format_version": FORMAT_VERSION})
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
+
+
+@contextmanager
+def atomically(path: Path) -> Iterator[Path]:
+    """A path beside `path`, with the same ending; what is written there becomes `path` if no error comes up."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def read_arrays(
@@ -200,6 +209,11 @@ def _architecture(metadata: Mapping[str, str], expected_format: str, path: Path)
         entries = json.loads(metadata.get("architecture", ""))
         if not isinstance(entries, dict):
             raise ArchitectureError("architecture: not a mapping")
-        return Architecture.from_dict(entries)
-    except (json.JSONDecodeError, ArchitectureError) as error:
+        architecture = Architecture.from_dict(entries)
+        # Before its shapes are listed, which takes memory that a hostile header could ask for without end.
+        layers = architecture.couplings * (architecture.hidden_layers + 1)
+        if layers > MOST_LAYERS:
+            raise ArchitectureError(f"architecture: {layers} dense layers in all; expected at most {MOST_LAYERS}")
+        return architecture
+    except (ValueError, RecursionError) as error:  # JSON's and the architecture's errors are ValueErrors
         raise ParameterError(f"{path}: header's architecture can't be used ({error})") from error

@@ -44,7 +44,7 @@ def load(path: str | Path) -> tuple[Architecture, TrainingState]:
     try:
         arrays, architecture, header = read_arrays(path, FORMAT, shapes)
         step, moments = int(json.loads(header["step"])), list(json.loads(header["moments"]))
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, OverflowError, RecursionError, json.JSONDecodeError) as error:
         raise ParameterError(f"{path}: header of the training state can't be used ({error!r})") from error
     groups: dict[str, Parameters] = {group: {} for group in ("parameters", *moments)}
     for name, array in arrays.items():

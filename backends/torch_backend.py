@@ -149,7 +149,7 @@ class TorchBackend(Backend):
         return torch.from_numpy(np.require(array, requirements="W")).to(self._torch_device)
 
     def _to_numpy(self, array: Tensor) -> NDArray:
-        return array.detach().cpu().numpy()
+        return array.detach().cpu().numpy().copy()
 
     def synchronise(self, result: Any = None) -> None:
         """Wait for the GPU; a CPU has finished when the call returns."""
@@ -219,6 +219,25 @@ class TorchBackend(Backend):
             raise ParameterError(f"{path}: not a .pt file of weights ({type(error).__name__}: {error})") from error
         check(architecture, arrays | tensors, source=str(path))
         return architecture, arrays
+
+    @classmethod
+    def read_state_dict(cls, path: Path) -> dict[str, NDArray] | None:
+        """Read another program's state dictionary, bare or in a checkpoint, without executing pickled code.
+
+        Returns:
+            Name → array, in the file's order and dtypes; None where the file is one of `write_weights`.
+
+        Raises:
+            ParameterError: the file isn't a state dictionary.
+        """
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            if "architecture" in content:
+                return None
+            tensors = next((content[n] for n in ("state_dict", "model_state_dict", "model") if n in content), content)
+            return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+        except Exception as error:  # torch.load raises whatever its unpickler meets
+            raise ParameterError(f"{path}: not a state dictionary ({type(error).__name__}: {error})") from error
 
     # Encode, decode, density, samples ---------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 
 import backends
+from bench import agreement_runs, environment, pictures, porting, protocol, readme, records, runner, tables
 from bench import data as datasets
-from bench import environment, pictures, porting, protocol, readme, records, runner, tables
 from bench.errors import BenchError
 from bench.progress import LiveProgress
 
@@ -65,7 +65,7 @@ def run(
     epochs: Annotated[int | None, typer.Option(help="In place of the protocol's.")] = None,
     rounds: Annotated[int | None, typer.Option(help="In place of the protocol's.")] = None,
     batch: Annotated[int | None, typer.Option(help="In place of the protocol's.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, order and noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of weights, order and noise.")] = 0,
     python: Annotated[
         list[str] | None, typer.Option(help="BACKEND=INTERPRETER, repeatable: the Python that has its framework.")
     ] = None,
@@ -149,7 +149,7 @@ def sample(
     backend: Annotated[str | None, typer.Option(help="[default: the first one that can be used here]")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     temperature: Annotated[float, typer.Option(min=0, help="Scales the latents.")] = 0.8,
-    seed: Annotated[int, typer.Option(min=0, help="Of the latents.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of the latents.")] = 0,
     rows: Annotated[int, typer.Option(min=1, help="Digits down and across.")] = 15,
     output: Annotated[Path, typer.Option(help="A .png file.")] = Path("samples.png"),
     verbose: Verbose = False,
@@ -161,14 +161,54 @@ def sample(
     typer.echo(path)
 
 
-@app.command(epilog="Example: nice-bench port weights.safetensors weights.pt")
+@app.command(
+    epilog="Example: nice-bench port nice.pth weights.safetensors --architecture paper --option alternate=even"
+)
 def port(
-    source: Annotated[Path, typer.Argument(help="Weights: .safetensors (canonical), .npz or .pt.")],
-    target: Annotated[Path, typer.Argument(help="Where to, in the form that its ending names.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Weights: .safetensors (canonical), .npz or .pt; or trained elsewhere: Keras' .weights.h5 or .keras, "
+            "a PyTorch state_dict as .pt or .pth."
+        ),
+    ],
+    target: Annotated[Path, typer.Argument(help="Where to: .safetensors, .npz or .pt.")],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--architecture",
+            help="article or paper: what a file trained elsewhere doesn't say is as there. [default of Keras: article]",
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="KEY=VALUE, repeatable, of a file trained elsewhere: a field of the architecture (prior=logistic, "
+            "sign=add, output=linear, split=halves, permutation=reverse, permute=after, couplings=4, …); "
+            "alternate=even, odd, first or second where couplings take turns: the half that the first one changes; "
+            "mask=read or changed: what a 1 in a mask means. [default: read]"
+        ),
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Turn weights of one form into another, read them back, and print how well every backend agrees on them."""
-    typer.echo(porting.port(source, target))
+    typer.echo(porting.port(source, target, base, option or []))
+
+
+@app.command(epilog="Example: nice-bench agree --full --output results/agreement")
+def agree(
+    chosen: Annotated[str | None, typer.Option("--backends", help="Comma-separated. [default: all four]")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    full: Annotated[
+        bool, typer.Option("--full", help="The full-size network on MNIST, rather than a narrow one.")
+    ] = False,
+    steps: Annotated[int, typer.Option(min=4, help="Of lockstep training.")] = 100,
+    output: Annotated[Path | None, typer.Option(help="Folder for the checks and tables. [default: none]")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Compare every backend with the float64 reference, and every ordered pair: one breach, and the exit code is 1."""
+    names = [*_names(chosen)] if chosen else list(backends.REGISTRY)
+    typer.echo(agreement_runs.run(names, runner.resolve_device(device), full=full, steps=steps, output=output))
 
 
 @app.command(epilog="Example: NICE_BENCH_DATA=/data/mnist nice-bench data")

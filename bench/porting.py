@@ -2,15 +2,16 @@
 
 An `.npz` holds the canonical names (what JAX code reads without more), a `.pt` the state dictionary of an
 `nn.Module`. Both carry the architecture beside the weights; neither is read by executing pickled code.
+
+Weights that another program trained are read too, and only read: Keras' `.h5` and `.keras`, PyTorch state dictionaries
+without an architecture (`bench.foreign`).
 """
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tabulate import tabulate  # type: ignore[import-untyped]
 import backends
 from backends import Architecture, ParameterError, parameters
 from backends.parameters import Parameters
+from bench import foreign, keras_weights, state_dicts
 from bench.errors import BenchError
 from bench.measures.agreement import relative
 from bench.streams import uniforms
@@ -35,32 +37,45 @@ class Form:
     write: Callable[[Path, Architecture, Parameters], None]
 
 
-def port(source: Path, target: Path) -> str:
+def port(source: Path, target: Path, base: str | None = None, options: Sequence[str] = ()) -> str:
     """Convert, read back, and compare every backend that can be used here with the float64 reference.
 
+    Args:
+        source: weights of any form below, or another program's.
+        target: where to, in the form that its ending names.
+        base: of another program's weights, the architecture ("article" or "paper") that says what the file doesn't.
+        options: likewise KEY=VALUE, as `foreign.parse_options` describes them.
+
     Returns:
-        A table: parameters bit for bit, z and log p relative to the reference.
+        A table: parameters bit for bit, z and log p relative to the reference. For another program's weights, what
+        came from the file and what didn't stands above it.
 
     Raises:
-        BenchError: a form that isn't known.
+        BenchError: a form that isn't known or can't be written, options that can't be used.
         ParameterError: weights that can't be used.
     """
-    reading, writing = _form(source), _form(target)
+    writing = _form(target)
+    if source.suffix not in FOREIGN:
+        _form(source)
     if not source.is_file():
         raise FileNotFoundError(f"{source}: no such file")
-    architecture, loaded = reading.read(source)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    architecture, loaded, notes = _read(source, base, options)
+    with parameters.atomically(target) as temporary:
         writing.write(temporary, architecture, loaded)
         again, read_back = writing.read(temporary)
         if again != architecture or parameters.digest(read_back) != parameters.digest(loaded):
             raise BenchError(f"{target}: reads back differently from what {source} holds; not written")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return _agreement(architecture, read_back)
+    return "\n".join([*notes, _agreement(architecture, read_back)])
+
+
+def _read(path: Path, base: str | None, options: Sequence[str]) -> tuple[Architecture, Parameters, list[str]]:
+    found = FOREIGN[path.suffix](path) if path.suffix in FOREIGN else None
+    if found is not None:
+        return foreign.fit(found, base, options)
+    if base is not None or options:
+        raise BenchError(f"{path}: says what its architecture is; --architecture and --option are for files that don't")
+    read = FORMS[path.suffix].read if path.suffix in FORMS else _read_pt
+    return *read(path), []
 
 
 def _agreement(architecture: Architecture, loaded: Parameters) -> str:
@@ -84,7 +99,7 @@ def _agreement(architecture: Architecture, loaded: Parameters) -> str:
 
 def _read_npz(path: Path) -> tuple[Architecture, Parameters]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         architecture = Architecture.from_dict(json.loads(str(arrays.pop("architecture"))))
     except KeyError as error:
@@ -113,8 +128,18 @@ FORMS = {
     ".pt": Form(_read_pt, _write_pt),
 }
 
+# Another program's: a reader gives None for a file of ours.
+FOREIGN: dict[str, Callable[[Path], foreign.Found | None]] = {
+    ".h5": keras_weights.read_h5,
+    ".keras": keras_weights.read_keras,
+    ".pt": state_dicts.read,
+    ".pth": state_dicts.read,
+}
+
 
 def _form(path: Path) -> Form:
+    if path.suffix in FOREIGN and path.suffix not in FORMS:
+        raise BenchError(f"{path}: {path.suffix} is read, not written; expected one of {', '.join(FORMS)}")
     if path.suffix not in FORMS:
         raise BenchError(f"{path}: unknown form {path.suffix or '(no ending)'!r}; expected one of {', '.join(FORMS)}")
     return FORMS[path.suffix]

@@ -21,7 +21,7 @@ class ProtocolError(BenchError):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Data(_Section):
@@ -204,7 +204,8 @@ def load(name_or_path: str, **overrides: Any) -> Protocol:
     for key, value in overrides.items():
         if value is not None:
             section, _, entry = key.partition("__")
-            entries.setdefault(section, {})[entry] = value
+            if isinstance(entries.setdefault(section, {}), dict):  # else `validate` says what is wrong with it
+                entries[section][entry] = value
     return validate(entries, source=name_or_path)
 
 

@@ -177,7 +177,12 @@ class Turn:
         self.reason: str | None = None
         self._mode = request.modes.get(backend)
         self._created = records.now()
-        self._parts: dict[str, Any] = {"curve": [], "measurements": [], "digests": {}}
+        self._parts: dict[str, Any] = {
+            "curve": [],
+            "measurements": [],
+            "digests": {},
+            "environment": environment.fingerprint(),  # until a worker tells its own
+        }
         self._path: Path | None = None
         self._finished: Finished | None = None
 
@@ -283,6 +288,8 @@ class Turn:
             return "timeout", f"no end after {self.request.timeout:g} s"
         finally:
             _kill(process)
+            reader.join(timeout=1)
+            process.stdout.close()
         if code == -signal.SIGKILL:
             return "failed", "killed by SIGKILL, as the kernel does to a process when memory runs out"
         return "failed", f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
@@ -292,7 +299,7 @@ class Turn:
         match event:
             case Started():
                 self._mode = event.mode
-                parts["environment"] = parts.get("environment") or event.environment
+                parts["environment"] = event.environment
                 parts["precision"] = event.precision
                 parts["digests"] |= event.digests
             case EpochDone():

@@ -109,7 +109,8 @@ def _round(plan: WorkerPlan) -> Iterator[Event]:
     if plan.round == 1:
         x = pixels_to_x(images.test, protocol.evaluation_pixels(), plan.seed)
         yield from _at(model, x, "initial", plan)
-        steps, batch = protocol.measure.agreement_steps, protocol.training.batch
+        batch = protocol.training.batch
+        steps = min(protocol.measure.agreement_steps, len(images.train) // batch)
         few = images.train[: steps * batch].reshape(-1, batch, architecture.dim)
         optimiser, pixels = protocol.make_optimiser(), protocol.training_pixels()
         start_at = parameters.astype(initial, dtype)

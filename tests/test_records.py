@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - a caption that is not ASCII is meant
 import json
 import math
 import os

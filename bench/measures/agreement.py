@@ -85,7 +85,8 @@ def trajectory(
 
 
 def _worst(found: Mapping[str, NDArray], reference: Mapping[str, NDArray]) -> float:
-    return max(relative(found[name], reference[name]) for name in reference)
+    # Not max(): it passes over what is not a number.
+    return float(np.max([relative(found[name], reference[name]) for name in reference]))
 
 
 def _rms(found: Mapping[str, NDArray], reference: Mapping[str, NDArray]) -> float:

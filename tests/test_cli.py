@@ -1,0 +1,335 @@
+"""The command line: what it prints where, what it leaves behind, and its exit codes."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from factories import SMALL, backend_names, weights
+from PIL import Image
+
+import backends
+from backends import Architecture, parameters
+from bench import cli, environment, records, runner
+from bench.errors import BenchError
+
+COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands]
+BEHAVIOUR = {"numpy": "well", "torch": "well", "jax": "at-once"}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """An empty folder to work in, and no data anywhere, nor a network to fetch it from."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("NICE_BENCH_DATA", str(tmp_path / "mnist"))
+    monkeypatch.setattr("bench.data.collect", lambda *_: pytest.fail("a test that wants the network"))
+
+
+@pytest.fixture
+def nice_bench(monkeypatch, capsys):
+    """Call the command line: exit code, what went to standard output and to standard error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["nice-bench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        return SimpleNamespace(code=caught.value.code or 0, out=captured.out, err=captured.err)
+
+    return call
+
+
+@pytest.fixture
+def talkers(monkeypatch):
+    """Workers that only talk: NumPy and torch do well, JAX fails."""
+    script = str(Path(__file__).with_name("faulty_worker.py"))
+    monkeypatch.setattr(runner, "worker_command", lambda backend, python: [python, script, BEHAVIOUR[backend]])
+    monkeypatch.setattr(runner, "DEFAULT_BACKENDS", ("numpy", "torch"))
+
+
+def left_here():
+    return [str(path) for path in Path().rglob("*")]
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(nice_bench, command):
+    done = nice_bench(command, "--help")
+    assert done.code == 0
+    assert f"nice-bench {command}" in done.out.split("Example:")[1]
+
+
+def test_help_names_every_command(nice_bench):
+    out = nice_bench("--help").out
+    assert set(COMMANDS) >= {"run", "tables", "sample", "port", "data", "doctor"}
+    assert all(command in out for command in COMMANDS)
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run", "--protocol", "artcle"], "protocol 'artcle': expected one of article, article-noise"),
+        (["run", "--protocol", "none.toml"], "none.toml: no such file"),
+        (["run", "--protocol", "smoke", "--backends", "torch,mxnet"], "expected some of torch, tensorflow, jax, numpy"),
+        (["run", "--protocol", "smoke", "--backends", ","], "expected some of torch"),
+        (["run", "--protocol", "smoke", "--precision", "half"], "expected float64, float32, tf32 or bfloat16"),
+        (["run", "--protocol", "smoke", "--device", "tpu"], "--device is 'tpu'; expected auto, cpu or gpu"),
+        (["run", "--protocol", "smoke", "--mode", "eager"], "--mode 'eager': expected BACKEND=VALUE"),
+        (["run", "--protocol", "smoke", "--python", "mxnet=python"], "BACKEND one of torch"),
+        (["run", "--protocol", "smoke", "--batch", "0"], "training.batch is 0: Input should be greater than 0"),
+        (["run", "--protocol", "smoke", "--epochs", "0"], "training.epochs is 0"),
+        (["run", "--protocol", "smoke", "--epochs", "2", "--rounds", "3"], "training.rounds is 3; expected at most"),
+        (["tables"], "results: no such file or folder"),
+        (["tables", "."], "no records in .; `nice-bench run` makes some"),
+        (["sample", "none.safetensors"], "none.safetensors: no such file"),
+        (["port", "none.safetensors", "b.npz"], "none.safetensors: no such file"),
+        (["port", "none.onnx", "b.npz"], "unknown form '.onnx'"),
+    ],
+)
+def test_a_mistake_is_one_line_on_standard_error_and_leaves_nothing(nice_bench, arguments, told):
+    done = nice_bench(*arguments)
+    assert (done.code, done.out) == (1, "")
+    [line] = done.err.splitlines()
+    assert line.startswith("nice-bench: ")
+    assert told in line
+    assert left_here() == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--backend", "mxnet", "mxnet"),
+        ("--device", "tpu", "tpu"),
+        ("--device", "gpu", "numpy: no gpu"),
+        ("--seed", 2**64, "--seed"),
+    ],
+)
+def test_a_bad_option_of_sample_is_an_error_without_a_traceback(nice_bench, option, value, told):
+    architecture = Architecture(dim=784, couplings=1, hidden_layers=1, hidden_units=2)
+    parameters.save("w.safetensors", architecture, weights(architecture, "float32"))
+    done = nice_bench("sample", "w.safetensors", *("--backend", "numpy"), option, value)
+    assert done.code in (1, 2)
+    assert told in done.err
+    assert left_here() == ["w.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["run", "--seed", "-1"], ["run", "--sed", "1"], ["sample", "--rows", "0"], ["walk"], ["port", "a.npz"]],
+)
+def test_a_mistake_of_usage_is_told_on_standard_error(nice_bench, arguments):
+    done = nice_bench(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert "Error" in done.err
+
+
+def test_a_seed_that_would_wrap_around_is_refused_before_anything_runs(nice_bench):
+    done = nice_bench("run", "--protocol", "smoke", "--backends", "numpy", "--seed", 2**64)
+    assert done.code in (1, 2)
+    assert left_here() == []
+
+
+def test_verbose_shows_the_traceback(nice_bench):
+    with pytest.raises(BenchError, match="artcle"):
+        nice_bench("run", "--protocol", "artcle", "--verbose")
+
+
+def test_a_gpu_that_is_not_there_is_an_error(nice_bench, monkeypatch):
+    monkeypatch.setattr(environment, "gpus", list)
+    done = nice_bench("run", "--protocol", "smoke", "--device", "gpu")
+    assert (done.code, left_here()) == (1, [])
+    assert "no GPU is visible to the NVIDIA driver here; use --device cpu" in done.err
+
+
+def test_an_interruption_ends_with_130(nice_bench, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run", interrupted)
+    done = nice_bench("run", "--protocol", "smoke")
+    assert (done.code, done.err) == (130, "nice-bench: interrupted; what was measured until then is kept\n")
+
+
+# run, with workers that only talk
+
+
+def test_a_run_that_goes_well_ends_with_0(nice_bench, talkers):
+    assert nice_bench("run", "--protocol", "smoke", "--device", "cpu").code == 0
+
+
+def test_a_run_shows_its_progress_on_standard_error(nice_bench, talkers):
+    done = nice_bench("run", "--protocol", "smoke", "--device", "cpu", "--backends", "torch")
+    assert "torch: epoch 1: loss -50.00" in done.err
+    assert "torch: epoch 2: loss -100.00" in done.err
+
+
+def test_a_run_leaves_records_weights_and_tables_in_a_folder_of_its_own(nice_bench, talkers):
+    nice_bench("run", "--protocol", "smoke", "--device", "cpu")
+    [folder] = Path("results/runs").iterdir()
+    assert {record.plan.backend for record in records.load_all(folder)} == {"numpy", "torch"}
+    assert len(list(folder.glob("*.safetensors"))) == 2
+    assert list((folder / "tables").glob("*.md"))
+
+
+def test_options_take_the_place_of_the_protocols_values(nice_bench, talkers):
+    options = ["--epochs", 1, "--batch", 32, "--seed", 5, "--precision", "float64", "--backends", "numpy"]
+    nice_bench("run", "--protocol", "smoke", "--device", "cpu", "--output", "out", *options)
+    [record] = records.load_all("out")
+    plan = record.plan
+    assert (plan.epochs, plan.rounds, plan.batch, plan.seed, plan.precision) == (1, 1, 32, 5, "float64")
+
+
+def test_a_backend_that_is_named_twice_runs_once(nice_bench, talkers):
+    nice_bench("run", "--protocol", "smoke", "--device", "cpu", "--output", "out", "--backends", "numpy,numpy")
+    [record] = records.load_all("out")
+    assert [point.epoch for point in record.curve] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "statuses"),
+    [
+        (["--python", "torch=/no/python"], 0, {"numpy ok", "torch unavailable"}),
+        (["--python", "torch=/no/python", "--backends", "numpy,torch"], 1, {"numpy ok", "torch unavailable"}),
+        (["--python", "torch=/no/python", "--python", "numpy=/no"], 1, {"numpy unavailable", "torch unavailable"}),
+        (["--backends", "jax,numpy"], 1, {"jax failed", "numpy ok"}),
+    ],
+    ids=["missing from the default set", "missing and asked for by name", "all missing", "failed"],
+)
+def test_the_exit_code_says_whether_all_that_was_asked_for_was_had(nice_bench, talkers, options, code, statuses):
+    done = nice_bench("run", "--protocol", "smoke", "--device", "cpu", "--output", "out", *options)
+    assert done.code == code
+    assert {f"{record.plan.backend} {record.status}" for record in records.load_all("out")} == statuses
+    assert ("nice-bench: " in done.err) is bool(code)
+
+
+def test_a_failure_is_in_the_tables_and_on_standard_error(nice_bench, talkers):
+    done = nice_bench("run", "--protocol", "smoke", "--device", "cpu", "--backends", "jax,numpy")
+    assert "failed" in done.out
+    assert done.err.splitlines()[-1] == "nice-bench: jax: failed: ended with exit code 4"
+
+
+def test_a_failing_default_backend_fails_the_run(nice_bench, talkers, monkeypatch):
+    monkeypatch.setattr(runner, "DEFAULT_BACKENDS", ("numpy", "jax"))
+    assert nice_bench("run", "--protocol", "smoke", "--device", "cpu").code == 1
+
+
+# run, with real ones
+
+
+@pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
+def test_a_whole_run_of_two_backends(tmp_path):
+    arguments = ["run", "--protocol", "smoke", "--backends", "numpy,torch", "--device", "cpu", "--output", "out"]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        env=runner.worker_environment("numpy", sys.executable, "cpu"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    made = {record.plan.backend: record for record in records.load_all("out")}
+    assert {name: (record.status, len(record.curve)) for name, record in made.items()} == {
+        "numpy": ("ok", 2),
+        "torch": ("ok", 2),
+    }
+    assert made["numpy"].digests["initial_parameters"] == made["torch"].digests["initial_parameters"]
+    losses = [[point.train_loss for point in made[name].curve] for name in ("numpy", "torch")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    for path in Path("out").glob("*.safetensors"):
+        parameters.load(path)
+    assert "torch" in done.stdout
+    assert sorted(path.suffix for path in Path("out").iterdir()) == [
+        "",
+        ".json",
+        ".json",
+        ".safetensors",
+        ".safetensors",
+    ]
+
+
+# tables
+
+
+@pytest.fixture
+def recorded(nice_bench, talkers):
+    nice_bench("run", "--protocol", "smoke", "--device", "cpu", "--output", "out")
+
+
+@pytest.mark.parametrize(
+    ("style", "sign"), [("text", "torch"), ("markdown", "| torch"), ("csv", ",torch"), ("latex", r"\begin{tabular}")]
+)
+def test_tables_come_in_each_format(nice_bench, recorded, style, sign):
+    done = nice_bench("tables", "out", "--format", style)
+    assert (done.code, done.err) == (0, "")
+    assert sign in done.out
+
+
+def test_tables_can_be_written(nice_bench, recorded):
+    done = nice_bench("tables", "out", "--write", "tables")
+    written = done.out.split()
+    assert written
+    assert sorted(written) == sorted(str(path) for path in Path("tables").iterdir())
+
+
+def test_an_unknown_format_is_refused_with_the_known_ones(nice_bench, recorded):
+    done = nice_bench("tables", "out", "--format", "word")
+    assert (done.code, done.out) == (1, "")
+    assert all(name in done.err for name in ("word", "markdown", "csv", "latex"))
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"schema_version": 99}'])
+def test_a_bad_record_is_refused_with_its_name(nice_bench, recorded, content):
+    Path("out/bad.json").write_text(content)
+    done = nice_bench("tables", "out")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("nice-bench: out/bad.json: ")
+
+
+# sample, port, doctor
+
+
+def test_sample_draws_a_picture_and_says_where(nice_bench):
+    architecture = Architecture(dim=784, couplings=1, hidden_layers=1, hidden_units=2)
+    parameters.save("w.safetensors", architecture, weights(architecture, "float32"))
+    done = nice_bench("sample", "w.safetensors", "--backend", "numpy", "--rows", 2, "--output", "two.png")
+    assert (done.code, done.out) == (0, "two.png\n")
+    assert np.asarray(Image.open("two.png")).shape == (56, 56)
+
+
+def test_port_writes_the_other_form_and_prints_the_agreement(nice_bench, monkeypatch):
+    monkeypatch.setattr(backends, "available", lambda: {"numpy": None})
+    parameters.save("w.safetensors", SMALL, weights(SMALL, "float32"))
+    done = nice_bench("port", "w.safetensors", "w.npz")
+    assert done.code == 0
+    assert "bit for bit" in done.out
+    assert Path("w.npz").is_file()
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine without a GPU, with one backend."""
+    reasons = {"jax": "jax: can't be imported here (No module named 'jax')", "numpy": None}
+    monkeypatch.setattr(backends, "available", lambda: reasons)
+    monkeypatch.setattr(environment, "gpus", list)
+
+
+@pytest.mark.parametrize(
+    "told", ["Python", "none is visible to the NVIDIA driver", "No module named 'jax'", "modes eager", "not yet in"]
+)
+def test_doctor_says_what_there_is(nice_bench, machine, told):
+    done = nice_bench("doctor")
+    assert (done.code, done.err) == (0, "")
+    assert told in done.out
+
+
+def test_doctor_can_require_a_gpu(nice_bench, machine):
+    done = nice_bench("doctor", "--require-gpu")
+    assert (done.code, done.err) == (1, "nice-bench: no GPU is visible to the NVIDIA driver here\n")

@@ -1,0 +1,245 @@
+"""The measures: each figure against one worked out by hand, on models whose faults are known."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from factories import PAPER, SHUFFLED, SMALL, backend_names, create, images, rows, shared, weights
+from scipy.stats import multivariate_normal
+
+from backends import Adam, Pixels
+from backends.numpy_backend import NumpyBackend
+from bench import protocol
+from bench.measures import agreement, invertibility, likelihood, precision
+from bench.streams import pixels_to_x
+
+SMOKE = protocol.load("smoke", measure__dequantisation_draws=3, measure__seconds_per_timing=1e-9)
+
+
+def values(measurements):
+    """quantity → value, of measurements that name each quantity once."""
+    listed = [(m.quantity, m.value) for m in measurements]
+    assert len(dict(listed)) == len(listed)
+    return dict(listed)
+
+
+# Likelihood
+
+
+def test_bits_per_dim_of_the_papers_figure():
+    assert likelihood.bits_per_dim(1980.50, 784) == pytest.approx(4.35554, abs=5e-6)
+
+
+def test_uniform_noise_takes_8_bits_a_dimension():
+    assert likelihood.bits_per_dim(0.0, 784) == pytest.approx(8)
+
+
+def test_the_articles_loss_leaves_a_constant_out():
+    assert likelihood.reported_loss(0.0, 784, "article") == pytest.approx(-720.4478, abs=1e-4)
+
+
+def test_the_papers_loss_is_the_negative_log_likelihood():
+    assert likelihood.reported_loss(-1980.5, 784, "nll") == -1980.5
+
+
+@pytest.mark.parametrize("count", [1, likelihood.CHUNK - 1, likelihood.CHUNK + 7])
+def test_the_mean_over_chunks_is_the_mean_over_all(count):
+    model, x = shared("numpy"), rows(SMALL, count)
+    assert likelihood.mean_log_prob(model, x) == pytest.approx(model.log_prob(x).mean(), rel=1e-13)
+
+
+@pytest.mark.parametrize(("loss", "constant"), [("article", 6 * math.log(2 * math.pi)), ("nll", 0.0)])
+def test_the_test_loss_is_reported_as_the_protocol_says(loss, constant):
+    model, x = shared("numpy"), images() / 255
+    found = likelihood.test_loss(model, x, protocol.load("smoke", training__loss=loss))
+    assert found == pytest.approx(-model.log_prob(x).mean() - constant)
+
+
+def test_the_test_loss_is_evaluated_on_the_protocols_own_pixels():
+    model = shared("numpy")
+    loaded = protocol.load("smoke", pixels__evaluation_noise=0.5, measure__seconds_per_timing=1e-9)
+    expected = likelihood.test_loss(model, pixels_to_x(images(), Pixels(1 / 255, 0.5), seed=5), loaded)
+    found = {m.quantity: m.value for m in likelihood.measure(model, images(), loaded, 5)}
+    assert found["test_loss"] == pytest.approx(expected, rel=1e-14)
+
+
+def test_dequantised_log_likelihood_is_a_mean_over_draws_with_its_standard_error():
+    model = shared("numpy")
+    draws = [model.log_prob(pixels_to_x(images(), Pixels(1 / 256, 1 / 256), 5, draw)).mean() for draw in range(3)]
+    mean = sum(draws) / 3
+    error = math.sqrt(sum((draw - mean) ** 2 for draw in draws) / 2 / 3)
+    found = {m.quantity: m for m in likelihood.measure(model, images(), SMOKE, 5)}
+    figure = found["dequantised_log_likelihood"]
+    assert (figure.value, figure.low, figure.high) == pytest.approx((mean, mean - error, mean + error), rel=1e-13)
+    assert (figure.n, figure.unit) == (3, "nats")
+    assert found["bits_per_dim"].value == pytest.approx(8 - mean / 12 / math.log(2))
+
+
+def test_log_likelihood_of_a_flow_that_only_scales_is_that_of_a_normal():
+    architecture = replace(SMALL, permutation="none")
+    arrays = {name: np.zeros_like(array) for name, array in weights(architecture).items()}
+    arrays["log_scale"] = np.linspace(-1, 1, 12)
+    model, x = NumpyBackend(architecture, arrays, precision="float64"), rows(architecture)
+    normal = multivariate_normal(np.zeros(12), np.diag(np.exp(-2 * arrays["log_scale"])))
+    assert likelihood.mean_log_prob(model, x) == pytest.approx(normal.logpdf(x).mean(), rel=1e-12)
+
+
+# Invertibility
+
+
+class Doubling:
+    """z = 2x, with a generator that is off by what a test wants."""
+
+    dtype = np.dtype("float32")
+
+    def __init__(self, offset=0.0):
+        self.offset = np.asarray(offset, np.float32)
+
+    def encode(self, x):
+        return 2 * x, np.zeros(len(x))
+
+    def decode(self, z):
+        return z / 2 + self.offset
+
+    def log_prob(self, x):
+        return x.sum(axis=1)
+
+
+def test_a_perfect_inverse_has_no_error_anywhere():
+    found = list(invertibility.measure(Doubling(), rows(SMALL), "initial", 0))
+    assert len(found) == 4 * (2 * 3 * 3 + 1)
+    assert {m.value for m in found} == {0.0}
+
+
+@pytest.mark.parametrize("trips", invertibility.TRIPS)
+@pytest.mark.parametrize(("direction", "levels"), [("x-z-x", 1), ("z-x-z", 2)])
+def test_a_generator_that_is_off_by_a_grey_level_is_off_by_one_more_each_trip(direction, levels, trips):
+    found = {
+        m.quantity: m.value
+        for m in invertibility.measure(Doubling(1 / 255), np.full((2, 4), 0.5), "initial", 0)
+        if m.context.get("direction") == direction and m.context["trips"] == trips and m.context["inputs"] == "test"
+    }
+    assert found["max_error"] == pytest.approx(levels * trips, rel=1e-4)
+    assert found["rms_error"] == pytest.approx(levels * trips, rel=1e-4)
+    assert found["ulp_error"] == pytest.approx(trips / 255 * 2**24, rel=1e-4)  # of 0.5 and of 1
+
+
+def test_the_change_of_log_p_is_that_of_the_images_which_came_back():
+    found = invertibility.measure(Doubling(1 / 255), np.full((2, 4), 0.5), "initial", 0)
+    change = [m.value for m in found if m.quantity == "log_prob_change" and m.context["inputs"] == "test"]
+    assert change == [pytest.approx(4 / 255, rel=1e-4)]
+
+
+def test_one_wrong_pixel_counts_in_full_for_the_maximum_and_in_part_for_the_rms():
+    model = Doubling(np.eye(1, 16) * 4 / 255)
+    found = {
+        m.quantity: m.value
+        for m in invertibility.measure(model, np.full((3, 16), 0.5), "initial", 0)
+        if m.context["inputs"] == "test" and m.context["trips"] == 1 and m.context["direction"] == "x-z-x"
+    }
+    assert (found["max_error"], found["rms_error"]) == pytest.approx((4, 1), rel=1e-4)
+
+
+@pytest.mark.parametrize("inputs", ["test", "uniform noise", "10 times out of range", "100 times out of range"])
+def test_the_reference_inverts_itself_to_the_last_bits(inputs):
+    found = invertibility.measure(shared("numpy", PAPER), rows(PAPER), "initial", 0)
+    errors = [m.value for m in found if m.context["inputs"] == inputs and m.quantity == "ulp_error"]
+    assert 0 < max(errors) < 1000
+
+
+@pytest.mark.parametrize("architecture", [SMALL, PAPER, SHUFFLED], ids=["article", "paper", "shuffled"])
+def test_a_broken_coupling_is_told_from_the_others(monkeypatch, architecture):
+    model = create("numpy", architecture)
+    broken = model.parameters()["coupling.1.dense.0.kernel"]
+    decode = NumpyBackend._decode
+
+    def off_by_two_levels(self, z):
+        wrong = np.array_equal(self._parameters["coupling.0.dense.0.kernel"], broken)
+        return decode(self, z) + (2 / 255 if wrong else 0)
+
+    monkeypatch.setattr(NumpyBackend, "_decode", off_by_two_levels)
+    found = invertibility.measure_couplings(model, rows(architecture), "trained")
+    errors = {m.context["coupling"]: m.value for m in found if m.quantity == "max_error"}
+    assert errors == pytest.approx({0: 0, 1: 2, 2: 0}, abs=1e-9)
+
+
+# Agreement
+
+
+@pytest.mark.parametrize(
+    ("found", "reference", "expected"),
+    [([1.0, 2.0], [1.0, 4.0], 0.5), ([0.0], [0.0], 0.0), ([1.0], [0.0], math.inf), ([-3.0, 0.1], [-3.0, 0.4], 0.1)],
+)
+def test_relative_is_the_largest_difference_over_the_largest_value(found, reference, expected):
+    assert agreement.relative(np.array(found), np.array(reference)) == pytest.approx(expected)
+
+
+def test_the_reference_agrees_with_itself():
+    found = values(agreement.compare(shared("numpy"), rows(SMALL), "initial"))
+    assert set(found) == {"z", "log_det", "log_prob", "decode", "gradient"}
+    assert max(found.values()) < 1e-15
+
+
+@pytest.mark.parametrize("quantity", ["z", "log_prob", "decode", "gradient"])
+def test_a_perturbed_weight_shows_in_every_figure(quantity):
+    model = create("numpy")
+    model._parameters["coupling.0.dense.0.bias"][:] += 1e-3
+    told, model.parameters = weights(SMALL), lambda: told
+    found = values(agreement.compare(model, rows(SMALL), "initial"))
+    assert 1e-6 < found[quantity] < 1
+
+
+def test_a_wrong_log_det_shows():
+    model = create("numpy")
+    encode, model.encode = model.encode, lambda x: (encode(x)[0], encode(x)[1] * 1.01)
+    assert values(agreement.compare(model, rows(SMALL), "initial"))["log_det"] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("name", ["coupling.0.dense.0.kernel", "coupling.1.dense.1.bias", "log_scale"])
+def test_a_gradient_that_is_not_a_number_shows_wherever_it_is(name):
+    model = create("numpy")
+    loss, gradients = model.gradients(rows(SMALL))
+    gradients[name] = np.full_like(gradients[name], np.nan)
+    model.gradients = lambda x: (loss, gradients)
+    found = {m.quantity: m for m in agreement.compare(model, rows(SMALL), "initial")}
+    assert found["gradient"].value is None
+    assert "nan" in found["gradient"].note
+
+
+@pytest.mark.parametrize("quantity", ["trajectory_loss", "trajectory_update"])
+@pytest.mark.parametrize(("wrong", "low", "high"), [(False, 0, 1e-15), (True, 1e-4, 10)], ids=["right", "wrong"])
+def test_a_training_step_that_differs_shows(monkeypatch, quantity, wrong, low, high):
+    update, model = NumpyBackend._update, create("numpy")
+    made = []
+
+    def faulty(self, optimiser, gradients, row):
+        made.append(self)
+        factor = 1.5 if wrong and self is made[0] else 1  # the first of the two arms takes longer steps
+        update(self, replace(optimiser, learning_rate=factor * optimiser.learning_rate), gradients, row)
+
+    monkeypatch.setattr(NumpyBackend, "_update", faulty)
+    bytes_ = images(12).reshape(3, 4, 12)
+    found = agreement.trajectory(model, weights(SMALL), bytes_, Adam(), Pixels(1 / 255), 0)
+    assert low <= values(found)[quantity] <= high
+
+
+# The probe
+
+
+@pytest.mark.parametrize("asked", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize("name", backend_names())
+def test_the_probe_sees_the_precision_that_was_asked_for(name, asked):
+    if asked == "bfloat16" and name == "numpy":
+        return
+    found = precision.probe(shared(name, precision=asked))
+    assert (found.asked, found.seen, found.mantissa_bits) == (asked, asked, precision.MANTISSA_BITS[asked])
+
+
+@pytest.mark.parametrize(("bits", "seen"), [(10, "tf32"), (7, "bfloat16"), (15, "15 bits")])
+def test_the_probe_sees_what_the_hardware_makes_of_float32(bits, seen):
+    model = create("numpy", precision="float32")
+    exponent = 2.0**bits
+    model.product = lambda a, b: (np.round(a * exponent) / exponent @ b).astype(np.float32)
+    found = precision.probe(model)
+    assert (found.asked, found.seen, found.mantissa_bits) == ("float32", seen, bits)

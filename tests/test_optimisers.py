@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+from factories import SMALL, Stream, backend_names, create, errors, images, weights
+
+from backends import Adam, RMSProp
+from backends.optimisers import Optimiser
+
+
+def one_step(optimiser: Optimiser, theta, gradients):
+    """Parameters that the NumPy reference makes of `theta` by some gradients in turn, in epochs of one step."""
+    model = create("numpy")
+    model._parameters = {"theta": theta.copy()}
+    model._moments = {name: {"theta": np.zeros_like(theta)} for name in optimiser.moments}
+    for step, gradient in enumerate(gradients):
+        model._update(optimiser, {"theta": gradient}, optimiser.schedule(step, 1, 1)[0])
+    return model._parameters["theta"]
+
+
+# Schedules
+
+
+def test_rmsprop_divides_the_learning_rate_each_step_from_the_second():
+    rate = RMSProp().schedule(0, 3, 250)[:, 0]
+    assert rate[0] == 1e-3
+    assert rate[1] == pytest.approx(0.000999500249875062, rel=1e-15)
+    assert rate[2] == pytest.approx(0.000999000749500312, rel=1e-14)
+
+
+def test_rmsprop_stops_dividing_at_the_floor():
+    # 1.0005 ** n = 10 at n = ln 10 / ln 1.0005 = 4606.3…
+    rate = RMSProp().schedule(4605, 4, 250)[:, 0]
+    assert rate[0] > 1e-4
+    assert rate[1] > 1e-4
+    assert rate[2:].tolist() == [1e-4, 1e-4]
+
+
+def test_rmsprop_has_no_momentum_through_epoch_5_and_a_half_from_epoch_6():
+    momentum = RMSProp().schedule(0, 14, 2)[:, 1]
+    assert momentum.tolist() == [0] * 10 + [0.5] * 4
+
+
+def test_adam_corrects_both_biases_from_step_1():
+    # 1/(1 − 0.9), 1/(1 − 0.999); 1/(1 − 0.81), 1/(1 − 0.998001)
+    assert Adam().schedule(0, 2, 1) == pytest.approx(np.array([[10, 1000], [1 / 0.19, 1 / 0.001999]]), rel=1e-12)
+
+
+@pytest.mark.parametrize("optimiser", [Adam(), RMSProp(momentum_epoch=2)])
+def test_a_schedule_taken_in_pieces_is_the_same(optimiser):
+    whole = optimiser.schedule(0, 10, 5)
+    assert np.array_equal(whole, np.concatenate([optimiser.schedule(0, 5, 5), optimiser.schedule(5, 5, 5)]))
+
+
+def test_defaults_are_the_protocols():
+    assert Adam().to_dict() == {"name": "adam", "learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-7}
+    assert RMSProp().to_dict() == {
+        "name": "rmsprop",
+        "learning_rate": 1e-3,
+        "rho": 0.95,
+        "floor": 1e-2,
+        "decay": 1.0005,
+        "minimum_learning_rate": 1e-4,
+        "momentum": 0.5,
+        "momentum_epoch": 6,
+    }
+
+
+# The reference's updates against other people's, and against the formula
+
+
+GRADIENTS = np.random.default_rng(4).standard_normal((20, 6)) * np.array([1e-9, 1e-6, 1e-3, 1, 10, 0])
+THETA = np.linspace(-1, 1, 6)
+
+
+@pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
+def test_adam_of_the_reference_is_that_of_torch():
+    import torch
+
+    p = torch.nn.Parameter(torch.tensor(THETA))
+    adam = torch.optim.Adam([p], lr=1e-3, betas=(0.9, 0.999), eps=1e-7)
+    for gradient in GRADIENTS:
+        p.grad = torch.tensor(gradient)
+        adam.step()
+    assert one_step(Adam(), THETA, GRADIENTS) == pytest.approx(p.detach().numpy(), rel=1e-13)
+
+
+@pytest.mark.skipif("jax" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves jax out")
+def test_adam_of_the_reference_is_that_of_optax():
+    import jax
+    import optax
+
+    jax.config.update("jax_enable_x64", True)
+    adam = optax.adam(1e-3, b1=0.9, b2=0.999, eps=1e-7, eps_root=0.0)
+    p = jax.numpy.asarray(THETA)
+    state = adam.init(p)
+    for gradient in GRADIENTS:
+        updates, state = adam.update(jax.numpy.asarray(gradient), state)
+        p = optax.apply_updates(p, updates)
+    assert one_step(Adam(), THETA, GRADIENTS) == pytest.approx(np.asarray(p), rel=1e-13)
+
+
+def test_adam_adds_epsilon_after_the_bias_correction():
+    # First step: m̂ = g, v̂ = g². Were ε added to √v instead, it would weigh √1000 times as much.
+    g = 1e-6
+    assert one_step(Adam(), np.zeros(1), [np.array([g])])[0] == pytest.approx(-1e-3 * g / (g + 1e-7), rel=1e-12)
+
+
+@pytest.mark.parametrize("column", range(6))
+def test_rmsprop_of_the_reference_is_the_papers_formula(column):
+    r = v = 0.0
+    theta, rate = float(THETA[column]), 1e-3
+    for epoch, g in enumerate(GRADIENTS[:, column], start=1):
+        r = 0.95 * r + 0.05 * g * g
+        v = (0.5 if epoch >= 6 else 0.0) * v - rate * g / max(r**0.5, 0.01)
+        theta += v
+        rate = max(rate / 1.0005, 1e-4)
+    assert one_step(RMSProp(), THETA, GRADIENTS)[column] == pytest.approx(theta, rel=1e-13)
+
+
+def test_rmsprop_divides_a_small_gradient_by_the_floor():
+    assert one_step(RMSProp(), np.zeros(1), [np.array([1e-4])])[0] == pytest.approx(-1e-3 * 1e-4 / 1e-2, rel=1e-12)
+
+
+@pytest.mark.parametrize("optimiser", [Adam(), RMSProp()])
+def test_the_first_step_of_training_applies_the_gradient_of_the_first_batch(optimiser):
+    model, stream = create("numpy"), Stream(examples=4)
+    list(model.train(images(4), optimiser, stream, 1))
+    x = images(4)[stream.epoch(1).order[0]] / 255
+    _, gradients = create("numpy").gradients(x)
+    start = weights(SMALL)
+    expected = {
+        name: one_step(optimiser, start[name].ravel(), [g.ravel()]).reshape(g.shape) for name, g in gradients.items()
+    }
+    assert max(errors(model.parameters(), expected).values()) < 1e-14

@@ -1,0 +1,174 @@
+"""The clock, and what is read off it: sampling and the floor, on models that take as long as a test wants."""
+
+import math
+
+import numpy as np
+import pytest
+from factories import create
+
+from bench import protocol
+from bench.measures import floor, sampling, timing
+
+SMOKE = protocol.load("smoke", measure__seconds_per_timing=1e-9)
+
+
+class Clock:
+    """A clock that moves only when somebody works, and a model and a call that say what they did."""
+
+    def __init__(self, monkeypatch, seconds=0.001):
+        self.time, self.seconds, self.waiting, self.told = 0.0, seconds, seconds / 2, []
+        monkeypatch.setattr(timing.time, "perf_counter", lambda: self.told.append("clock") or self.time)
+
+    def synchronise(self, result=None):
+        self.told.append("wait" if result is None else "wait for result")
+        self.time += self.waiting  # what is left on the device is part of the time
+
+    def __call__(self):
+        self.told.append("call")
+        self.time += self.seconds
+        return "result"
+
+    def blocks(self):
+        """The story, cut after each reading of the clock that ends a block."""
+        told = " ".join(self.told)
+        return [f"{block} clock".split() for block in told.split(" wait for result clock")[:-1]]
+
+
+# Intervals
+
+
+def test_few_values_give_the_extremes():
+    found = timing.summarise([5.0, 1.0, 4.0, 2.0, 9.0])
+    assert (found.median, found.low, found.high, found.blocks) == (4.0, 1.0, 9.0, 5)
+
+
+@pytest.mark.parametrize(("n", "k"), [(6, 1), (9, 2), (20, 6), (31, 10), (100, 40)])
+def test_the_interval_lies_between_the_tabulated_order_statistics(n, k):
+    found = timing.summarise([float(value) for value in reversed(range(1, n + 1))])
+    assert (found.low, found.high) == (k, n + 1 - k)
+
+
+@pytest.mark.parametrize("n", [6, 10, 31])
+def test_the_interval_holds_the_median_at_least_as_often_as_it_says(n):
+    generator = np.random.default_rng(n)
+    found = [timing.summarise(generator.exponential(size=n).tolist()) for _ in range(1000)]
+    assert np.mean([f.low <= math.log(2) <= f.high for f in found]) > 0.93
+
+
+# The clock
+
+
+def test_a_block_waits_for_the_device_at_both_ends_and_never_inside(monkeypatch):
+    clock = Clock(monkeypatch)
+    timing.time_calls(clock, clock, 0.1)
+    for block in clock.blocks():
+        assert block[:2] == ["wait", "clock"]
+        assert set(block[2:-1]) == {"call"}
+    assert clock.told[-2:] == ["wait for result", "clock"]
+
+
+def test_calls_are_warmed_up_and_then_timed_in_blocks_of_20_ms(monkeypatch):
+    clock = Clock(monkeypatch)  # 1.5 ms a call with its wait: 13 calls to a block
+    timing.time_calls(clock, clock, 0.1)
+    assert [block.count("call") for block in clock.blocks()] == [1, 1, *[13] * 5]
+
+
+def test_seconds_a_call_are_those_of_the_block_over_its_calls(monkeypatch):
+    clock = Clock(monkeypatch)
+    found = timing.time_calls(clock, clock, 0.1)
+    assert found.median == pytest.approx((13 * 0.001 + 0.0005) / 13)
+
+
+@pytest.mark.parametrize(("budget", "blocks"), [(1e-9, 3), (1e9, timing.MOST_BLOCKS)])
+def test_there_are_neither_too_few_blocks_nor_too_many(monkeypatch, budget, blocks):
+    clock = Clock(monkeypatch)
+    assert timing.time_calls(clock, clock, budget).blocks == blocks
+
+
+# Sampling
+
+
+class Sampler:
+    """A model whose clock moves by 1 ms a sample."""
+
+    def __init__(self, clock):
+        self.clock, self.asked = clock, []
+        self.synchronise = lambda result=None: None
+
+    def workload(self, kind, batch, *, temperature):
+        self.asked.append((kind, batch, temperature))
+
+        def call():
+            self.clock.time += 0.001 * batch
+
+        return call
+
+
+@pytest.fixture
+def sampled(monkeypatch):
+    sampler = Sampler(Clock(monkeypatch))
+    rule = {"measure__sampling_batches": [100, 1, 5000, 4000], "measure__longest_call_seconds": 2.0}
+    return sampler, list(sampling.measure(sampler, protocol.load("smoke", **rule)))
+
+
+def test_sampling_is_timed_at_the_protocols_temperature_smallest_batch_first(sampled):
+    assert sampled[0].asked == [("sample", 1, 0.8), ("sample", 100, 0.8)]
+
+
+def test_throughput_and_latency_are_those_of_the_batch(sampled):
+    found = {(m.quantity, m.context["batch"]): m.value for m in sampled[1]}
+    assert found["samples_per_second", 100] == pytest.approx(1000)
+    assert found["latency", 100] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("batch", "seconds"), [(4000, 4), (5000, 5)])
+def test_a_batch_that_would_take_too_long_is_a_row_that_says_so(sampled, batch, seconds):
+    left_out = [m for m in sampled[1] if m.context["batch"] == batch]
+    assert [(m.quantity, m.value) for m in left_out] == [("samples_per_second", None), ("latency", None)]
+    assert all(m.note == f"left out: a call would take about {seconds} s" for m in left_out)
+
+
+# The floor
+
+
+@pytest.fixture
+def floors(monkeypatch):
+    """Measure the floor of an epoch of 8 steps, by a clock that gives products and bytes the seconds asked for."""
+
+    def measure(products, memory):
+        clock, model = Clock(monkeypatch), create("numpy")
+
+        def working(seconds):
+            return lambda _: lambda: setattr(clock, "time", clock.time + seconds)
+
+        monkeypatch.setattr(model, "products_workload", working(products))
+        monkeypatch.setattr(model, "memory_workload", working(memory))
+        return {m.quantity: m.value for m in floor.measure(model, SMOKE, steps=8, round_=1)}
+
+    return measure
+
+
+def test_the_product_rate_is_that_of_the_training_steps_products(floors):
+    found = floors(products=3.0, memory=1.0)
+    multiplications = 3 * 3 * (6 * 7 + 7 * 7 + 7 * 6) - 6 * 7  # nobody needs the gradient by the data
+    assert found["products_seconds"] == pytest.approx(3.0)
+    assert found["product_rate"] == pytest.approx(2 * 64 * multiplications / 3.0)
+
+
+def test_the_bandwidth_counts_what_is_read_and_what_is_written(floors):
+    assert floors(products=1.0, memory=2.0)["bandwidth"] == pytest.approx(2 * 2**28 / 2.0)
+
+
+def test_the_bytes_of_a_step_take_as_long_as_the_bandwidth_says(floors):
+    # 10 times each number: kernels read twice, gradients written, Adam's 3 reads and 3 writes and the gradient read.
+    numbers = 3 * (6 * 7 + 7 + 7 * 7 + 7 + 7 * 6 + 6) + 12
+    assert floors(products=1.0, memory=2.0)["bytes_seconds"] == pytest.approx(10 * 8 * numbers / 2**28)
+
+
+@pytest.mark.parametrize(
+    ("products", "memory", "decides"), [(1.0, 1e-3, "products_seconds"), (1e-4, 1e3, "bytes_seconds")]
+)
+def test_the_floor_is_the_larger_of_products_and_bytes(floors, products, memory, decides):
+    found = floors(products, memory)
+    assert found["train_step_seconds"] == found[decides] == max(found["products_seconds"], found["bytes_seconds"])
+    assert found["train_epoch_seconds"] == pytest.approx(8 * found[decides])
