@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tabulate import tabulate  # type: ignore[import-untyped]
+from tabulate import tabulate
 
 import backends
 from backends import Architecture, ParameterError, parameters

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from tabulate import tabulate  # type: ignore[import-untyped]
+from tabulate import tabulate
 
 from bench.errors import BenchError
 
