@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from backends.architecture import Architecture, bias_name, kernel_name
+from backends.architecture import Architecture, Index, bias_name, kernel_name
 from backends.interface import Backend
 from backends.layout import Layout
 from backends.optimisers import Adam, Optimiser, RMSProp
@@ -61,10 +61,10 @@ class Flow:
 
     def forward_halves(self, p: Tree, x: Array) -> Array:
         """x [B, D] → z [B, D] in the order of the layout's exit."""
-        a, b = jnp.split(x[:, self.layout.entry], 2, axis=1)
+        a, b = jnp.split(columns(x, self.layout.entry), 2, axis=1)
         for k, step in enumerate(self.layout.steps):
             if step.regroup is not None:
-                a, b = jnp.split(jnp.concatenate([a, b], axis=1)[:, step.regroup], 2, axis=1)
+                a, b = jnp.split(columns(jnp.concatenate([a, b], axis=1), step.regroup), 2, axis=1)
             read, changed = (b, a) if step.swap else (a, b)
             m = self.network(p, k, read)
             changed = changed - m if self.architecture.sign == "subtract" else changed + m
@@ -72,19 +72,19 @@ class Flow:
         return jnp.concatenate([a, b], axis=1) * jnp.exp(p["log_scale"])[None, :]
 
     def encode(self, p: Tree, x: Array) -> tuple[Array, Array]:
-        z = self.forward_halves(p, x)[:, self.layout.exit_inverse]
+        z = columns(self.forward_halves(p, x), self.layout.exit_inverse)
         return z, jnp.broadcast_to(p["log_scale"].sum(), (len(x),))
 
     def decode(self, p: Tree, z: Array) -> Array:
-        a, b = jnp.split(z[:, self.layout.exit] * jnp.exp(-p["log_scale"])[None, :], 2, axis=1)
+        a, b = jnp.split(columns(z, self.layout.exit) * jnp.exp(-p["log_scale"])[None, :], 2, axis=1)
         for k, step in reversed(list(enumerate(self.layout.steps))):
             read, changed = (b, a) if step.swap else (a, b)
             m = self.network(p, k, read)
             changed = changed + m if self.architecture.sign == "subtract" else changed - m
             a, b = (changed, read) if step.swap else (read, changed)
             if step.ungroup is not None:
-                a, b = jnp.split(jnp.concatenate([a, b], axis=1)[:, step.ungroup], 2, axis=1)
-        return jnp.concatenate([a, b], axis=1)[:, self.layout.entry_inverse]
+                a, b = jnp.split(columns(jnp.concatenate([a, b], axis=1), step.ungroup), 2, axis=1)
+        return columns(jnp.concatenate([a, b], axis=1), self.layout.entry_inverse)
 
     def log_prob(self, p: Tree, x: Array) -> Array:
         return self.log_prior(self.forward_halves(p, x)) + p["log_scale"].sum()
@@ -277,6 +277,11 @@ class JaxBackend(Backend):
             return numbers
 
         return call
+
+
+def columns(x: Array, index: Index) -> Array:
+    """x[:, index], with indices whose dtype doesn't change when another model of the process switches to 64 bits."""
+    return x.at[:, index.astype(np.int32)].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def adam(optimiser: Adam, p: Array, g: Array, m: Array, v: Array, row: Array) -> tuple[Array, Array, Array]:

@@ -142,7 +142,7 @@ FLOW = (
         "the decoder permutes as the encoder does instead of back",
         torch=("[s.ungroup for s in layout.steps]", "[s.regroup for s in layout.steps]"),
         tensorflow=("step.ungroup, axis=1)", "step.regroup, axis=1)"),
-        jax=("[:, step.ungroup]", "[:, step.regroup]"),
+        jax=("axis=1), step.ungroup)", "axis=1), step.regroup)"),
         numpy=(
             f"{NUMPY_DECODER}h = h[:, np.argsort(self._permutation(k))]",
             f"{NUMPY_DECODER}h = h[:, self._permutation(k)]",

@@ -15,7 +15,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -270,12 +271,11 @@ class Turn:
         reader.start()
         deadline = time.monotonic() + self.request.timeout
         try:
-            try:
+            with suppress(BrokenPipeError):  # it died at once; how it ended says more than this
                 process.stdin.write(plan.model_dump_json().encode())
+            with suppress(BrokenPipeError):
                 process.stdin.close()
-            except BrokenPipeError:
-                pass  # it died at once; how it ended says more than this
-            while (line := lines.get(timeout=max(0.0, deadline - time.monotonic()))) is not None:
+            for line in _until_ended(process, lines, deadline):
                 try:
                     event = EVENT.validate_json(line)
                 except ValidationError:
@@ -288,8 +288,9 @@ class Turn:
             return "timeout", f"no end after {self.request.timeout:g} s"
         finally:
             _kill(process)
-            reader.join(timeout=1)
-            process.stdout.close()
+            reader.join(timeout=5)
+            if not reader.is_alive():
+                process.stdout.close()
         if code == -signal.SIGKILL:
             return "failed", "killed by SIGKILL, as the kernel does to a process when memory runs out"
         return "failed", f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
@@ -354,14 +355,30 @@ def _read_lines(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
     lines.put(None)
 
 
+def _until_ended(process: subprocess.Popen, lines: queue.Queue[bytes | None], deadline: float) -> Iterator[bytes]:
+    """The lines of a worker, until it closes the line or has ended, though what it started may hold the line open.
+
+    Raises:
+        queue.Empty: the deadline has passed.
+    """
+    while (remaining := deadline - time.monotonic()) > 0:
+        try:
+            line = lines.get(timeout=min(remaining, 0.5))
+        except queue.Empty:
+            if process.poll() is not None:
+                return
+            continue
+        if line is None:
+            return
+        yield line
+    raise queue.Empty
+
+
 def _kill(process: subprocess.Popen) -> None:
     """End a worker and whatever it started."""
-    if process.poll() is None:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            process.kill()
-        process.wait()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _tail(log: IO[bytes]) -> str:
