@@ -42,9 +42,6 @@ def main() -> None:
             raise
         errors.print(f"nice-bench: {error}", soft_wrap=True, highlight=False, markup=False)
         sys.exit(1)
-    except KeyboardInterrupt:
-        errors.print("nice-bench: interrupted; what was measured until then is kept", highlight=False)
-        sys.exit(130)
 
 
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")]
@@ -76,8 +73,7 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """Put each backend through a protocol, one process each, and print the tables."""
-    if device not in ("auto", "cpu", "gpu"):
-        raise BenchError(f"--device is {device!r}; expected auto, cpu or gpu")
+    _check_device(device)
     if precision not in ("float64", "float32", "tf32", "bfloat16"):
         raise BenchError(f"--precision is {precision!r}; expected float64, float32, tf32 or bfloat16")
     names = _names(chosen)
@@ -100,8 +96,12 @@ def run(
     )
     if loaded.data.dataset == "mnist" and not datasets.complete():
         errors.print(f"fetching MNIST into {datasets.folder()} …", highlight=False, soft_wrap=True, markup=False)
-    with LiveProgress() as progress:
-        made = runner.run(request, progress)
+    try:
+        with LiveProgress() as progress:
+            made = runner.run(request, progress)
+    except KeyboardInterrupt:  # typer would end with the same code, and say nothing
+        errors.print("nice-bench: interrupted; what was measured until then is kept", highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
     found = tables.all_tables(made, brief=True)
     typer.echo(tables.render(found, "text"))
     tables.write(made, request.folder / "tables")
@@ -155,6 +155,9 @@ def sample(
     verbose: Verbose = False,
 ) -> None:
     """Draw a picture of digits from the model; the same latents for every backend."""
+    _check_device(device)
+    if backend is not None and backend not in backends.REGISTRY:
+        raise BenchError(f"--backend is {backend!r}; expected one of {', '.join(backends.REGISTRY)}")
     path = pictures.sample_grid(
         weights, output, backend=backend, device=device, temperature=temperature, seed=seed, rows=rows
     )
@@ -207,6 +210,7 @@ def agree(
     verbose: Verbose = False,
 ) -> None:
     """Compare every backend with the float64 reference, and every ordered pair: one breach, and the exit code is 1."""
+    _check_device(device)
     names = [*_names(chosen)] if chosen else list(backends.REGISTRY)
     typer.echo(agreement_runs.run(names, runner.resolve_device(device), full=full, steps=steps, output=output))
 
@@ -252,6 +256,11 @@ def _mnist() -> str:
     except datasets.DataError as error:
         return str(error)
     return f"{'in' if present else 'not yet in'} {datasets.folder()}"
+
+
+def _check_device(device: str) -> None:
+    if device not in ("auto", "cpu", "gpu"):
+        raise BenchError(f"--device is {device!r}; expected auto, cpu or gpu")
 
 
 def _names(chosen: str | None) -> list[str]:

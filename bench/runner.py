@@ -362,10 +362,11 @@ def _until_ended(process: subprocess.Popen, lines: queue.Queue[bytes | None], de
         queue.Empty: the deadline has passed.
     """
     while (remaining := deadline - time.monotonic()) > 0:
+        ended = process.poll() is not None  # asked before the wait: what it wrote last may still be on its way
         try:
             line = lines.get(timeout=min(remaining, 0.5))
         except queue.Empty:
-            if process.poll() is not None:
+            if ended:
                 return
             continue
         if line is None:
