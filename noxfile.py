@@ -81,6 +81,14 @@ def bench_gpu(session: nox.Session) -> None:
 
 
 @nox.session
+def agreement(session: nox.Session) -> None:
+    """Hold all backends against the float64 reference, in every mode, and plant faults that this must find."""
+    install_cpu(session, "cpu")
+    arguments = with_defaults(session.posargs, device="cpu")
+    session.run(interpreter(session), "-m", "bench", "agree", "--mutations", *arguments)
+
+
+@nox.session
 def tables(session: nox.Session) -> None:
     """Make the tables in results/tables and in README.md anew, from the records in results/."""
     if session.virtualenv.is_sandboxed:

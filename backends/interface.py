@@ -82,6 +82,11 @@ class Backend(ABC):
         return PRECISIONS if device == "gpu" else ("float64", "float32", "bfloat16")
 
     @classmethod
+    def modes_on(cls, device: str) -> tuple[str, ...]:
+        """Which of its modes this backend has on a device."""
+        return cls.modes
+
+    @classmethod
     def default_mode(cls, device: str) -> str:
         """The fastest mode on a device."""
         return cls.modes[0]
@@ -114,6 +119,8 @@ class Backend(ABC):
             return self.default_mode(self.device)
         if mode not in self.modes:
             raise ValueError(f"mode is {mode!r}; {self.name} has {self.modes}")
+        if mode not in (present := self.modes_on(self.device)):
+            raise UnavailableError(f"{self.name}: no mode {mode} on device {self.device}; it has {', '.join(present)}")
         return mode
 
     # The flow ---------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backends.architecture import Architecture
-from backends.interface import Backend, UnavailableError
+from backends.interface import Backend
 from backends.layout import Layout
 from backends.optimisers import Adam, Optimiser, RMSProp
 from backends.parameters import ParameterError, Parameters, check
@@ -122,6 +122,10 @@ class TorchBackend(Backend):
         return ("cpu", "gpu") if torch.cuda.is_available() else ("cpu",)
 
     @classmethod
+    def modes_on(cls, device: str) -> tuple[str, ...]:
+        return cls.modes if device == "gpu" else ("eager", "compile")
+
+    @classmethod
     def default_mode(cls, device: str) -> str:
         return "cudagraph" if device == "gpu" else "eager"
 
@@ -131,11 +135,6 @@ class TorchBackend(Backend):
         if torch.version.cuda:
             found |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
         return found
-
-    def _choose_mode(self, mode: str | None) -> str:
-        if mode == "cudagraph" and self.device != "gpu":
-            raise UnavailableError("torch: no mode cudagraph on device cpu; it has eager and compile")
-        return super()._choose_mode(mode)
 
     def _activate(self) -> None:
         if self.device == "gpu":

@@ -86,6 +86,8 @@ def tables(data: pd.DataFrame, head: Sequence[str], *, brief: bool = False) -> l
         ("lockstep", "Training in lockstep with the float64 reference"),
         ("resume", "Training resumed by another backend"),
         ("sampling", "Moments of samples, in standard errors"),
+        ("determinism", "The same training again: largest difference of final weights, 0 where every bit is the same"),
+        ("invertibility", "Round trips; tolerance: six times what roundoff predicts"),
     ):
         made.append(_by_backend(f"agreement-{suite}", title, data[data["suite"] == suite], caption, brief=False))
     return [table for table in made if not table.raw.empty]
@@ -93,11 +95,14 @@ def tables(data: pd.DataFrame, head: Sequence[str], *, brief: bool = False) -> l
 
 def write(data: pd.DataFrame, head: Sequence[str], folder: Path) -> list[Path]:
     """Write every table as Markdown."""
-    paths = []
-    for table in tables(data, head):
-        paths.append(folder / f"{table.name}.md")
-        paths[-1].write_text(render(table, "markdown"), encoding="utf-8")
-    return paths
+    return [write_table(table, folder) for table in tables(data, head)]
+
+
+def write_table(table: Table, folder: Path) -> Path:
+    """Write one table as Markdown."""
+    path = folder / f"{table.name}.md"
+    path.write_text(render(table, "markdown"), encoding="utf-8")
+    return path
 
 
 def _by_backend(name: str, title: str, data: pd.DataFrame, caption: str, brief: bool) -> Table:

@@ -3,24 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
 
 import backends
-from bench import agreement_report, data
-from bench.agree import LOCKSTEPS, Check, Setting, architectures, lockstep, matrix, resume, sampling
+from backends import parameters
+from bench import agreement_report, data, mutations
+from bench.agree import (
+    ARTICLE,
+    LOCKSTEPS,
+    Check,
+    Setting,
+    architectures,
+    every_mode,
+    lockstep,
+    matrix,
+    resume,
+    sampling,
+    weights_of,
+)
+from bench.determinism import determinism
 from bench.errors import BenchError
-from bench.render import render
+from bench.render import Table, render
+from bench.round_trips import Trip, round_trips
+from bench.streams import pixels_to_x
 
 PRECISIONS = ("float64", "float32", "tf32", "bfloat16")
+ROUND_TRIP_IMAGES = 64
 NARROW = {"hidden_layers": 3, "hidden_units": 64}
 FULL = {"hidden_layers": 5, "hidden_units": 1000}
 
 
 def run(
-    chosen: Sequence[str], device: str, *, full: bool, steps: int, output: Path | None, console: Console | None = None
+    chosen: Sequence[str],
+    device: str,
+    *,
+    full: bool,
+    steps: int,
+    output: Path | None,
+    trained: Path | None = None,
+    mutants: bool = False,
+    console: Console | None = None,
 ) -> str:
     """Make all checks, write them and their tables where asked to.
 
@@ -31,26 +57,36 @@ def run(
             options.
         steps: of lockstep training.
         output: folder; None writes nothing.
+        trained: weights of the article's network at the size chosen, for the round trips; None trains some briefly.
+        mutants: plant every fault in every chosen backend too, which the suite must find.
         console: for progress; standard error.
 
     Returns:
         The tables, as text.
 
     Raises:
-        BenchError: a check failed; the checks are written nevertheless.
+        BenchError: a check failed, or a planted fault was not found; the checks are written nevertheless.
         UnavailableError: a framework can't be imported here.
     """
     console = console or Console(stderr=True)
     for name in chosen:
         backends.backend_class(name)
     here = setting(full=full, steps=steps)
+    trips = _trips(here, trained)
     cases = tuple(LOCKSTEPS)[:2] if full else tuple(LOCKSTEPS)
+    arms = [arm for name in chosen for arm in every_mode(name, device)]
+    others = [arm for arm in arms if arm not in chosen]
     suites = chain(
         matrix(here, chosen, PRECISIONS, device),
+        matrix(_article_alone(here), others, ["float64"], device),
         lockstep(here, chosen, "float64", device, cases),
+        lockstep(here, others, "float64", device, cases[:2]),
         lockstep(here, chosen, "float32", device, cases[:2]),
         resume(here, chosen, device),
+        resume(here, others, device, ["article"]),
         sampling(here, chosen, device),
+        determinism(here, chosen, device),
+        *(round_trips(trip, chosen, PRECISIONS, device) for trip in trips),
     )
     made = agreement_report.frame(_told(suites, console))
     head: list[str] = []
@@ -58,7 +94,14 @@ def run(
         agreement_report.save(made, here, device, output)
         made, head = agreement_report.load(output)
         agreement_report.write(made, head, output)
-    text = render(agreement_report.tables(made, head, brief=True), "text")
+    found = agreement_report.tables(made, head, brief=True)
+    survivors: list[str] = []
+    if mutants:
+        planted, survivors = _planted(chosen, device, console)
+        found.append(planted)
+        if output is not None:
+            agreement_report.write_table(planted, output)
+    text = render(found, "text")
     breaches = made[~made["passed"]]
     if len(breaches):
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -68,6 +111,9 @@ def run(
             f"{worst['backend']}, {worst['precision']}, {worst['quantity']}: "
             f"{worst['error']:.1e} > {worst['tolerance']:.1e}"
         )
+    if survivors:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        raise BenchError(f"planted and not found: {', '.join(survivors)}")
     return f"{text}\n\nAll {len(made)} checks are within their tolerances."
 
 
@@ -77,6 +123,34 @@ def setting(*, full: bool, steps: int) -> Setting:
         images = data.load("mnist").train_images[:2560]
         return Setting(images, dict(list(architectures(784, **FULL).items())[:2]), steps=steps, batch=128)
     return Setting(data.load("mnist-subset").train_images, architectures(784, **NARROW), steps=steps, batch=32)
+
+
+def _article_alone(setting: Setting) -> Setting:
+    return replace(setting, architectures={"article": setting.architectures["article"]})
+
+
+def _trips(setting: Setting, trained: Path | None) -> list[Trip]:
+    """The round trips of the article's network, at initial weights and at trained ones."""
+    architecture = setting.architectures["article"]
+    weights = weights_of(setting, "article", architecture)
+    if trained is not None:
+        found, weights["trained"] = parameters.load(trained)
+        if found != architecture:
+            raise BenchError(f"{trained}: the weights are of {found}; expected {architecture}")
+    x = pixels_to_x(setting.images[:ROUND_TRIP_IMAGES], ARTICLE, setting.seed)
+    return [Trip("article", architecture, its, name, x, setting.seed) for name, its in weights.items()]
+
+
+def _planted(chosen: Sequence[str], device: str, console: Console) -> tuple[Table, list[str]]:
+    """Plant every fault, and say which were not found."""
+    results = []
+    with console.status("mutations") as status:
+        for result in mutations.run(names=chosen, device=device):
+            results.append(result)
+            status.update(f"mutations: {result.backend}: {result.mutation.name}")
+            if result.survived:
+                console.print(f"SURVIVED {result.backend}: {result.mutation.name}", markup=False, highlight=False)
+    return mutations.table(results), [f"{r.mutation.name} in {r.backend}" for r in results if r.survived]
 
 
 def _told(checks: Iterator[Check], console: Console) -> Iterator[Check]:

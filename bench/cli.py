@@ -206,13 +206,22 @@ def agree(
         bool, typer.Option("--full", help="The full-size network on MNIST, rather than a narrow one.")
     ] = False,
     steps: Annotated[int, typer.Option(min=4, help="Of lockstep training.")] = 100,
+    trained: Annotated[
+        Path | None,
+        typer.Option("--weights", help="Trained weights for the round trips. [default: trained briefly]"),
+    ] = None,
+    mutants: Annotated[
+        bool, typer.Option("--mutations", help="Plant faults in the backends too; each one must be found.")
+    ] = False,
     output: Annotated[Path | None, typer.Option(help="Folder for the checks and tables. [default: none]")] = None,
     verbose: Verbose = False,
 ) -> None:
     """Compare every backend with the float64 reference, and every ordered pair: one breach, and the exit code is 1."""
     _check_device(device)
     names = [*_names(chosen)] if chosen else list(backends.REGISTRY)
-    typer.echo(agreement_runs.run(names, runner.resolve_device(device), full=full, steps=steps, output=output))
+    on = runner.resolve_device(device)
+    made = agreement_runs.run(names, on, full=full, steps=steps, output=output, trained=trained, mutants=mutants)
+    typer.echo(made)
 
 
 @app.command(epilog="Example: NICE_BENCH_DATA=/data/mnist nice-bench data")

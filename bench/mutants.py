@@ -9,7 +9,7 @@ This file has the flow, its precision and its samples; `bench.mutants_training`,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,14 @@ class Mutation:
         description: what the mutated backend does.
         changes: backend → (text that occurs exactly once in its file, what takes its place), all made together.
         needs_gpu: whether it changes nothing on a CPU.
+        modes: backend → mode, where it is the code of one mode that has the fault; elsewhere the default's.
     """
 
     name: str
     description: str
     changes: Mapping[str, tuple[tuple[str, str], ...]]
     needs_gpu: bool = False
+    modes: Mapping[str, str] = field(default_factory=dict)
 
 
 def fault(
@@ -39,6 +41,7 @@ def fault(
     jax: Sequence[str] = (),
     numpy: Sequence[str] = (),
     needs_gpu: bool = False,
+    modes: Mapping[str, str] | None = None,
 ) -> Mutation:
     """A mutation, each backend's changes one after the other: old, new, old, new.
 
@@ -50,7 +53,7 @@ def fault(
         for backend, given in (texts | {"numpy": numpy}).items()
         if given
     }
-    return Mutation(name, description, changes, needs_gpu)
+    return Mutation(name, description, changes, needs_gpu, modes or {})
 
 
 def halves_swapped(arguments: str) -> tuple[str, ...]:

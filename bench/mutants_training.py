@@ -256,6 +256,27 @@ TRAINING = (
         numpy=("gradients, schedule[i])", "gradients, schedule[i])\n            losses[i] = self._gradients(x)[0]"),
     ),
     fault(
+        "first_row_again",
+        "every step of an epoch takes the order, the noise and the schedule of the first",
+        torch=(
+            "self._train_step(order[i], None if noise is None else noise[i], schedule[i])",
+            "self._train_step(order[0], None if noise is None else noise[0], schedule[0])",
+        ),
+        tensorflow=("(i + 1, step(inputs, i, losses))", "(i + 1, step(inputs, 0 * i, losses))"),
+        jax=("itemgetter(i)", "itemgetter(0)"),
+        numpy=(
+            "self._images[stream.order[i]], None if stream.noise is None else stream.noise[i])",
+            "self._images[stream.order[0]], None if stream.noise is None else stream.noise[0])",
+        ),
+        modes={"tensorflow": "xla", "jax": "jit"},
+    ),
+    fault(
+        "rounded_when_compiled",
+        "the compiled loss takes its input in float32",
+        torch=("torch.compile(self._flow.loss,", "torch.compile(lambda x: self._flow.loss(x.float().to(x.dtype)),"),
+        modes={"torch": "compile"},
+    ),
+    fault(
         "step_not_resumed",
         "Adam's bias corrections start anew where training is resumed",
         torch=(

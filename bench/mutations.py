@@ -76,20 +76,20 @@ def small_setting() -> Setting:
     return Setting(np.ascontiguousarray(images), architectures, steps=12, batch=16)
 
 
-def first_breach(backend: str, setting: Setting | None = None, device: str = "cpu") -> Check | None:
+def first_breach(arm: str, setting: Setting | None = None, device: str = "cpu") -> Check | None:
     """Go through the suite, cheapest part first, up to the first check that fails; None if none does.
 
     A framework is compared with the reference; the reference, with the first framework that is there.
     """
-    return next((check for check in walk(backend, setting or small_setting(), device) if not check.passed), None)
+    return next((check for check in walk(arm, setting or small_setting(), device) if not check.passed), None)
 
 
-def walk(backend: str, setting: Setting, device: str) -> Iterator[Check]:
-    """The whole suite for one backend, in the order of `first_breach`.
+def walk(arm: str, setting: Setting, device: str) -> Iterator[Check]:
+    """The whole suite for one arm, in the order of `first_breach`.
 
     A framework that compiles does so anew for every quantity of the matrix, which makes that the dearest part.
     """
-    chosen = [backend if backend != "numpy" else _companion(), "numpy"]
+    chosen = [arm if arm != "numpy" else _companion(), "numpy"]
     frameworks = chosen[:1]
     cases = list(setting.architectures)
     first, rest = (
@@ -197,7 +197,8 @@ def _judge(mutation: Mutation, backend: str, setting: Setting, device: str) -> R
     with planted(mutation, backend), warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # a mutant may overflow
         try:
-            caught_by = first_breach(backend, setting, device)
+            mode = mutation.modes.get(backend)
+            caught_by = first_breach(f"{backend}:{mode}" if mode else backend, setting, device)
         except UnavailableError:
             raise
         except Exception as error:  # whatever a broken backend raises

@@ -9,6 +9,8 @@ that are added up,
     a chain of L such products               λ √(L n) u
     operands and results rounded to u_p      λ √(3 L) u_p, each result being a mean over n roundings of its own
 
+and, in the gradient by a coarse precision, ReLUs whose input is so near zero that rounding turns them (below),
+
 with L = couplings · (hidden layers + 1), n the longest sum, u the unit roundoff of sums and u_p that of products.
 Nothing here was fitted to what a backend happens to give.
 """
@@ -46,7 +48,7 @@ class Rounding:
         depth = architecture.couplings * (architecture.hidden_layers + 1)
         longest = max(architecture.half, architecture.hidden_units)
         sums = math.sqrt(depth * longest) * 2.0 ** -SUM_BITS[self.precision]
-        if PRODUCT_BITS[self.precision] == SUM_BITS[self.precision]:
+        if not self.coarse:
             return LAMBDA * sums
         return LAMBDA * (sums + math.sqrt(3 * depth) * 2.0 ** -PRODUCT_BITS[self.precision])
 
@@ -61,6 +63,11 @@ class Rounding:
         return 2 * self.chain + 2 * self.log_det
 
     @property
+    def coarse(self) -> bool:
+        """Whether products are of a coarser precision than sums."""
+        return PRODUCT_BITS[self.precision] < SUM_BITS[self.precision]
+
+    @property
     def gradient(self) -> float:
         """Of a gradient, relative to its largest entry.
 
@@ -68,3 +75,19 @@ class Rounding:
         size.
         """
         return 2 * self.chain * math.sqrt(self.batch)
+
+    @property
+    def gradient_norm(self) -> float:
+        """Of a gradient by coarse products: the norm of its error over its norm, all parameters taken as one vector.
+
+        A norm is a mean over so many roundings that it needs no λ. The chain is passed twice. Besides, an input of a
+        ReLU that has a relative error of e, as one after l layers has with e = √(3 l) u_p, is on the wrong side of
+        zero with a probability of e/π if it is normal and centred; each ReLU so turned adds or takes away a part of
+        the gradient that half of them pass, hence 2e/π of its square for each layer of a coupling's network. Beside
+        that network the coupling passes the gradient on as it is.
+        """
+        architecture = self.architecture
+        layers = architecture.hidden_layers + 1
+        product = math.sqrt(3) * 2.0 ** -PRODUCT_BITS[self.precision]
+        turned = sum(2 * math.sqrt(layer) * product / math.pi for layer in range(1, layers + 1))
+        return math.sqrt(2 * architecture.couplings * layers) * product + math.sqrt(turned)

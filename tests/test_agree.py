@@ -1,25 +1,119 @@
 """The agreement suite from end to end: its tables, its file, its exit."""
 
-import pytest
+from dataclasses import replace
 
-from bench import agreement_report, agreement_runs, mutations
+import pytest
+from factories import ARTICLE, backend_names, weights
+
+from backends import parameters
+from bench import agree, agreement_report, agreement_runs, mutations
 from bench.errors import BenchError
+from bench.mutations import MUTATIONS, Mutation, Result
+
+BY_NAME = {mutation.name: mutation for mutation in MUTATIONS}
+SUITES = {"matrix", "lockstep", "resume", "sampling", "determinism", "invertibility"}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """One mode a backend, a small network, few images: what compiles and what is long has tests of its own."""
+    small = mutations.small_setting()
+    more = {"article, halves, add": small.architectures["article"]}
+    setting = replace(small, architectures=small.architectures | more, steps=4)
+    monkeypatch.setattr(agreement_runs, "setting", lambda **_: setting)
+    monkeypatch.setattr(agreement_runs, "every_mode", lambda name, device: [name])
+    monkeypatch.setattr(agreement_runs, "ROUND_TRIP_IMAGES", 4)
+
+
+@pytest.fixture
+def without_processes(monkeypatch):
+    monkeypatch.setattr(agreement_runs, "determinism", lambda *_: iter(()))
+
+
+def run(folder, **options):
+    options = {"full": False, "steps": 4, "output": folder} | options
+    return agreement_runs.run(["numpy", "torch"], "cpu", **options)
 
 
 def test_the_suite_passes_and_leaves_its_checks_and_tables(tmp_path):
-    text = agreement_runs.run(["numpy", "torch"], "cpu", full=False, steps=4, output=tmp_path)
+    text = run(tmp_path)
     assert "FAILED" not in text
     assert "checks are within their tolerances" in text
     checks, head = agreement_report.load(tmp_path)
-    assert set(checks["suite"]) == {"matrix", "lockstep", "resume", "sampling"}
+    assert set(checks["suite"]) == SUITES
     assert checks["passed"].all()
     assert head[0].startswith("machine: ")
     assert {path.suffix for path in tmp_path.iterdir()} == {".csv", ".md"}
+    assert "in another process" in (tmp_path / "agreement-determinism.md").read_text()
 
 
-def test_a_fault_is_an_error_that_names_the_check_and_the_checks_are_kept(tmp_path):
-    (fault,) = [mutation for mutation in mutations.MUTATIONS if mutation.name == "sign_flipped"]
-    with mutations.planted(fault, "torch"), pytest.raises(BenchError, match=r"checks failed, .*torch.* z: "):
-        agreement_runs.run(["numpy", "torch"], "cpu", full=False, steps=4, output=tmp_path)
+def test_a_fault_is_an_error_that_names_the_check_and_the_checks_are_kept(tmp_path, without_processes):
+    with (
+        mutations.planted(BY_NAME["sign_flipped"], "torch"),
+        pytest.raises(BenchError, match=r"checks failed, .*torch.* z: "),
+    ):
+        run(tmp_path)
     checks, _ = agreement_report.load(tmp_path)
     assert not checks["passed"].all()
+
+
+@pytest.mark.parametrize("survives", [True, False])
+def test_a_planted_fault_that_is_not_found_is_an_error(survives, tmp_path, without_processes, monkeypatch):
+    breach = None if survives else agree.Check("matrix", "article", "torch", "float64", "", "z", 1.0, 1.0, 1e-9)
+    result = Result(BY_NAME["sign_flipped"], "torch", breach, None, 0.1)
+    monkeypatch.setattr(mutations, "run", lambda **_: iter([result]))
+    if survives:
+        with pytest.raises(BenchError, match="planted and not found: sign_flipped in torch"):
+            run(tmp_path, mutants=True)
+    else:
+        assert "sign_flipped" in run(tmp_path, mutants=True)
+    assert "sign_flipped" in (tmp_path / "mutations.md").read_text()
+
+
+def test_weights_of_another_network_are_refused_before_anything_is_compared(tmp_path):
+    parameters.save(tmp_path / "w.safetensors", ARTICLE, parameters.astype(weights(ARTICLE), "float32"))
+    with pytest.raises(BenchError, match=r"w\.safetensors: the weights are of .*expected"):
+        run(tmp_path / "output", trained=tmp_path / "w.safetensors")
+    assert not (tmp_path / "output").exists()
+
+
+# What the matrix sees beyond values
+
+
+def matrix_of(fault: Mutation, name: str, precision: str):
+    setting = mutations.small_setting()
+    one = replace(setting, architectures={"article": setting.architectures["article"]})
+    with mutations.planted(fault, name):
+        return list(agree.matrix(one, [name], [precision], "cpu"))
+
+
+def test_parameters_that_pass_through_float32_are_not_the_same_bits():
+    checks = matrix_of(BY_NAME["weights_rounded"], "numpy", "float32")
+    ported = [check for check in checks if check.quantity == "parameters"]
+    assert {check.precision for check in ported if not check.passed} == {"float64"}
+
+
+@pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
+@pytest.mark.parametrize("name", ["gradient_stopped", "last_relu_dropped"])
+def test_gradients_in_bfloat16_are_judged_by_their_norm(name):
+    harmless = Mutation("harmless", "", {"torch": (("math.log(2 * math.pi)", "math.log(math.tau)"),)})
+    for fault, passes in ((harmless, True), (BY_NAME[name], False)):
+        checks = [check for check in matrix_of(fault, "torch", "bfloat16") if check.quantity == "gradient norm"]
+        assert len(checks) == 2
+        assert all(check.passed for check in checks) == passes, checks
+
+
+MODES = [("torch", ["torch", "torch:compile"]), ("jax", ["jax", "jax:jit"]), ("numpy", ["numpy"])]
+
+
+@pytest.mark.parametrize(("name", "arms"), MODES)
+def test_every_mode_is_an_arm_the_default_one_by_the_bare_name(name, arms):
+    if name not in backend_names():
+        pytest.skip(f"NICE_BENCH_TEST_BACKENDS leaves {name} out")
+    assert agree.every_mode(name, "cpu") == arms
+
+
+@pytest.mark.skipif("jax" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves jax out")
+def test_an_arm_is_made_in_its_mode():
+    assert agree.make("jax:jit", ARTICLE, weights(ARTICLE), "cpu", "float32").mode == "jit"
+    assert agree.make("jax", ARTICLE, weights(ARTICLE), "cpu", "float32").mode == "scan"

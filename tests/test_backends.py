@@ -130,7 +130,7 @@ def test_bfloat16_in_the_reference_is_unavailable():
 
 @pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
 def test_a_cuda_graph_on_a_cpu_is_unavailable():
-    with pytest.raises(UnavailableError, match="torch: no mode cudagraph on device cpu; it has eager and compile"):
+    with pytest.raises(UnavailableError, match="torch: no mode cudagraph on device cpu; it has eager, compile"):
         create("torch", mode="cudagraph")
 
 

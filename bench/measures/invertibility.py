@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 import backends
-from backends import Backend
-from backends.architecture import bias_name, kernel_name
+from backends import Architecture, Backend
+from backends.architecture import bias_name, kernel_name, permutation_name
+from backends.parameters import Parameters
 from bench.records import Measurement
 from bench.streams import uniforms
 
@@ -24,7 +25,22 @@ TRIPS = (1, 3, 9)
 GREY_LEVEL = 1 / 255
 
 
-def measure(model: Backend, x: NDArray[np.float64], weights: str, seed: int) -> Iterator[Measurement]:
+class Flow(Protocol):
+    """What a round trip needs: a backend, or a model of one."""
+
+    dtype: np.dtype
+
+    def encode(self, x: Any) -> tuple[NDArray, NDArray]:
+        """z [N, D] and log|det| [N]."""
+
+    def decode(self, z: Any) -> NDArray:
+        """x [N, D]."""
+
+    def log_prob(self, x: Any) -> NDArray:
+        """[N], nats."""
+
+
+def measure(model: Flow, x: NDArray[np.float64], weights: str, seed: int) -> Iterator[Measurement]:
     """Round trips of the whole flow, from x [N, D] and from inputs that are nothing like it.
 
     Args:
@@ -64,32 +80,37 @@ def measure_couplings(model: Backend, x: NDArray[np.float64], weights: str) -> I
     """One round trip through each coupling by itself, from x [N, D]."""
     parameters = model.parameters()
     for k in range(model.architecture.couplings):
+        architecture, own = coupling_alone(model.architecture, parameters, k)
         alone = backends.create(
-            model.name,
-            replace(model.architecture, couplings=1),
-            _coupling_alone(model, parameters, k),
-            device=model.device,
-            precision=model.precision,
+            model.name, architecture, own, device=model.device, precision=model.precision, mode=model.mode
         )
-        first = x.astype(model.dtype)
-        context = {"weights": weights, "inputs": "test", "direction": "x-z-x", "trips": 1, "coupling": k}
-        yield from _errors(first, _x_z_x(alone)(first), context)
+        yield from measure_coupling(alone, x, weights, k)
 
 
-def _coupling_alone(model: Backend, parameters: Mapping[str, NDArray], k: int) -> dict[str, NDArray]:
-    layers = range(model.architecture.hidden_layers + 1)
+def measure_coupling(alone: Flow, x: NDArray[np.float64], weights: str, k: int) -> Iterator[Measurement]:
+    """One round trip from x [N, D] through a flow that is coupling k alone."""
+    first = x.astype(alone.dtype)
+    context = {"weights": weights, "inputs": "test", "direction": "x-z-x", "trips": 1, "coupling": k}
+    yield from _errors(first, _x_z_x(alone)(first), context)
+
+
+def coupling_alone(
+    architecture: Architecture, parameters: Mapping[str, NDArray], k: int
+) -> tuple[Architecture, Parameters]:
+    """The flow that is coupling k of another one, without its scale."""
+    layers = range(architecture.hidden_layers + 1)
     names = [name for i in layers for name in (kernel_name(k, i), bias_name(k, i))]
-    if model.architecture.permutation == "shuffle":
-        names.append(f"coupling.{k}.permutation")
+    if architecture.permutation == "shuffle":
+        names.append(permutation_name(k))
     alone = {name.replace(f"coupling.{k}.", "coupling.0."): parameters[name] for name in names}
-    return alone | {"log_scale": np.zeros_like(parameters["log_scale"])}
+    return replace(architecture, couplings=1), alone | {"log_scale": np.zeros_like(parameters["log_scale"])}
 
 
-def _x_z_x(model: Backend) -> Callable[[NDArray], NDArray]:
+def _x_z_x(model: Flow) -> Callable[[NDArray], NDArray]:
     return lambda x: model.decode(model.encode(x)[0])
 
 
-def _z_x_z(model: Backend) -> Callable[[NDArray], NDArray]:
+def _z_x_z(model: Flow) -> Callable[[NDArray], NDArray]:
     return lambda z: model.encode(model.decode(z))[0]
 
 
