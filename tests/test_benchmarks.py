@@ -91,7 +91,8 @@ def check(operation, model, result):
     expected = getattr(reference(), operation)(rows())
     expected = expected if isinstance(expected, tuple) else (expected,)
     for part, right in zip(found, expected, strict=True):
-        assert error(part, right) < TOLERANCE
+        # Against 1 where all is smaller: log_det is a sum that cancels to nearly 0.
+        assert np.abs(part - right).max() < TOLERANCE * max(1.0, np.abs(right).max())
 
 
 @pytest.mark.parametrize(("name", "mode"), every_mode())
