@@ -38,6 +38,14 @@ def tests(session: nox.Session) -> None:
     session.run(python, "-m", "pytest", *session.posargs)
 
 
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Micro-benchmarks of every operation in every mode, each checked before it is timed (arguments go to pytest)."""
+    install_cpu(session, "dev")
+    command = (interpreter(session), "-m", "pytest", "tests/test_benchmarks.py", "--benchmark-only")
+    session.run(*command, *(session.posargs or ["--benchmark-columns=min,median,iqr,rounds"]))
+
+
 @nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
     """Compare the frameworks on what this machine has: its GPU if one is visible, else its CPU."""

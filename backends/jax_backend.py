@@ -284,6 +284,7 @@ def columns(x: Array, index: Index) -> Array:
     return x.at[:, index.astype(np.int32)].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
+@jax.named_scope("optimiser")
 def adam(optimiser: Adam, p: Array, g: Array, m: Array, v: Array, row: Array) -> tuple[Array, Array, Array]:
     """One parameter's new value and moments; row holds the two bias corrections."""
     m = optimiser.beta1 * m + (1 - optimiser.beta1) * g
@@ -291,6 +292,7 @@ def adam(optimiser: Adam, p: Array, g: Array, m: Array, v: Array, row: Array) ->
     return p - optimiser.learning_rate * (m * row[0]) / (jnp.sqrt(v * row[1]) + optimiser.epsilon), m, v
 
 
+@jax.named_scope("optimiser")
 def rmsprop(optimiser: RMSProp, p: Array, g: Array, r: Array, v: Array, row: Array) -> tuple[Array, Array, Array]:
     """One parameter's new value and moments; row holds the learning rate and the momentum."""
     r = optimiser.rho * r + (1 - optimiser.rho) * g * g

@@ -233,8 +233,9 @@ class TensorFlowBackend(Backend):
         first, second = (self._moments[moment] for moment in optimiser.moments)
 
         def update(gradients: Mapping[str, Tensor], row: Tensor) -> None:
-            for name, p in self._flow.p.items():
-                rule(p, gradients[name], first[name], second[name], row)
+            with tf.name_scope("optimiser"):
+                for name, p in self._flow.p.items():
+                    rule(p, gradients[name], first[name], second[name], row)
 
         return update
 

@@ -1,4 +1,4 @@
-"""The command line: `nice-bench run | tables | sample | port | data | doctor`."""
+"""The command line: `nice-bench run | profile | tables | sample | port | data | doctor`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import backends
 from bench import agreement_runs, environment, pictures, porting, protocol, readme, records, runner, tables
 from bench import data as datasets
 from bench.errors import BenchError
+from bench.profiling import runs as profiles
 from bench.progress import LiveProgress
+from bench.records import Record
 
 app = typer.Typer(
     name="nice-bench",
@@ -74,8 +76,7 @@ def run(
 ) -> None:
     """Put each backend through a protocol, one process each, and print the tables."""
     _check_device(device)
-    if precision not in ("float64", "float32", "tf32", "bfloat16"):
-        raise BenchError(f"--precision is {precision!r}; expected float64, float32, tf32 or bfloat16")
+    _check_precision(precision)
     names = _names(chosen)
     loaded = protocol.load(
         protocol_name,
@@ -106,12 +107,53 @@ def run(
     typer.echo(tables.render(found, "text"))
     tables.write(made, request.folder / "tables")
     typer.echo(f"\nRecords, weights and tables: {request.folder}")
-    absent = [record for record in made if record.status == "unavailable"]
-    failed = [record for record in made if record.status not in ("ok", "unavailable")]
-    asked = chosen is not None
-    if failed or (absent and asked) or len(absent) == len(made):
-        told = "; ".join(f"{record.plan.backend}: {record.status}: {record.reason}" for record in [*failed, *absent])
-        raise BenchError(told)
+    _refuse_failures(made, asked=chosen is not None)
+
+
+@app.command(epilog="Example: nice-bench profile --backends torch,jax --mode jax=jit --steps 5 --output profiles")
+def profile(
+    protocol_name: Annotated[
+        str, typer.Option("--protocol", help=f"Network and optimiser: {', '.join(protocol.names())}, or a .toml file.")
+    ] = "article",
+    chosen: Annotated[
+        str | None, typer.Option("--backends", help="Comma-separated. [default: torch,tensorflow,jax]")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    precision: Annotated[str, typer.Option(help="float64, float32, tf32 or bfloat16.")] = "float32",
+    mode: Annotated[list[str] | None, typer.Option(help="BACKEND=MODE, repeatable. [default: the fastest]")] = None,
+    batch: Annotated[int | None, typer.Option(help="In place of the protocol's.")] = None,
+    width: Annotated[int | None, typer.Option(help="Hidden units, in place of the protocol's.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps to trace.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of weights, order and noise.")] = 0,
+    python: Annotated[
+        list[str] | None, typer.Option(help="BACKEND=INTERPRETER, repeatable: the Python that has its framework.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for traces and records. [default: a new one in results/runs]")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one backend.")] = 1800.0,
+    verbose: Verbose = False,
+) -> None:
+    """Show where the time of a training step goes: each framework's own trace, and a summary of all."""
+    _check_device(device)
+    _check_precision(precision)
+    loaded = protocol.load(protocol_name, training__batch=batch, architecture__hidden_units=width)
+    request = runner.Request(
+        protocol=loaded,
+        backends=_names(chosen),
+        device=device,
+        precision=precision,
+        modes=_pairs(mode, "--mode"),
+        seed=seed,
+        folder=output or Path("results/runs", f"{time.strftime('%Y%m%d-%H%M%S')}-profile-{loaded.name}"),
+        interpreters=_pairs(python, "--python"),
+        timeout=timeout,
+    )
+    with LiveProgress() as progress:
+        made = profiles.profile(request, steps, progress)
+    typer.echo(tables.render(tables.all_tables(made), "text"))
+    typer.echo(f"\nTraces and records: {request.folder}")
+    _refuse_failures(made, asked=chosen is not None)
 
 
 @app.command("tables", epilog="Example: nice-bench tables results --format markdown --write results/tables")
@@ -270,6 +312,20 @@ def _mnist() -> str:
 def _check_device(device: str) -> None:
     if device not in ("auto", "cpu", "gpu"):
         raise BenchError(f"--device is {device!r}; expected auto, cpu or gpu")
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in ("float64", "float32", "tf32", "bfloat16"):
+        raise BenchError(f"--precision is {precision!r}; expected float64, float32, tf32 or bfloat16")
+
+
+def _refuse_failures(made: list[Record], *, asked: bool) -> None:
+    """Raise BenchError where a backend failed, where none was there, or one that was asked for by name wasn't."""
+    absent = [record for record in made if record.status == "unavailable"]
+    failed = [record for record in made if record.status not in ("ok", "unavailable")]
+    if failed or (absent and asked) or len(absent) == len(made):
+        told = "; ".join(f"{record.plan.backend}: {record.status}: {record.reason}" for record in [*failed, *absent])
+        raise BenchError(told)
 
 
 def _names(chosen: str | None) -> list[str]:

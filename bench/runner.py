@@ -28,9 +28,9 @@ from bench.errors import BenchError
 from bench.plan import EVENT, EpochDone, Event, Finished, Measured, Started, WorkerPlan
 from bench.protocol import Protocol as BenchProtocol
 from bench.records import Measurement, Plan, Record, Status
+from bench.variables import cache_environment, worker_environment
 
 DEFAULT_BACKENDS = ("torch", "tensorflow", "jax")
-ROOT = Path(__file__).resolve().parent.parent
 
 
 class Listener(Protocol):
@@ -128,30 +128,6 @@ def resolve_device(device: str) -> str:
 def worker_command(backend: str, interpreter: str) -> list[str]:
     """The command line of a worker."""
     return [interpreter, "-m", "bench.worker"]
-
-
-def worker_environment(backend: str, interpreter: str, device: str) -> dict[str, str]:
-    """Environment variables of a worker: what has to be set before a framework is imported.
-
-    Memory is not grabbed ahead, so that it can be measured; a worker for the CPU sees no GPU; TensorFlow finds the CUDA
-    libraries that pip put beside it, which are not on its loader's path.
-    """
-    variables = dict(os.environ)
-    if (ROOT / "pyproject.toml").is_file():  # a checkout; where nice-bench is installed, each interpreter has its own
-        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), variables.get("PYTHONPATH")]))
-    variables.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    variables.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    variables.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    variables.setdefault("OMP_NUM_THREADS", str(environment.cores()))
-    if device == "cpu":
-        variables["CUDA_VISIBLE_DEVICES"] = "-1"
-        variables["JAX_PLATFORMS"] = "cpu"
-    elif backend == "tensorflow":
-        libraries = [str(p) for p in Path(interpreter).parent.parent.glob("lib/python3*/site-packages/nvidia/*/lib")]
-        if libraries:
-            paths = [*sorted(libraries), *filter(None, [variables.get("LD_LIBRARY_PATH")])]
-            variables["LD_LIBRARY_PATH"] = os.pathsep.join(paths)
-    return variables
 
 
 def _epochs_by_round(protocol: BenchProtocol) -> list[int]:
@@ -252,6 +228,8 @@ class Turn:
     def _work(self, plan: WorkerPlan, log: IO[bytes], listener: Listener) -> tuple[Status, str]:
         """Run a worker to its end; how it ended, for when it didn't say so itself."""
         interpreter = self.request.interpreters.get(self.backend, sys.executable)
+        variables = worker_environment(self.backend, interpreter, self.device)
+        variables |= cache_environment(self.scratch / f"{self.backend}-cache", variables)
         self._finished = None
         try:
             process = subprocess.Popen(
@@ -259,7 +237,7 @@ class Turn:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=worker_environment(self.backend, interpreter, self.device),
+                env=variables,
                 start_new_session=True,
             )
         except OSError as error:

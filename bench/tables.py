@@ -20,6 +20,7 @@ import pandas as pd
 from bench.errors import BenchError
 from bench.frame import frame
 from bench.labels import LOSS_DIGITS, ROW, SECTION, Row, groups, incomplete, kinds_told, prepare, provenance, targets
+from bench.profile_tables import apart, profile
 from bench.records import Record, slug
 from bench.render import MISSING, SUFFIXES, Table, number, render, spread, to_csv
 
@@ -31,6 +32,7 @@ __all__ = [
     "curves",
     "frame",
     "invertibility",
+    "profile",
     "render",
     "sampling",
     "speed",
@@ -43,11 +45,11 @@ KINDS = {"article": "article loss", "nll": "−log p, nats"}
 
 def all_tables(records: Iterable[Record], *, brief: bool = False) -> list[Table]:
     """Return every table that has something to say, in the order they are read; `brief` is for a terminal."""
-    records = list(records)
+    records, profiles = apart(records)
     protocols = sorted({record.plan.protocol for record in records})
     per_protocol = [curves([record for record in records if record.plan.protocol == name]) for name in protocols]
     tables = [speed(records), accuracy(records), *per_protocol]
-    tables += [agreement(records), invertibility(records, brief=brief), sampling(records)]
+    tables += [agreement(records), invertibility(records, brief=brief), sampling(records), profile(profiles)]
     return [table for table in tables if not table.raw.empty]
 
 
@@ -85,7 +87,8 @@ def write(records: Iterable[Record], folder: str | Path, formats: Sequence[str] 
 
 SPEED = (  # measure, quantity, heading, factor from the recorded unit to the shown one, digits
     ("training", "images_per_second", "images/s", 1, 4),
-    ("startup", "first_call_seconds", "first call, s", 1, 4),
+    ("startup", "first_call_seconds", "first call cold, s", 1, 4),
+    ("startup", "warm_first_call_seconds", "first call warm, s", 1, 4),
     ("startup", "import_seconds", "start-up, s", 1, 4),
     ("training", "peak_memory", "peak MiB", 2**-20, 4),
     ("training", "wait_fraction", "waits for input, %", 100, 3),
@@ -125,6 +128,7 @@ def speed(records: Iterable[Record]) -> Table:
             cells["× fastest"] = number(figures["times_fastest"], 3)
     told = [
         "s/epoch: median over rounds [lowest–highest], first call apart (within the round where there was one).",
+        "First call: cold in a run's first process, warm in later ones, which find what that one left in caches.",
         "× fastest: against the fastest of the same machine, protocol and precision.",
         "× floor: against the least time that the products and bytes of a step take on this machine.",
         *targets(data),

@@ -11,7 +11,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -39,23 +39,32 @@ class DivergedError(RuntimeError):
 
 def main() -> int:
     """Read a plan from standard input, work, and write events to what standard output was."""
+    plan, events = read_plan()
+    return 0 if work(plan, events) == "ok" else 1
+
+
+def read_plan() -> tuple[WorkerPlan, TextIO]:
+    """The plan from standard input, and where events go; from here on, what anybody prints goes to standard error."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    plan = WorkerPlan.model_validate_json(sys.stdin.read())
-    return 0 if work(plan, events) == "ok" else 1
+    return WorkerPlan.model_validate_json(sys.stdin.read()), events
 
 
 def work(plan: WorkerPlan, out: TextIO) -> Status:
     """Carry a plan out; every event is written and flushed as it happens."""
+    return tell(_to_the_end(plan), out)
+
+
+def tell(events: Iterable[Event], out: TextIO) -> Status:
+    """Write events as they happen, the last one a `Finished`; an exception becomes one that says what it was."""
 
     def emit(event: Event) -> None:
         out.write(event.model_dump_json() + "\n")
         out.flush()
 
     try:
-        for event in _round(plan):
+        for event in events:
             emit(event)
-        emit(Finished(status="ok", digests=_final_digests(plan)))
         return "ok"
     except Exception as error:
         status = _status(error)
@@ -63,6 +72,11 @@ def work(plan: WorkerPlan, out: TextIO) -> Status:
             traceback.print_exc()
         emit(Finished(status=status, reason=_reason(error)))
         return status
+
+
+def _to_the_end(plan: WorkerPlan) -> Iterator[Event]:
+    yield from _round(plan)
+    yield Finished(status="ok", digests=_final_digests(plan))
 
 
 def _status(error: Exception) -> Status:
@@ -106,16 +120,7 @@ def _round(plan: WorkerPlan) -> Iterator[Event]:
         digests={"data": images.digest, "initial_parameters": parameters.digest(initial)},
     )
     yield _measured("startup", "import_seconds", import_seconds, "s", round=plan.round)
-    if plan.round == 1:
-        x = pixels_to_x(images.test, protocol.evaluation_pixels(), plan.seed)
-        yield from _at(model, x, "initial", plan)
-        batch = protocol.training.batch
-        steps = min(protocol.measure.agreement_steps, len(images.train) // batch)
-        few = images.train[: steps * batch].reshape(-1, batch, architecture.dim)
-        optimiser, pixels = protocol.make_optimiser(), protocol.training_pixels()
-        start_at = parameters.astype(initial, dtype)
-        yield from _wrap(agreement.trajectory(model, start_at, few, optimiser, pixels, plan.seed))
-    else:
+    if plan.round > 1:
         model.resume(state.load(plan.state)[1])
     stream = TrainingStream(
         plan.seed, protocol.data.train, architecture.dim, protocol.training.batch, protocol.training_pixels()
@@ -124,6 +129,8 @@ def _round(plan: WorkerPlan) -> Iterator[Event]:
     peak = model.peak_memory() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     yield _measured("training", "peak_memory", peak, "bytes", round=plan.round)
     yield from _wrap(floor.measure(model, protocol, stream.steps, plan.round))
+    if plan.round == 1:
+        yield from _at_the_start(model, images, parameters.astype(initial, dtype), plan)
     if plan.round < plan.rounds:
         return
     if protocol.training.keep == "best":
@@ -144,7 +151,8 @@ def _train(model: Backend, images: Images, stream: TrainingStream, plan: WorkerP
     epochs_seconds, waits = [], 0.0
     for report in model.train(images.train, protocol.make_optimiser(), stream, plan.epochs):
         if report.first_call_seconds:
-            yield _measured("startup", "first_call_seconds", report.first_call_seconds, "s", round=plan.round)
+            quantity = "first_call_seconds" if plan.round == 1 else "warm_first_call_seconds"
+            yield _measured("startup", quantity, report.first_call_seconds, "s", round=plan.round)
         losses = report.losses
         train_loss = likelihood.reported_loss(float(losses.mean()), dim, protocol.training.loss)
         test_loss = likelihood.test_loss(model, select, protocol)
@@ -186,6 +194,24 @@ def _best_so_far(plan: WorkerPlan) -> tuple[float, Parameters | None]:
     if plan.round == 1 or not told.is_file():
         return float("inf"), None
     return float(told.read_text()), parameters.load(plan.best)[1]
+
+
+def _at_the_start(model: Backend, images: Images, initial: Parameters, plan: WorkerPlan) -> Iterator[Event]:
+    """What is measured at the initial weights.
+
+    It comes after training, since training's first call must find nothing compiled in this process; the model goes back
+    to the start for it, and returns.
+    """
+    protocol, trained = plan.protocol, model.training_state()
+    model.resume(TrainingState(initial))
+    x = pixels_to_x(images.test, protocol.evaluation_pixels(), plan.seed)
+    yield from _at(model, x, "initial", plan)
+    batch = protocol.training.batch
+    steps = min(protocol.measure.agreement_steps, len(images.train) // batch)
+    few = images.train[: steps * batch].reshape(-1, batch, model.architecture.dim)
+    optimiser, pixels = protocol.make_optimiser(), protocol.training_pixels()
+    yield from _wrap(agreement.trajectory(model, initial, few, optimiser, pixels, plan.seed))
+    model.resume(trained)
 
 
 def _at(model: Backend, x: NDArray[np.float64], weights: str, plan: WorkerPlan) -> Iterator[Event]:

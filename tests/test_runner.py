@@ -15,7 +15,8 @@ import pytest
 from bench import environment, protocol, records, runner, tables
 from bench.errors import BenchError
 from bench.plan import EpochDone
-from bench.runner import Request, resolve_device, worker_environment
+from bench.runner import Request, resolve_device
+from bench.variables import cache_environment, worker_environment
 
 FAULTS = {
     "missing": ("unavailable", "missing: can't be imported here (import of jax halted; None in sys.modules)"),
@@ -240,6 +241,13 @@ def test_a_record_is_on_disk_after_every_epoch(tmp_path):
     assert reader.events == [("failed", 1), ("failed", 2), ("failed", 3)]  # what it is if it ends here
 
 
+def test_what_a_backends_first_process_compiles_only_its_later_ones_find(well):
+    told = {
+        n: [m.value for m in record.measurements if m.quantity == "cache_found"] for n, record in well.records.items()
+    }
+    assert told == {"a": [0, 1, 1], "b": [0, 1, 1], "c": [0, 1, 1]}
+
+
 def test_weights_stand_beside_the_record(well):
     found = {path.name: path.read_bytes() for path in well.folder.glob("*.safetensors")}
     assert found == {f"smoke-{n}-cpu-float32-eager-seed0.safetensors": b"weights of " + n.encode() for n in "abc"}
@@ -323,3 +331,11 @@ def test_tensorflow_finds_the_cuda_libraries_of_its_own_environment(tmp_path, mo
     library.mkdir(parents=True)
     variables = worker_environment(backend, str(tmp_path / "bin/python"), "gpu")
     assert variables["LD_LIBRARY_PATH"] == (f"{library}{os.pathsep}/before" if found else "/before")
+
+
+def test_caches_are_in_the_folder_whatever_the_user_has_set(tmp_path):
+    theirs = {"JAX_COMPILATION_CACHE_DIR": "/theirs", "TORCHINDUCTOR_CACHE_DIR": "/theirs", "TF_XLA_FLAGS": "--one=1"}
+    variables = theirs | cache_environment(tmp_path, theirs)
+    for name in ("JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "CUDA_CACHE_PATH"):
+        assert Path(variables[name]).parent == tmp_path
+    assert variables["TF_XLA_FLAGS"] == f"--one=1 --tf_xla_persistent_cache_directory={tmp_path / 'tensorflow'}"

@@ -160,6 +160,7 @@ def test_speed_is_what_a_calculation_by_hand_gives():
             measurement("likelihood", "images_per_second", 9e9, "images/s", batch=128),
             measurement("floor", "training_ratio", 3.456, "1", round=1),
             measurement("startup", "first_call_seconds", 7.0, "s", round=1),
+            *(measurement("startup", "warm_first_call_seconds", 0.5 * i, "s", round=i) for i in (2, 3, 5)),
             measurement("startup", "import_seconds", 1.5, "s", round=1),
             measurement("training", "peak_memory", 3 * 2**20, "bytes"),
             measurement("training", "epochs_to_target", 12.0, "epochs"),
@@ -175,7 +176,8 @@ def test_speed_is_what_a_calculation_by_hand_gives():
     assert shown["images/s"] == "2000"
     assert shown["× fastest"] == "2.22"  # 2.5 / 1.125
     assert shown["× floor"] == "3.46"
-    assert (shown["first call, s"], shown["start-up, s"], shown["peak MiB"]) == ("7.000", "1.500", "3.000")
+    assert (shown["first call cold, s"], shown["first call warm, s"]) == ("7.000", "1.500")
+    assert (shown["start-up, s"], shown["peak MiB"]) == ("1.500", "3.000")
     assert (shown["epochs to target"], shown["s to target"]) == ("12.00", "not reached")
     raw = table.raw.set_index("backend")
     assert raw.loc["torch", "times_fastest"] == 2.5 / 1.125
@@ -496,6 +498,12 @@ def test_parquet_and_csv_carry_every_digit(tmp_path):
     read = pd.read_csv(tmp_path / "measurements.csv")
     assert 1 / 3 in set(read["value"])
     assert 0.123456789 in set(pd.read_csv(tmp_path / "sampling.csv")["torch"])
+
+
+def test_without_a_second_round_no_first_call_is_warm():
+    table = tables.speed([record(measurements=[*seconds(1.0), measurement("startup", "first_call_seconds", 7.0, "s")])])
+    assert "first call cold, s" in table.shown
+    assert "first call warm, s" not in table.shown
 
 
 def test_parquet_stands_contexts_of_mixed_types(tmp_path):

@@ -13,7 +13,7 @@ from factories import backend_names
 from backends import parameters
 from bench import protocol, worker
 from bench.plan import EVENT, EpochDone, Finished, Measured, Started, WorkerPlan
-from bench.runner import worker_environment
+from bench.variables import worker_environment
 
 FAST = {"measure__seconds_per_timing": 1e-3, "measure__sampling_batches": [1]}
 BACKENDS = [name for name in ("numpy", "torch") if name in backend_names()]
@@ -80,6 +80,20 @@ def test_events_begin_with_a_start_and_end_well(whole):
 
 def test_every_epoch_is_told_once_in_order(whole):
     assert [event.point.epoch for event in of(EpochDone, whole)] == [1, 2]
+
+
+def test_nothing_is_compiled_before_trainings_first_call_but_what_the_probe_takes(whole):
+    kinds = [event.measurement.measure if isinstance(event, Measured) else event.event for event in whole]
+    assert kinds[:4] == ["started", "startup", "startup", "epoch"]
+
+
+def test_the_first_call_is_cold_in_the_first_round_and_warm_in_the_next(worked):
+    _, (_, rounds) = worked
+    told = [
+        [e.measurement.quantity for e in of(Measured, events) if "first_call" in e.measurement.quantity]
+        for events in rounds
+    ]
+    assert told == [["first_call_seconds"], ["warm_first_call_seconds"]]
 
 
 def test_losses_fall_and_are_told_per_step_for_the_first_epoch(whole):

@@ -1,0 +1,75 @@
+"""What a trace is made of, whichever framework wrote it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+MARK = "nice-bench profiled steps"
+"""The name of the annotation that a trace holds around the steps: its ends are the ends of the window."""
+
+
+class Category(Enum):
+    """Kinds of work."""
+
+    PRODUCTS = "products"
+    OPTIMISER = "optimiser"
+    COPIES = "copies"
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of time, in seconds on the trace's own clock."""
+
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """A piece of work on the device: a kernel on a GPU's stream, an operator on a CPU's thread.
+
+    Attributes:
+        name: as the framework calls it.
+        category: what kind of work.
+        line: the stream or thread; pieces of one line may be nested, and then the innermost is what runs.
+        span: when.
+    """
+
+    name: str
+    category: Category
+    line: str
+    span: Span
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A few training steps.
+
+    Attributes:
+        window: from the first step's beginning to the end of the last, synchronised.
+        work: what ran on the device.
+        launches: when the host called the driver to start work; None where the device is the CPU itself.
+        waits: when the host stood waiting for the device; None where the device is the CPU itself.
+    """
+
+    window: Span
+    work: list[Work]
+    launches: list[Span] | None = None
+    waits: list[Span] | None = field(default=None)
+
+
+class TraceError(RuntimeError):
+    """A trace that can't be read as expected; the message says what is missing."""
+
+
+def window_of(spans: list[Span]) -> Span:
+    """The window, given the spans of all events called `MARK`.
+
+    Raises:
+        TraceError: there is none; the profiler has dropped events, or names them otherwise.
+    """
+    if not spans:
+        raise TraceError(f"the trace holds no event {MARK!r}")
+    return max(spans, key=lambda span: span.end - span.start)

@@ -1,0 +1,49 @@
+"""Profiles as `nice-bench profile` asks for them: the runner's way with workers, and a worker that traces."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bench.errors import BenchError
+from bench.protocol import Protocol, validate
+from bench.records import Record
+from bench.runner import Listener, Request, run
+
+PREFIX = "profile-"
+"""What the names of profiles' protocols begin with, so that a profile is never taken for a run."""
+
+
+def profile(request: Request, steps: int, listener: Listener) -> list[Record]:
+    """Trace `steps` training steps of each backend.
+
+    Args:
+        request: what to train; its folder gets the records and, in one subfolder a backend, the frameworks' traces.
+        steps: how many.
+        listener: told of every event.
+
+    Returns:
+        One record a backend.
+
+    Raises:
+        BenchError: nothing can be run, or the folder holds a profile already.
+    """
+    present = [name for name in request.backends if (request.folder / name).exists()]
+    if present:
+        raise BenchError(f"{request.folder / present[0]}: exists; choose another --output")
+
+    def command(backend: str, interpreter: str) -> list[str]:
+        folder = request.folder / backend
+        return [interpreter, "-m", "bench.profiling.worker", "--steps", str(steps), "--folder", str(folder)]
+
+    return run(replace(request, protocol=shortened(request.protocol, steps)), listener, command)
+
+
+def shortened(protocol: Protocol, steps: int) -> Protocol:
+    """The protocol of a profile: the same network, optimiser and batch, on a few embedded images, in one epoch."""
+    entries = protocol.model_dump()
+    entries["name"] = PREFIX + protocol.name
+    entries["caption"] = f"{steps} training steps of protocol {protocol.name}, batch {protocol.training.batch}"
+    entries["data"] |= {"dataset": "mnist-subset", "train": steps * protocol.training.batch, "select": "test"}
+    entries["data"]["validation"] = 0
+    entries["training"] |= {"epochs": 1, "rounds": 1, "target_loss": None, "keep": "last"}
+    return validate(entries, source=f"protocol {protocol.name}")

@@ -1,0 +1,66 @@
+"""PyTorch's trace: torch.profiler, written as Chrome trace JSON."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from bench.profiling.classify import LAUNCH, WAIT, category_of
+from bench.profiling.events import MARK, Category, Span, Trace, Work, window_of
+from bench.profiling.hlo import Categories
+
+ON_DEVICE = {"kernel", "gpu_memcpy", "gpu_memset"}
+RUNTIME = {"cuda_runtime", "cuda_driver"}
+
+VIEWS = {"t", "transpose", "as_strided", "expand", "view", "reshape", "select", "slice", "detach", "alias", "unsqueeze"}
+VIEWS |= {"squeeze", "narrow", "chunk", "split", "permute", "unbind", "_unsafe_view", "_reshape_alias", "view_as"}
+ALLOCATIONS = {"empty", "empty_like", "empty_strided", "resize_", "set_", "result_type", "item", "_local_scalar_dense"}
+WRAPPERS = {"linear", "matmul", "to", "_to_copy", "contiguous", "clone", "zeros", "zeros_like", "ones", "ones_like"}
+NO_WORK = {f"aten::{name}" for name in VIEWS | ALLOCATIONS | WRAPPERS}
+"""Operators that leave the work to others nested in them, or have none."""
+
+COMPILED = "cpp_fused"
+
+
+def trace(folder: Path, call: Callable[[], Any], compiled: Callable[[], Categories]) -> Trace:
+    """Run `call`, which ends synchronised, under the profiler; the trace stays in `folder` as trace.json.gz."""
+    gpu = torch.cuda.is_available()
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
+    with profile(activities=activities) as profiler, record_function(MARK):
+        call()
+    path = folder / "trace.json.gz"
+    profiler.export_chrome_trace(str(path))
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return read(json.load(file)["traceEvents"])
+
+
+def read(events: list[dict[str, Any]]) -> Trace:
+    """The trace that a list of Chrome trace events tells."""
+    events = [event for event in events if event.get("ph") == "X"]
+    window = window_of([_span(e) for e in events if e["name"] == MARK and e["cat"] == "user_annotation"])
+    on_device = [_work(event) for event in events if event["cat"] in ON_DEVICE]
+    if on_device:
+        runtime = [event for event in events if event["cat"] in RUNTIME]
+        launches, waits = (
+            [_span(event) for event in runtime if pattern.search(event["name"])] for pattern in (LAUNCH, WAIT)
+        )
+        return Trace(window, on_device, launches, waits)
+    operators = [e for e in events if e["cat"] == "cpu_op" and e["name"].startswith(("aten::", "mkl", COMPILED))]
+    return Trace(window, [_work(event) for event in operators if event["name"] not in NO_WORK])
+
+
+def _work(event: dict[str, Any]) -> Work:
+    name = event["name"]
+    category = Category.OTHER if name.startswith(COMPILED) else category_of(name)
+    return Work(name, category, f"{event['pid']}/{event['tid']}", _span(event))
+
+
+def _span(event: dict[str, Any]) -> Span:
+    """Microseconds, as Chrome's format has them, to seconds."""
+    return Span(event["ts"] * 1e-6, (event["ts"] + event["dur"]) * 1e-6)

@@ -1,0 +1,110 @@
+"""A profile of one backend, in a process of its own; it speaks with the runner as `bench.worker` does.
+
+The plan on standard input says what to train; the arguments say how many steps to trace and where to leave the trace.
+Four epochs of that many steps: the first one warms up, the second one is timed, the third one is traced, and the fourth
+one never runs, so that its inputs are on their way during the third, as they are in the midst of any training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+import backends
+from backends import Backend, UnavailableError, parameters
+from bench import data
+from bench.environment import fingerprint, gpu_state
+from bench.measures.precision import probe
+from bench.plan import Event, Finished, Measured, Started, WorkerPlan
+from bench.profiling import hlo, summary
+from bench.streams import TrainingStream, initial_parameters
+from bench.worker import read_plan, tell
+
+TRACED = ("torch", "tensorflow", "jax")
+EPOCHS = 4
+
+
+def main() -> int:
+    """Read a plan from standard input, profile, and write events to what standard output was."""
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--steps", type=int, required=True)
+    arguments.add_argument("--folder", type=Path, required=True)
+    chosen = arguments.parse_args()
+    plan, events = read_plan()
+    with tempfile.TemporaryDirectory() as dump:
+        hlo.dump_into(Path(dump))
+        return 0 if tell(profile(plan, chosen.steps, chosen.folder, Path(dump)), events) == "ok" else 1
+
+
+def profile(plan: WorkerPlan, steps: int, folder: Path, dump: Path) -> Iterator[Event]:
+    """Train a little and trace it.
+
+    Args:
+        plan: what to train, how.
+        steps: to trace.
+        folder: where the framework's trace is left.
+        dump: where XLA was told to write its modules.
+    """
+    tracer = _tracer(plan.backend)
+    protocol, dtype = plan.protocol, "float64" if plan.precision == "float64" else "float32"
+    architecture = protocol.make_architecture()
+    initial = initial_parameters(architecture, plan.seed, protocol.initial.kernels, protocol.initial.log_scale)
+    model = backends.create(
+        plan.backend,
+        architecture,
+        parameters.astype(initial, dtype),
+        device=plan.device,
+        precision=plan.precision,
+        mode=plan.mode,
+    )
+    yield Started(
+        environment=fingerprint() | {"framework": model.versions(), "gpu_before": gpu_state()},
+        mode=model.mode,
+        precision=probe(model),
+        digests={"initial_parameters": parameters.digest(initial)},
+    )
+    images = _images(steps * protocol.training.batch, architecture.dim)
+    pixels = protocol.training_pixels()
+    stream = TrainingStream(plan.seed, len(images), architecture.dim, protocol.training.batch, pixels)
+    reports = model.train(images, protocol.make_optimiser(), stream, EPOCHS)
+    next(reports)
+    untraced = next(reports).seconds / steps
+    folder.mkdir(parents=True, exist_ok=True)
+    trace = tracer.trace(folder, lambda: _one_epoch(model, reports), lambda: hlo.categories(dump))
+    for measurement in summary.measurements(trace, steps, untraced):
+        yield Measured(measurement=measurement)
+    yield Finished(status="ok")
+
+
+def _tracer(backend: str) -> ModuleType:
+    """The file that switches a framework's profiler on.
+
+    Raises:
+        UnavailableError: the framework can't be imported here, or the backend has no framework.
+    """
+    backends.backend_class(backend)
+    if backend not in TRACED:
+        raise UnavailableError(f"{backend}: has no profiler of its own; {', '.join(TRACED)} have")
+    return importlib.import_module(f"bench.profiling.{backend}_trace")
+
+
+def _one_epoch(model: Backend, reports: Iterator) -> None:
+    next(reports)
+    model.synchronise()
+
+
+def _images(count: int, dim: int) -> NDArray[np.uint8]:
+    """The first embedded images, repeated where there are fewer, uint8 [count, dim]."""
+    return np.resize(data.load("mnist-subset").train_images, (count, dim))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""What JAX and TensorFlow share: a trace of XSpace, whose planes (devices, hosts) hold lines (streams, threads)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.profiling.classify import LAUNCH, WAIT, category_of
+from bench.profiling.events import MARK, Category, Span, Trace, TraceError, Work, window_of
+from bench.profiling.hlo import Categories
+
+OPERATION = re.compile(r"^(?!__inference)[\w./\-]+:(\w+)$")
+"""A TensorFlow operation, as `name:Type`."""
+
+NO_WORK = {
+    "PartitionedCall",
+    "StatefulPartitionedCall",
+    "While",
+    "If",
+    "NoOp",
+    "Const",
+    "VarHandleOp",
+    "_Arg",
+    "_Retval",
+}
+"""Operations that compute nothing themselves, though others may run inside them."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """An event of an XSpace."""
+
+    plane: str
+    line: str
+    name: str
+    span: Span
+    stats: dict[str, Any] = field(default_factory=dict)
+
+
+def only_file(folder: Path) -> Path:
+    """The .xplane.pb file that a profiler has just written below `folder`.
+
+    Raises:
+        TraceError: there is none, or there are several.
+    """
+    found = sorted(folder.rglob("*.xplane.pb"))
+    if len(found) != 1:
+        raise TraceError(f"{folder}: expected one .xplane.pb file, found {len(found)}")
+    return found[0]
+
+
+def read(events: Iterable[Event], compiled: Categories) -> Trace:
+    """The trace that the events of all planes tell, given what XLA compiled."""
+    events = list(events)
+    window = window_of([event.span for event in events if event.name == MARK])
+    streams = [e for e in events if e.plane.startswith("/device:GPU") and e.line.startswith("Stream")]
+    hosts = [e for e in events if e.plane.startswith("/host:")]
+    kind = _kernel if streams else _operator
+    work = [
+        Work(event.name, category, f"{event.plane}/{event.line}", event.span)
+        for event in streams or hosts
+        if (category := kind(event, compiled)) is not None
+    ]
+    if not streams:
+        return Trace(window, work)
+    launches, waits = ([e.span for e in hosts if pattern.search(e.name)] for pattern in (LAUNCH, WAIT))
+    return Trace(window, work, launches, waits)
+
+
+def _kernel(event: Event, compiled: Categories) -> Category:
+    """The kind of work of what ran on a GPU's stream: by the instruction that it carries out, else by its own name."""
+    told = _compiled(event, compiled) if "hlo_op" in event.stats else None
+    by_name = (category_of(name) for name in (str(event.stats.get("tf_op", "")).rpartition(":")[2], event.name))
+    return told or next((category for category in by_name if category is not Category.OTHER), Category.OTHER)
+
+
+def _operator(event: Event, compiled: Categories) -> Category | None:
+    """The kind of work of what ran on a thread, None for none: one of XLA's instructions, or a TensorFlow operation."""
+    if "hlo_op" in event.stats:
+        return _compiled(event, compiled)
+    operation = OPERATION.match(event.name)
+    return category_of(operation[1]) if operation and operation[1] not in NO_WORK else None
+
+
+def _compiled(event: Event, compiled: Categories) -> Category | None:
+    instruction = str(event.stats["hlo_op"])
+    known = (str(event.stats.get("hlo_module", "")), instruction)
+    return compiled[known] if known in compiled else category_of(instruction)

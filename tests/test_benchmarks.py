@@ -1,0 +1,134 @@
+"""Micro-benchmarks of every operation in every mode of every backend; `nox -s benchmarks` runs them.
+
+Each result is compared with the float64 reference before it is timed, and no time is asserted. The network is small
+unless NICE_BENCH_BENCHMARK_SIZE=full; NICE_BENCH_BENCHMARK_BATCH=4096 sets the batch, NICE_BENCH_BENCHMARK_DEVICE=gpu
+the device, and NICE_BENCH_TEST_BACKENDS the backends. A usual run of the tests leaves them out.
+"""
+
+import os
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from factories import backend_names, error
+
+import backends
+from backends import Adam, Architecture, Pixels, UnavailableError, parameters
+from bench.streams import TrainingStream, initial_parameters
+
+SIZES = {"small": replace(Architecture.article(), hidden_layers=2, hidden_units=64), "full": Architecture.article()}
+SIZE = os.environ.get("NICE_BENCH_BENCHMARK_SIZE", "small")
+BATCH = int(os.environ.get("NICE_BENCH_BENCHMARK_BATCH", "128"))
+DEVICE = os.environ.get("NICE_BENCH_BENCHMARK_DEVICE", "cpu")
+TEMPERATURE = 0.8
+STEPS = 4
+ROUNDS = 5
+TOLERANCE = 2e-5  # float32, with products of up to a thousand terms
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # compilers warn as they like, and nothing of theirs is tested here
+    pytest.mark.benchmark(min_rounds=3, max_time=0.5, warmup=False),
+]
+
+
+def every_mode():
+    """(backend, mode) of all there are; those that the device lacks are skipped when their turn comes."""
+    found = []
+    for name in backend_names():
+        try:
+            modes = backends.backend_class(name).modes
+        except UnavailableError:
+            modes = (None,)  # so that each of its benchmarks fails, saying why
+        found += [pytest.param(name, mode, id=f"{name}-{mode}") for mode in modes]
+    return found
+
+
+@cache
+def initial(dtype):
+    return parameters.astype(initial_parameters(architecture(), 0, "glorot_uniform", "glorot_normal"), dtype)
+
+
+def architecture():
+    if SIZE not in SIZES:
+        raise pytest.UsageError(f"NICE_BENCH_BENCHMARK_SIZE is {SIZE!r}; expected one of {', '.join(SIZES)}")
+    return SIZES[SIZE]
+
+
+@cache
+def reference():
+    """The float64 reference. Not to be trained."""
+    return backends.create("numpy", architecture(), initial("float64"), device="cpu", precision="float64")
+
+
+def create(name, mode):
+    """A model in float32; a mode that the device lacks is skipped."""
+    device = "cpu" if name == "numpy" else DEVICE
+    try:
+        return backends.create(name, architecture(), initial("float32"), device=device, mode=mode)
+    except UnavailableError as lack:
+        if "no mode" not in str(lack):
+            raise
+        pytest.skip(str(lack))
+
+
+def rows():
+    """What `Backend.workload` computes on."""
+    dim = architecture().dim
+    return np.linspace(-0.5, 0.5, BATCH * dim, dtype=np.float32).reshape(BATCH, dim).astype(np.float64)
+
+
+def check(operation, model, result):
+    """Fail unless the result of a workload, still on the device, is that of the reference."""
+    if operation == "sample":
+        samples = model._to_numpy(result).astype(np.float64)
+        assert samples.shape == rows().shape
+        z = reference().encode(samples)[0] / TEMPERATURE
+        assert abs(z.mean()) < 5 / np.sqrt(z.size)
+        assert abs((z**2).mean() - 1) < 5 * np.sqrt(2 / z.size)
+        return
+    found = [model._to_numpy(part) for part in (result if isinstance(result, tuple) else (result,))]
+    expected = getattr(reference(), operation)(rows())
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    for part, right in zip(found, expected, strict=True):
+        # Against 1 where all is smaller: log_det is a sum that cancels to nearly 0.
+        assert np.abs(part - right).max() < TOLERANCE * max(1.0, np.abs(right).max())
+
+
+@pytest.mark.parametrize(("name", "mode"), every_mode())
+@pytest.mark.parametrize("operation", ["encode", "decode", "log_prob", "sample"])
+def test_operation(benchmark, operation, name, mode):
+    model = create(name, mode)
+    call = model.workload(operation, BATCH, temperature=TEMPERATURE)
+    check(operation, model, call())
+
+    def synchronised():
+        model.synchronise(call())
+
+    benchmark.group = f"{operation}, {SIZE}, batch {BATCH}, {DEVICE}"
+    benchmark(synchronised)
+
+
+@cache
+def expected_losses():
+    model = backends.create("numpy", architecture(), initial("float64"), device="cpu", precision="float64")
+    images, stream = training_set()
+    return next(iter(model.train(images, Adam(), stream, 1))).losses
+
+
+def training_set():
+    dim = architecture().dim
+    images = np.random.default_rng(0).integers(0, 256, (STEPS * BATCH, dim), dtype=np.uint8)
+    return images, TrainingStream(0, len(images), dim, BATCH, Pixels(1 / 255))
+
+
+@pytest.mark.parametrize(("name", "mode"), every_mode())
+def test_training_step(benchmark, name, mode):
+    """Each round is an epoch of a few steps, synchronised at its ends; the time that is shown is that of the epoch."""
+    images, stream = training_set()
+    reports = create(name, mode).train(images, Adam(), stream, 1 + ROUNDS)
+    assert error(next(reports).losses, expected_losses()) < TOLERANCE
+
+    benchmark.group = f"{STEPS} training steps, {SIZE}, batch {BATCH}, {DEVICE}"
+    benchmark.pedantic(lambda: next(reports), rounds=ROUNDS)
+    benchmark.extra_info["steps"] = STEPS
