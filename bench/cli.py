@@ -1,4 +1,4 @@
-"""The command line: `nice-bench run | tables | sample | port | data | doctor`."""
+"""The command line: `nice-bench run | sweep | tables | plots | sample | port | agree | data | doctor`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,23 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 import backends
-from bench import agreement_runs, environment, pictures, porting, protocol, readme, records, runner, tables
+from bench import agreement_runs, cli_sweep, environment, pictures, porting, protocol, readme, runner, tables
 from bench import data as datasets
 from bench.errors import BenchError
-from bench.progress import LiveProgress
+from bench.options import (
+    Folders,
+    Verbose,
+    backend_names,
+    check_device,
+    check_precision,
+    errors,
+    loaded_records,
+    measured,
+    pairs,
+    refuse_failures,
+)
 
 app = typer.Typer(
     name="nice-bench",
@@ -24,7 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-errors = Console(stderr=True)
 
 
 def main() -> None:
@@ -42,10 +51,6 @@ def main() -> None:
             raise
         errors.print(f"nice-bench: {error}", soft_wrap=True, highlight=False, markup=False)
         sys.exit(1)
-
-
-Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")]
-Folders = Annotated[list[Path] | None, typer.Argument(help="Records, or folders of records. [default: results]")]
 
 
 @app.command(epilog="Example: nice-bench run --protocol article --backends torch,jax --epochs 3")
@@ -73,10 +78,9 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """Put each backend through a protocol, one process each, and print the tables."""
-    _check_device(device)
-    if precision not in ("float64", "float32", "tf32", "bfloat16"):
-        raise BenchError(f"--precision is {precision!r}; expected float64, float32, tf32 or bfloat16")
-    names = _names(chosen)
+    check_device(device)
+    check_precision(precision)
+    names = backend_names(chosen)
     loaded = protocol.load(
         protocol_name,
         training__epochs=epochs,
@@ -88,30 +92,23 @@ def run(
         backends=names,
         device=device,
         precision=precision,
-        modes=_pairs(mode, "--mode"),
+        modes=pairs(mode, "--mode"),
         seed=seed,
         folder=output or Path("results/runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{loaded.name}"),
-        interpreters=_pairs(python, "--python"),
+        interpreters=pairs(python, "--python"),
         timeout=timeout,
     )
     if loaded.data.dataset == "mnist" and not datasets.complete():
         errors.print(f"fetching MNIST into {datasets.folder()} …", highlight=False, soft_wrap=True, markup=False)
-    try:
-        with LiveProgress() as progress:
-            made = runner.run(request, progress)
-    except KeyboardInterrupt:  # typer would end with the same code, and say nothing
-        errors.print("nice-bench: interrupted; what was measured until then is kept", highlight=False, soft_wrap=True)
-        raise typer.Exit(130) from None
+    made = measured(lambda progress: runner.run(request, progress))
     found = tables.all_tables(made, brief=True)
     typer.echo(tables.render(found, "text"))
     tables.write(made, request.folder / "tables")
     typer.echo(f"\nRecords, weights and tables: {request.folder}")
-    absent = [record for record in made if record.status == "unavailable"]
-    failed = [record for record in made if record.status not in ("ok", "unavailable")]
-    asked = chosen is not None
-    if failed or (absent and asked) or len(absent) == len(made):
-        told = "; ".join(f"{record.plan.backend}: {record.status}: {record.reason}" for record in [*failed, *absent])
-        raise BenchError(told)
+    refuse_failures(made, asked=chosen is not None)
+
+
+cli_sweep.register(app)
 
 
 @app.command("tables", epilog="Example: nice-bench tables results --format markdown --write results/tables")
@@ -132,10 +129,7 @@ def show_tables(
     if text is not None:
         text.write_text(readme.refresh(text), encoding="utf-8")
         return
-    where: list[Path] = folders or [Path("results")]
-    loaded = records.load_all([*where])
-    if not loaded:
-        raise BenchError(f"no records in {', '.join(map(str, where))}; `nice-bench run` makes some")
+    loaded = loaded_records(folders)
     if write is not None:
         for path in tables.write(loaded, write, formats.split(",")):
             typer.echo(path)
@@ -155,7 +149,7 @@ def sample(
     verbose: Verbose = False,
 ) -> None:
     """Draw a picture of digits from the model; the same latents for every backend."""
-    _check_device(device)
+    check_device(device)
     if backend is not None and backend not in backends.REGISTRY:
         raise BenchError(f"--backend is {backend!r}; expected one of {', '.join(backends.REGISTRY)}")
     path = pictures.sample_grid(
@@ -210,8 +204,8 @@ def agree(
     verbose: Verbose = False,
 ) -> None:
     """Compare every backend with the float64 reference, and every ordered pair: one breach, and the exit code is 1."""
-    _check_device(device)
-    names = [*_names(chosen)] if chosen else list(backends.REGISTRY)
+    check_device(device)
+    names = [*backend_names(chosen)] if chosen else list(backends.REGISTRY)
     typer.echo(agreement_runs.run(names, runner.resolve_device(device), full=full, steps=steps, output=output))
 
 
@@ -256,33 +250,6 @@ def _mnist() -> str:
     except datasets.DataError as error:
         return str(error)
     return f"{'in' if present else 'not yet in'} {datasets.folder()}"
-
-
-def _check_device(device: str) -> None:
-    if device not in ("auto", "cpu", "gpu"):
-        raise BenchError(f"--device is {device!r}; expected auto, cpu or gpu")
-
-
-def _names(chosen: str | None) -> list[str]:
-    if chosen is None:
-        return list(runner.DEFAULT_BACKENDS)
-    names = [name.strip() for name in chosen.split(",") if name.strip()]
-    unknown = [name for name in names if name not in backends.REGISTRY]
-    if unknown or not names:
-        raise BenchError(f"--backends {chosen!r}: expected some of {', '.join(backends.REGISTRY)}, with commas between")
-    return list(dict.fromkeys(names))
-
-
-def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
-    pairs = {}
-    for entry in given or []:
-        name, equals, value = entry.partition("=")
-        if not equals or not value or name not in backends.REGISTRY:
-            raise BenchError(
-                f"{option} {entry!r}: expected BACKEND=VALUE, BACKEND one of {', '.join(backends.REGISTRY)}"
-            )
-        pairs[name] = value
-    return pairs
 
 
 def _at_most(protocol_name: str, epochs: int) -> int:
