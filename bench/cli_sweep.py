@@ -56,7 +56,7 @@ def sweep(
     ] = None,
     longest_call: Annotated[
         float, typer.Option(min=1e-3, help="Seconds; a point where a call would take longer is left out.")
-    ] = 3.0,
+    ] = 2.0,
     seconds: Annotated[float, typer.Option(min=1e-3, help="To spend on a point, about.")] = 0.5,
     output: Annotated[
         Path | None, typer.Option(help="Folder for records. [default: a new one in results/runs]")

@@ -69,7 +69,7 @@ def fit(n: Sequence[float] | NDArray, seconds: Sequence[float] | NDArray) -> Sca
         raise ValueError(f"sizes {sizes.shape} and times {times.shape}; expected positive numbers, as many of each")
     count = len(sizes)
     if count < FEWEST_POINTS:
-        return Scaling(points=count, note=f"{count} points")
+        return Scaling(points=count, note=f"too few points ({count})")
     grown = (times >= GROWTH * times.min()) & (sizes > sizes[times.argmin()])
     if grown.sum() < FEWEST_GROWN:
         return Scaling(points=count, note=f"{grown.sum()} of {count} times ≥ {GROWTH:g} × the least")

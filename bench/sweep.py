@@ -64,7 +64,7 @@ class Request:
     folder: Path = Path("results/runs")
     interpreters: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 3600.0
-    longest_call: float = 3.0
+    longest_call: float = 2.0
     seconds: float = 0.5
 
 

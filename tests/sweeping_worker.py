@@ -1,6 +1,7 @@
 """A worker that only talks, of a sweep; its argument names what befalls it: `python sweeping_worker.py FAULT`.
 
-Every call takes half a second. `dies` and `hangs` do so when they sample anything larger than 1.
+Every call takes half a second. `dies` and `hangs` do so when they sample anything larger than 1; `slower`
+multiplies at a rate that falls with the size.
 """
 
 import json
@@ -30,7 +31,7 @@ def measure(fault, point):
         figure(point, "seconds", None, "s", "failed: ValueError: a bug")
         return
     figure(point, "seconds", 0.5, "s")
-    figure(point, "flop_rate", 1e9, "FLOP/s")
+    figure(point, "flop_rate", 1e9 / point["value"] if fault == "slower" else 1e9, "FLOP/s")
 
 
 def main(fault):

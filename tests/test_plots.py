@@ -85,13 +85,13 @@ def test_what_was_not_measured_is_told_once_with_its_reason():
 
 def test_a_curve_without_a_fit_says_why():
     found = row(sweep_tables.scaling([swept("torch", sizes=[1, 2, 4])]), operation="log p")
-    assert (found["exponent p"], found["knee"]) == ("3 points", "–")
+    assert (found["exponent p"], found["knee"]) == ("too few points (3)", "–")
 
 
 def test_points_left_out_altogether_are_a_row():
     made = record("torch", measurements=left_out(1, 2), protocol="article-sweep")
     found = row(sweep_tables.scaling([made]), operation="log p")
-    assert (found["exponent p"], found["least time, ms"]) == ("0 points", "–")
+    assert (found["exponent p"], found["least time, ms"]) == ("too few points (0)", "–")
 
 
 def test_of_several_runs_the_median_counts():
@@ -183,7 +183,7 @@ def test_machines_are_never_in_one_figure():
 
 def test_a_curve_without_a_fit_is_drawn_without_a_dashed_line():
     panel = drawn([swept("torch", sizes=[1, 2, 4])])["sweep-batch"].axes[0]
-    assert [text.get_text() for text in panel.get_legend().get_texts()] == ["torch: 3 points"]
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == ["torch: too few points (3)"]
     assert not [line for line in panel.lines if line.get_linestyle() == "--" or line.get_marker() == "*"]
 
 

@@ -50,17 +50,18 @@ def test_noise_leaves_the_exponent_unbiased_and_the_standard_error_is_its_scatte
     assert np.mean([law.exponent_error for law in found]) == pytest.approx(np.std(exponents), rel=0.4)
 
 
-def test_one_odd_point_pulls_little():
+@pytest.mark.parametrize(("place", "factor"), [(13, 3), (12, 0.5), (4, 3), (0, 0.5)])
+def test_one_odd_point_pulls_little(place, factor):
     times = 8e-3 + 3e-4 * BATCHES
-    times[10] *= 2
-    assert fit(BATCHES, times).exponent == pytest.approx(1, abs=0.02)
+    times[place] *= factor
+    assert fit(BATCHES, times).exponent == pytest.approx(1, abs=0.03)  # 0.15 off without a robust loss
 
 
 @pytest.mark.parametrize(
     ("sizes", "times", "note"),
     [
-        ([], [], "0 points"),
-        ([1, 2, 3], [1, 2, 3], "3 points"),
+        ([], [], "too few points (0)"),
+        ([1, 2, 3], [1, 2, 3], "too few points (3)"),
         ([1, 2, 3, 4], [1, 1.1, 1.2, 1.3], "0 of 4 times ≥ 3 × the least"),
         ([1, 2, 4, 8, 16], [1, 1, 1, 1, 9], "1 of 5 times ≥ 3 × the least"),
         ([1, 2, 4, 8, 16, 32], [1, 9, 2, 20, 1, 30], "too uncertain"),

@@ -302,6 +302,16 @@ def test_a_process_that_dies_costs_one_point_and_the_larger_ones_and_another_goe
     }
 
 
+def test_the_next_process_goes_by_the_best_rate_that_was_seen(tmp_path, monkeypatch):
+    plans = []
+    converse = sweep.converse
+    monkeypatch.setattr(sweep, "converse", lambda c, plan, *rest: (plans.append(plan), converse(c, plan, *rest))[1])
+    run(tmp_path, ["slower"])
+    rates = [SweepPlan.model_validate_json(plan).rates for plan in plans]
+    # 1e9 FLOP/s at the first point of an operation, and less at each that follows.
+    assert rates == [{}, {"log_prob": 1e-9, "sample": 1e-9}]
+
+
 def test_a_framework_that_is_not_there_is_a_record_that_says_so(ran):
     record = ran.records["absent"]
     assert (record.status, record.reason, record.measurements) == ("unavailable", "no such framework", [])
