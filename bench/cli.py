@@ -1,4 +1,4 @@
-"""The command line: `nice-bench run | profile | tables | sample | port | data | doctor`."""
+"""The command line: `nice-bench run | sweep | profile | tables | plots | sample | port | agree | data | doctor`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,34 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 import backends
-from bench import agreement_runs, environment, pictures, porting, protocol, readme, records, runner, tables
+from bench import (
+    agreement_runs,
+    cli_profile,
+    cli_sweep,
+    environment,
+    pictures,
+    porting,
+    protocol,
+    readme,
+    runner,
+    tables,
+)
 from bench import data as datasets
 from bench.errors import BenchError
-from bench.profiling import runs as profiles
-from bench.progress import LiveProgress
-from bench.records import Record
+from bench.options import (
+    Folders,
+    Verbose,
+    backend_names,
+    check_device,
+    check_precision,
+    errors,
+    loaded_records,
+    measured,
+    pairs,
+    refuse_failures,
+)
 
 app = typer.Typer(
     name="nice-bench",
@@ -26,7 +45,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-errors = Console(stderr=True)
 
 
 def main() -> None:
@@ -44,10 +62,6 @@ def main() -> None:
             raise
         errors.print(f"nice-bench: {error}", soft_wrap=True, highlight=False, markup=False)
         sys.exit(1)
-
-
-Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")]
-Folders = Annotated[list[Path] | None, typer.Argument(help="Records, or folders of records. [default: results]")]
 
 
 @app.command(epilog="Example: nice-bench run --protocol article --backends torch,jax --epochs 3")
@@ -75,9 +89,9 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """Put each backend through a protocol, one process each, and print the tables."""
-    _check_device(device)
-    _check_precision(precision)
-    names = _names(chosen)
+    check_device(device)
+    check_precision(precision)
+    names = backend_names(chosen)
     loaded = protocol.load(
         protocol_name,
         training__epochs=epochs,
@@ -89,71 +103,24 @@ def run(
         backends=names,
         device=device,
         precision=precision,
-        modes=_pairs(mode, "--mode"),
+        modes=pairs(mode, "--mode"),
         seed=seed,
         folder=output or Path("results/runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{loaded.name}"),
-        interpreters=_pairs(python, "--python"),
+        interpreters=pairs(python, "--python"),
         timeout=timeout,
     )
     if loaded.data.dataset == "mnist" and not datasets.complete():
         errors.print(f"fetching MNIST into {datasets.folder()} …", highlight=False, soft_wrap=True, markup=False)
-    try:
-        with LiveProgress() as progress:
-            made = runner.run(request, progress)
-    except KeyboardInterrupt:  # typer would end with the same code, and say nothing
-        errors.print("nice-bench: interrupted; what was measured until then is kept", highlight=False, soft_wrap=True)
-        raise typer.Exit(130) from None
+    made = measured(lambda progress: runner.run(request, progress))
     found = tables.all_tables(made, brief=True)
     typer.echo(tables.render(found, "text"))
     tables.write(made, request.folder / "tables")
     typer.echo(f"\nRecords, weights and tables: {request.folder}")
-    _refuse_failures(made, asked=chosen is not None)
+    refuse_failures(made, asked=chosen is not None)
 
 
-@app.command(epilog="Example: nice-bench profile --backends torch,jax --mode jax=jit --steps 5 --output profiles")
-def profile(
-    protocol_name: Annotated[
-        str, typer.Option("--protocol", help=f"Network and optimiser: {', '.join(protocol.names())}, or a .toml file.")
-    ] = "article",
-    chosen: Annotated[
-        str | None, typer.Option("--backends", help="Comma-separated. [default: torch,tensorflow,jax]")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
-    precision: Annotated[str, typer.Option(help="float64, float32, tf32 or bfloat16.")] = "float32",
-    mode: Annotated[list[str] | None, typer.Option(help="BACKEND=MODE, repeatable. [default: the fastest]")] = None,
-    batch: Annotated[int | None, typer.Option(help="In place of the protocol's.")] = None,
-    width: Annotated[int | None, typer.Option(help="Hidden units, in place of the protocol's.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps to trace.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of weights, order and noise.")] = 0,
-    python: Annotated[
-        list[str] | None, typer.Option(help="BACKEND=INTERPRETER, repeatable: the Python that has its framework.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Folder for traces and records. [default: a new one in results/runs]")
-    ] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one backend.")] = 1800.0,
-    verbose: Verbose = False,
-) -> None:
-    """Show where the time of a training step goes: each framework's own trace, and a summary of all."""
-    _check_device(device)
-    _check_precision(precision)
-    loaded = protocol.load(protocol_name, training__batch=batch, architecture__hidden_units=width)
-    request = runner.Request(
-        protocol=loaded,
-        backends=_names(chosen),
-        device=device,
-        precision=precision,
-        modes=_pairs(mode, "--mode"),
-        seed=seed,
-        folder=output or Path("results/runs", f"{time.strftime('%Y%m%d-%H%M%S')}-profile-{loaded.name}"),
-        interpreters=_pairs(python, "--python"),
-        timeout=timeout,
-    )
-    with LiveProgress() as progress:
-        made = profiles.profile(request, steps, progress)
-    typer.echo(tables.render(tables.all_tables(made), "text"))
-    typer.echo(f"\nTraces and records: {request.folder}")
-    _refuse_failures(made, asked=chosen is not None)
+cli_profile.register(app)
+cli_sweep.register(app)
 
 
 @app.command("tables", epilog="Example: nice-bench tables results --format markdown --write results/tables")
@@ -174,10 +141,7 @@ def show_tables(
     if text is not None:
         text.write_text(readme.refresh(text), encoding="utf-8")
         return
-    where: list[Path] = folders or [Path("results")]
-    loaded = records.load_all([*where])
-    if not loaded:
-        raise BenchError(f"no records in {', '.join(map(str, where))}; `nice-bench run` makes some")
+    loaded = loaded_records(folders)
     if write is not None:
         for path in tables.write(loaded, write, formats.split(",")):
             typer.echo(path)
@@ -197,7 +161,7 @@ def sample(
     verbose: Verbose = False,
 ) -> None:
     """Draw a picture of digits from the model; the same latents for every backend."""
-    _check_device(device)
+    check_device(device)
     if backend is not None and backend not in backends.REGISTRY:
         raise BenchError(f"--backend is {backend!r}; expected one of {', '.join(backends.REGISTRY)}")
     path = pictures.sample_grid(
@@ -259,8 +223,8 @@ def agree(
     verbose: Verbose = False,
 ) -> None:
     """Compare every backend with the float64 reference, and every ordered pair: one breach, and the exit code is 1."""
-    _check_device(device)
-    names = [*_names(chosen)] if chosen else list(backends.REGISTRY)
+    check_device(device)
+    names = [*backend_names(chosen)] if chosen else list(backends.REGISTRY)
     on = runner.resolve_device(device)
     made = agreement_runs.run(names, on, full=full, steps=steps, output=output, trained=trained, mutants=mutants)
     typer.echo(made)
@@ -307,47 +271,6 @@ def _mnist() -> str:
     except datasets.DataError as error:
         return str(error)
     return f"{'in' if present else 'not yet in'} {datasets.folder()}"
-
-
-def _check_device(device: str) -> None:
-    if device not in ("auto", "cpu", "gpu"):
-        raise BenchError(f"--device is {device!r}; expected auto, cpu or gpu")
-
-
-def _check_precision(precision: str) -> None:
-    if precision not in ("float64", "float32", "tf32", "bfloat16"):
-        raise BenchError(f"--precision is {precision!r}; expected float64, float32, tf32 or bfloat16")
-
-
-def _refuse_failures(made: list[Record], *, asked: bool) -> None:
-    """Raise BenchError where a backend failed, where none was there, or one that was asked for by name wasn't."""
-    absent = [record for record in made if record.status == "unavailable"]
-    failed = [record for record in made if record.status not in ("ok", "unavailable")]
-    if failed or (absent and asked) or len(absent) == len(made):
-        told = "; ".join(f"{record.plan.backend}: {record.status}: {record.reason}" for record in [*failed, *absent])
-        raise BenchError(told)
-
-
-def _names(chosen: str | None) -> list[str]:
-    if chosen is None:
-        return list(runner.DEFAULT_BACKENDS)
-    names = [name.strip() for name in chosen.split(",") if name.strip()]
-    unknown = [name for name in names if name not in backends.REGISTRY]
-    if unknown or not names:
-        raise BenchError(f"--backends {chosen!r}: expected some of {', '.join(backends.REGISTRY)}, with commas between")
-    return list(dict.fromkeys(names))
-
-
-def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
-    pairs = {}
-    for entry in given or []:
-        name, equals, value = entry.partition("=")
-        if not equals or not value or name not in backends.REGISTRY:
-            raise BenchError(
-                f"{option} {entry!r}: expected BACKEND=VALUE, BACKEND one of {', '.join(backends.REGISTRY)}"
-            )
-        pairs[name] = value
-    return pairs
 
 
 def _at_most(protocol_name: str, epochs: int) -> int:

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from bench.protocol import Protocol
 from bench.records import EpochPoint, Json, Measurement, PrecisionSeen, Status
 
+Axis = Literal["batch", "width", "depth", "couplings"]
+Operation = Literal["log_prob", "sample", "train"]
+
 
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,6 +41,36 @@ class WorkerPlan(_Message):
     weights: str
 
 
+class Point(_Message):
+    """One point of a sweep: an operation, with one size of the protocol's network or batch in place of its own."""
+
+    axis: Axis
+    value: int = Field(gt=0)
+    operation: Operation
+
+
+class SweepPlan(_Message):
+    """Points of a sweep for one backend, in this order.
+
+    Attributes:
+        protocol: the network, batch and optimiser around which it is swept.
+        rates: operation → seconds a FLOP, of what was measured before; says what would take too long.
+        seconds: to spend on a point, about.
+        longest_call: most seconds that one call may take.
+    """
+
+    kind: Literal["sweep"] = "sweep"
+    protocol: Protocol
+    backend: str
+    device: Literal["cpu", "gpu"]
+    precision: str
+    mode: str | None
+    points: list[Point]
+    rates: dict[str, float] = Field(default_factory=dict)
+    seconds: float = Field(gt=0)
+    longest_call: float = Field(gt=0)
+
+
 class Started(_Message):
     """The model stands; what it stands on."""
 
@@ -63,8 +96,15 @@ class Measured(_Message):
     measurement: Measurement
 
 
+class PointBegun(_Message):
+    """A point of a sweep is at work; its figures follow."""
+
+    event: Literal["point"] = "point"
+    point: Point
+
+
 class Finished(_Message):
-    """The round is over, as planned or not."""
+    """The plan is carried out, or not."""
 
     event: Literal["finished"] = "finished"
     status: Status
@@ -72,5 +112,6 @@ class Finished(_Message):
     digests: dict[str, str] = Field(default_factory=dict)
 
 
-Event = Started | EpochDone | Measured | Finished
+Event = Started | EpochDone | PointBegun | Measured | Finished
 EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+PLAN: TypeAdapter[WorkerPlan | SweepPlan] = TypeAdapter(WorkerPlan | SweepPlan)

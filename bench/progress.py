@@ -7,8 +7,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bench.plan import EpochDone, Event, Measured
-from bench.records import Status
+from bench.plan import EpochDone, Event, Measured, PointBegun
+from bench.records import Measurement, Status
 
 
 class LiveProgress:
@@ -42,22 +42,32 @@ class LiveProgress:
         self._task = self._progress.add_task(f"{backend}, round {round_}", total=epochs, told="starting")
 
     def event(self, backend: str, event: Event) -> None:
-        """An epoch moves the bar; a measurement is named."""
+        """An epoch or a point of a sweep moves the bar; a measurement is named."""
         if isinstance(event, EpochDone):
             point = event.point
             told = f"loss {_nats(point.train_loss)}, test {_nats(point.test_loss)}, {point.seconds:.1f} s an epoch"
             self._progress.update(self._task, advance=1, told=told)
             if not self.console.is_terminal:
                 self.console.print(f"{backend}: epoch {point.epoch}: {told}", soft_wrap=True, highlight=False)
+        elif isinstance(event, PointBegun):
+            at = event.point
+            self._progress.update(self._task, advance=1, told=f"{at.operation} at {at.axis} {at.value}")
         elif isinstance(event, Measured):
-            m = event.measurement
-            self._progress.update(self._task, told=f"{m.measure}: {m.quantity}")
+            self._measured(event.measurement)
 
     def end(self, backend: str, status: Status, reason: str | None) -> None:
         """The turn is over."""
         self._progress.update(self._task, told=status)
         if status != "ok":
             self.console.print(f"{backend}: {status}: {reason}", soft_wrap=True, highlight=False, markup=False)
+
+    def _measured(self, m: Measurement) -> None:
+        """A figure is named; a point of a sweep is told with its time."""
+        if m.measure != "sweep":
+            self._progress.update(self._task, told=f"{m.measure}: {m.quantity}")
+        elif m.quantity == "seconds" and not self.console.is_terminal:
+            at = f"{m.context['operation']} at {m.context['axis']} {m.context['value']}"
+            self.console.print(f"{at}: {m.note or f'{m.value:.4g} s'}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _nats(loss: float | None) -> str:

@@ -7,25 +7,19 @@ row that says how and the others go on. Records are written after every epoch, s
 from __future__ import annotations
 
 import os
-import queue
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
-
-from pydantic import ValidationError
+from typing import Any, Protocol
 
 from bench import data, environment, records
 from bench.errors import BenchError
-from bench.plan import EVENT, EpochDone, Event, Finished, Measured, Started, WorkerPlan
+from bench.plan import EpochDone, Event, Finished, Measured, Started, WorkerPlan
+from bench.processes import End, converse, each
 from bench.protocol import Protocol as BenchProtocol
 from bench.records import Measurement, Plan, Record, Status
 from bench.variables import cache_environment, worker_environment
@@ -95,13 +89,11 @@ def run(request: Request, listener: Listener, command: Callable[[str, str], list
         scratch = Path(tempfile.mkdtemp(prefix=".scratch-", dir=request.folder))
     except OSError as error:
         raise BenchError(f"{request.folder}: can't be written ({error.strerror})") from error
-    run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.urandom(3).hex()}"
+    run_id = new_run_id()
     turns = {b: Turn(request, b, device, run_id, scratch, command or worker_command) for b in request.backends}
     try:
         for round_, epochs_now in enumerate(epochs, start=1):
-            # Each round begins with another backend, so that none is always the first on a cold machine.
-            shift = (round_ - 1) % len(request.backends)
-            for backend in [*request.backends[shift:], *request.backends[:shift]]:
+            for backend in rotated(request.backends, round_ - 1):
                 if turns[backend].status == "ok":
                     listener.begin(backend, round_, epochs_now)
                     turns[backend].make_round(round_, len(epochs), epochs_now, listener)
@@ -109,6 +101,17 @@ def run(request: Request, listener: Listener, command: Callable[[str, str], list
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return [turn.record() for turn in turns.values()]
+
+
+def new_run_id() -> str:
+    """A name for a run: when it began, and something that no other run has."""
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.urandom(3).hex()}"
+
+
+def rotated(backends: Sequence[str], by: int) -> list[str]:
+    """The backends, each round beginning with another, so that none is always the first on a cold machine."""
+    shift = by % len(backends)
+    return [*backends[shift:], *backends[:shift]]
 
 
 def resolve_device(device: str) -> str:
@@ -207,71 +210,39 @@ class Turn:
         # Until the worker says otherwise, this is what a reader of the record should know.
         self.status, self.reason = "failed", f"ended in round {round_} without saying why"
         self._save()
-        with tempfile.TemporaryFile() as log:
-            try:
-                end = self._work(plan, log, listener)
-            except KeyboardInterrupt:
-                self.reason = f"interrupted in round {round_}"
-                self._save()
-                raise
-            tail = _tail(log)
+        try:
+            end = self._work(plan, listener)
+        except KeyboardInterrupt:
+            self.reason = f"interrupted in round {round_}"
+            self._save()
+            raise
         told = self._finished
         if told is not None:
             self.status, self.reason = told.status, told.reason
             self._parts["digests"] |= told.digests
         else:
-            self.status, self.reason = end[0], f"{end[1]}: {tail}" if tail else end[1]
+            self.status, self.reason = end
         if self.status == "ok" and round_ == rounds:
             self._conclude(Path(plan.weights))
         self._save()
 
-    def _work(self, plan: WorkerPlan, log: IO[bytes], listener: Listener) -> tuple[Status, str]:
+    def _work(self, plan: WorkerPlan, listener: Listener) -> End:
         """Run a worker to its end; how it ended, for when it didn't say so itself."""
         interpreter = self.request.interpreters.get(self.backend, sys.executable)
         variables = worker_environment(self.backend, interpreter, self.device)
         variables |= cache_environment(self.scratch / f"{self.backend}-cache", variables)
         self._finished = None
-        try:
-            process = subprocess.Popen(
-                self.command(self.backend, interpreter),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=variables,
-                start_new_session=True,
-            )
-        except OSError as error:
-            return "unavailable", f"{interpreter} can't be started ({error.strerror})"
-        assert process.stdin is not None
-        assert process.stdout is not None
-        lines: queue.Queue[bytes | None] = queue.Queue()
-        reader = threading.Thread(target=_read_lines, args=(process.stdout, lines), daemon=True)
-        reader.start()
-        deadline = time.monotonic() + self.request.timeout
-        try:
-            with suppress(BrokenPipeError):  # it died at once; how it ended says more than this
-                process.stdin.write(plan.model_dump_json().encode())
-            with suppress(BrokenPipeError):
-                process.stdin.close()
-            for line in _until_ended(process, lines, deadline):
-                try:
-                    event = EVENT.validate_json(line)
-                except ValidationError:
-                    continue  # not ours: a library that writes to the descriptor itself
-                self._take(event)
-                listener.event(self.backend, event)
-            code = process.wait(timeout=max(0.1, deadline - time.monotonic()))
-        except (queue.Empty, subprocess.TimeoutExpired):
+
+        def take(event: Event) -> None:
+            self._take(event)
+            listener.event(self.backend, event)
+
+        end = converse(
+            self.command(self.backend, interpreter), plan.model_dump_json(), variables, self.request.timeout, each(take)
+        )
+        if end.status == "timeout":
             self._finished = None
-            return "timeout", f"no end after {self.request.timeout:g} s"
-        finally:
-            _kill(process)
-            reader.join(timeout=5)
-            if not reader.is_alive():
-                process.stdout.close()
-        if code == -signal.SIGKILL:
-            return "failed", "killed by SIGKILL, as the kernel does to a process when memory runs out"
-        return "failed", f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return end
 
     def _take(self, event: Event) -> None:
         parts = self._parts
@@ -325,43 +296,3 @@ class Turn:
 
 def _figure(measure: str, quantity: str, value: float | None, unit: str, **context: Any) -> Measurement:
     return Measurement(measure=measure, quantity=quantity, value=value, unit=unit, context=context)
-
-
-def _read_lines(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
-    for line in stream:
-        lines.put(line)
-    lines.put(None)
-
-
-def _until_ended(process: subprocess.Popen, lines: queue.Queue[bytes | None], deadline: float) -> Iterator[bytes]:
-    """The lines of a worker, until it closes the line or has ended, though what it started may hold the line open.
-
-    Raises:
-        queue.Empty: the deadline has passed.
-    """
-    while (remaining := deadline - time.monotonic()) > 0:
-        ended = process.poll() is not None  # asked before the wait: what it wrote last may still be on its way
-        try:
-            line = lines.get(timeout=min(remaining, 0.5))
-        except queue.Empty:
-            if ended:
-                return
-            continue
-        if line is None:
-            return
-        yield line
-    raise queue.Empty
-
-
-def _kill(process: subprocess.Popen) -> None:
-    """End a worker and whatever it started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _tail(log: IO[bytes]) -> str:
-    """The last line that a worker wrote to standard error, for the record."""
-    log.seek(0)
-    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench import sweep_tables
 from bench.errors import BenchError
 from bench.frame import frame
 from bench.labels import LOSS_DIGITS, ROW, SECTION, Row, groups, incomplete, kinds_told, prepare, provenance, targets
@@ -50,6 +51,7 @@ def all_tables(records: Iterable[Record], *, brief: bool = False) -> list[Table]
     per_protocol = [curves([record for record in records if record.plan.protocol == name]) for name in protocols]
     tables = [speed(records), accuracy(records), *per_protocol]
     tables += [agreement(records), invertibility(records, brief=brief), sampling(records), profile(profiles)]
+    tables += [sweep_tables.scaling(records)]
     return [table for table in tables if not table.raw.empty]
 
 

@@ -1,5 +1,7 @@
 """One round of one backend, in a process of its own: a plan comes in on standard input, events go out as JSON lines.
 
+A plan of a sweep is handed on to `bench.sweep_worker`.
+
 Whatever a framework prints goes to standard error, so that nothing but events is on the line. Every failure ends in a
 `Finished` event that says what it was; the runner tells the rest (killed, silent) from the outside.
 """
@@ -19,22 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 import backends
-from backends import Backend, TrainingState, UnavailableError, parameters, state
+from backends import Backend, TrainingState, parameters, state
 from backends.parameters import Parameters
-from bench import data
+from bench import data, sweep_worker
 from bench.environment import fingerprint, gpu_state
+from bench.failures import DivergedError, reason_of, status_of
 from bench.measures import agreement, floor, invertibility, likelihood, sampling
 from bench.measures.precision import probe
-from bench.plan import EpochDone, Event, Finished, Measured, Started, WorkerPlan
+from bench.plan import PLAN, EpochDone, Event, Finished, Measured, Started, SweepPlan, WorkerPlan
 from bench.protocol import Protocol
 from bench.records import EpochPoint, Measurement, Status
 from bench.streams import TrainingStream, initial_parameters, pixels_to_x
-
-OUT_OF_MEMORY = ("out of memory", "out_of_memory", "resource_exhausted", "bad_alloc", "not enough memory")
-
-
-class DivergedError(RuntimeError):
-    """The loss is no longer a number."""
 
 
 def main() -> int:
@@ -43,14 +40,14 @@ def main() -> int:
     return 0 if work(plan, events) == "ok" else 1
 
 
-def read_plan() -> tuple[WorkerPlan, TextIO]:
+def read_plan() -> tuple[WorkerPlan | SweepPlan, TextIO]:
     """The plan from standard input, and where events go; from here on, what anybody prints goes to standard error."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    return WorkerPlan.model_validate_json(sys.stdin.read()), events
+    return PLAN.validate_json(sys.stdin.read()), events
 
 
-def work(plan: WorkerPlan, out: TextIO) -> Status:
+def work(plan: WorkerPlan | SweepPlan, out: TextIO) -> Status:
     """Carry a plan out; every event is written and flushed as it happens."""
     return tell(_to_the_end(plan), out)
 
@@ -67,33 +64,20 @@ def tell(events: Iterable[Event], out: TextIO) -> Status:
             emit(event)
         return "ok"
     except Exception as error:
-        status = _status(error)
+        status = status_of(error)
         if status == "failed":
             traceback.print_exc()
-        emit(Finished(status=status, reason=_reason(error)))
+        emit(Finished(status=status, reason=reason_of(error)))
         return status
 
 
-def _to_the_end(plan: WorkerPlan) -> Iterator[Event]:
-    yield from _round(plan)
-    yield Finished(status="ok", digests=_final_digests(plan))
-
-
-def _status(error: Exception) -> Status:
-    if isinstance(error, UnavailableError):
-        return "unavailable"
-    if isinstance(error, DivergedError):
-        return "diverged"
-    text = f"{type(error).__name__} {error}".lower()
-    if isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
-        return "out_of_memory"
-    return "failed"
-
-
-def _reason(error: Exception) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    expected = isinstance(error, UnavailableError | DivergedError)
-    return first if expected else f"{type(error).__name__}: {first}"[:500]
+def _to_the_end(plan: WorkerPlan | SweepPlan) -> Iterator[Event]:
+    if isinstance(plan, SweepPlan):
+        yield from sweep_worker.events(plan)
+        yield Finished(status="ok")
+    else:
+        yield from _round(plan)
+        yield Finished(status="ok", digests=_final_digests(plan))
 
 
 def _round(plan: WorkerPlan) -> Iterator[Event]:

@@ -87,6 +87,12 @@ def test_help_names_every_command(nice_bench):
         (["run", "--protocol", "smoke", "--batch", "0"], "training.batch is 0: Input should be greater than 0"),
         (["run", "--protocol", "smoke", "--epochs", "0"], "training.epochs is 0"),
         (["run", "--protocol", "smoke", "--epochs", "2", "--rounds", "3"], "training.rounds is 3; expected at most"),
+        (["sweep", "--axis", "height"], "axis 'height': expected some of batch, width, depth, couplings"),
+        (["sweep", "--values", "batch=0"], "--values 'batch=0': expected AXIS=N,N,… with positive integers"),
+        (["sweep", "--axis", "batch", "--values", "depth=3"], "values of depth, which isn't swept; the axes are batch"),
+        (["sweep", "--operations", "encode"], "operations 'encode': expected some of log_prob, sample, train"),
+        (["sweep", "--precision", "half"], "expected float64, float32, tf32 or bfloat16"),
+        (["plots"], "results: no such file or folder"),
         (["tables"], "results: no such file or folder"),
         (["tables", "."], "no records in .; `nice-bench run` makes some"),
         (["sample", "none.safetensors"], "none.safetensors: no such file"),
@@ -219,6 +225,25 @@ def test_a_failure_is_in_the_tables_and_on_standard_error(nice_bench, talkers):
 def test_a_failing_default_backend_fails_the_run(nice_bench, talkers, monkeypatch):
     monkeypatch.setattr(runner, "DEFAULT_BACKENDS", ("numpy", "jax"))
     assert nice_bench("run", "--protocol", "smoke", "--device", "cpu").code == 1
+
+
+# A sweep
+
+
+def test_a_sweep_prints_its_table_and_leaves_records_and_plots(nice_bench, monkeypatch):
+    script = str(Path(__file__).with_name("sweeping_worker.py"))
+    monkeypatch.setattr(runner, "worker_command", lambda backend, python: [python, script, "well"])
+    arguments = ("--protocol", "smoke", "--backends", "torch,jax", "--axis", "batch,depth", "--device", "cpu")
+    done = nice_bench("sweep", *arguments, "--values", "batch=32,64", "--operations", "train", "--output", "out")
+    assert done.code == 0
+    assert "How cost grows" in done.out
+    assert "train at batch 64: 0.5 s" in done.err
+    plots = {"plots/sweep-batch.svg", "plots/sweep-depth.svg"}
+    made = {f"smoke-sweep-{name}-cpu-float32-eager-seed0.json" for name in ("torch", "jax")}
+    assert {str(path.relative_to("out")) for path in Path("out").rglob("*.*")} == plots | made
+    again = nice_bench("plots", "out", "--write", "again")
+    assert [Path(line).name for line in again.out.splitlines()] == ["sweep-batch.svg", "sweep-depth.svg"]
+    assert Path("again/sweep-batch.svg").read_bytes() == Path("out/plots/sweep-batch.svg").read_bytes()
 
 
 # run, with real ones

@@ -39,6 +39,7 @@ def main() -> int:
     arguments.add_argument("--folder", type=Path, required=True)
     chosen = arguments.parse_args()
     plan, events = read_plan()
+    assert isinstance(plan, WorkerPlan)
     with tempfile.TemporaryDirectory() as dump:
         hlo.dump_into(Path(dump))
         return 0 if tell(profile(plan, chosen.steps, chosen.folder, Path(dump)), events) == "ok" else 1

@@ -1,0 +1,126 @@
+"""One point of a sweep: an operation of one network at one batch, in seconds, examples and FLOPs a second.
+
+Training is what `Backend.train` really does, on random images that lie on the device, many steps to a call so that what
+an epoch costs once doesn't count. FLOPs are those of the matrix products alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+
+from backends import Architecture, Backend
+from backends.architecture import flops
+from bench.measures.timing import Timing, time_calls
+from bench.plan import Operation, Point
+from bench.protocol import Protocol
+from bench.records import Measurement
+from bench.streams import TrainingStream, noise_words
+
+FIELDS = {"width": "hidden_units", "depth": "hidden_layers", "couplings": "couplings"}
+"""Axes that change the network: the field of `Architecture`."""
+
+QUANTITIES = {"seconds": "s", "examples_per_second": "examples/s", "flop_rate": "FLOP/s"}
+CALL_SECONDS = 0.2
+MOST_STEPS = 64
+ENDLESS = 10**9
+
+
+def setting(protocol: Protocol, point: Point) -> tuple[Architecture, int]:
+    """The network and the batch at a point: the protocol's, but for what is swept."""
+    architecture = protocol.make_architecture()
+    if point.axis == "batch":
+        return architecture, point.value
+    sizes = architecture.to_dict() | {FIELDS[point.axis]: point.value}
+    return Architecture.from_dict(sizes), protocol.training.batch
+
+
+def cost(architecture: Architecture, batch: int, operation: Operation) -> int:
+    """FLOPs of the products of one operation; of one step, for training."""
+    training = operation == "train"
+    return flops(architecture.training_products(batch) if training else architecture.forward_products(batch))
+
+
+def memory(architecture: Architecture, batch: int, operation: Operation, itemsize: int) -> int:
+    """Bytes that a point takes, roughly and rather more than less.
+
+    Training holds parameters, gradients and two moments, the copies that undo the first step, and the weights that it
+    starts from; and every activation.
+    """
+    copies, layers = (10, architecture.couplings * architecture.hidden_layers) if operation == "train" else (4, 2)
+    a_row = layers * architecture.hidden_units + 6 * architecture.dim
+    return itemsize * (copies * architecture.trainable_count + batch * a_row)
+
+
+def measure(
+    model: Backend, protocol: Protocol, point: Point, *, rate: float | None, seconds: float
+) -> list[Measurement]:
+    """Time a point.
+
+    Args:
+        model: the network at this point, not trained.
+        protocol: optimiser, pixels, temperature.
+        point: where.
+        rate: seconds a FLOP, as far as is known: says how many training steps make a call.
+        seconds: to spend, about.
+    """
+    _, batch = setting(protocol, point)
+    work = cost(model.architecture, batch, point.operation)
+    if point.operation == "train":
+        timing = _time_training(model, protocol, batch, None if rate is None else rate * work, seconds)
+    else:
+        call = model.workload(point.operation, batch, temperature=protocol.measure.temperature)
+        timing = time_calls(model, call, seconds)
+    return [
+        _figure(point, "seconds", timing.median, timing.low, timing.high, timing.blocks),
+        *(
+            _figure(point, quantity, amount / timing.median, amount / timing.high, amount / timing.low, timing.blocks)
+            for quantity, amount in (("examples_per_second", batch), ("flop_rate", work))
+        ),
+    ]
+
+
+def left_out(point: Point, note: str) -> Measurement:
+    """The row of a point that has no figures; the note says why."""
+    return Measurement(measure="sweep", quantity="seconds", value=None, unit="s", note=note, context=point.model_dump())
+
+
+def _figure(point: Point, quantity: str, value: float, low: float, high: float, n: int) -> Measurement:
+    return Measurement(
+        measure="sweep",
+        quantity=quantity,
+        value=value,
+        unit=QUANTITIES[quantity],
+        low=low,
+        high=high,
+        n=n,
+        context=point.model_dump(),
+    )
+
+
+def _time_training(model: Backend, protocol: Protocol, batch: int, expected: float | None, budget: float) -> Timing:
+    """Seconds a step; where nothing is known of how long one takes, single steps are tried first."""
+    if expected is None:
+        with _training(model, protocol, batch, 1) as call:
+            expected = time_calls(model, call, 0.0).median
+    steps = int(np.clip(CALL_SECONDS / expected, 1, MOST_STEPS))
+    with _training(model, protocol, batch, steps) as call:
+        timing = time_calls(model, call, budget)
+    return Timing(timing.median / steps, timing.low / steps, timing.high / steps, timing.blocks)
+
+
+@contextmanager
+def _training(model: Backend, protocol: Protocol, batch: int, steps: int) -> Iterator[Callable[[], Any]]:
+    """A call that makes `steps` training steps, from where the model stands; afterwards it stands there again."""
+    before = model.training_state()
+    stream = TrainingStream(0, steps * batch, model.architecture.dim, batch, protocol.training_pixels())
+    images = noise_words(0, "inputs", 0, (stream.examples, model.architecture.dim)).astype(np.uint8)
+    reports = cast(Generator, model.train(images, protocol.make_optimiser(), stream, ENDLESS))
+    try:
+        yield lambda: next(reports)
+    finally:
+        reports.close()
+        model.resume(before)

@@ -1,0 +1,175 @@
+"""Plots: figures made from records and from nothing else; the same records give the same bytes.
+
+`canvas`, `look` and `save` are what the figures have in common: a new kind of figure is a function from records to
+(name, figure), and a line in `figures`. No pyplot: it keeps figures in a global state.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.errors import BenchError
+from bench.frame import BACKENDS
+from bench.labels import SECTION, groups, prepare, provenance
+from bench.records import Record, slug
+from bench.sweep_tables import SAID, Curve, curves, exponent, knee, sweeps
+
+# Okabe and Ito's palette, which is told apart whatever colours one sees.
+COLOURS = dict(zip(BACKENDS, ("#D55E00", "#E69F00", "#0072B2", "#009E73"), strict=True))
+OTHER_COLOURS = ("#CC79A7", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+STYLE = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.dpi": 100,
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is there on every machine
+    "font.size": 9.0,
+    "grid.alpha": 0.25,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4.0,
+    "svg.fonttype": "none",  # text as text: small, and it can be searched
+    "svg.hashsalt": "nice-bench",
+}
+METADATA = {"svg": {"Date": None, "Creator": "nice-bench"}, "png": {"Software": "nice-bench"}}
+"""The formats, and what their files say of themselves: nothing that differs from day to day."""
+
+PANEL = 4.0, 3.6
+CAPTION_CHARACTERS = 68
+"""Of a caption's line, for each panel above it."""
+CAPTION_LINE = 0.15
+
+
+def figures(records: Iterable[Record]) -> Iterator[tuple[str, Figure]]:
+    """Every figure that has something to show, with its file's name without suffix."""
+    yield from sweep_figures(list(records))
+
+
+def write(records: Iterable[Record], folder: str | Path, style: str = "svg") -> list[Path]:
+    """Write every figure into `folder` and return the files' paths.
+
+    Raises BenchError for an unknown format or a folder that cannot be written.
+    """
+    if style not in METADATA:
+        raise BenchError(f"format {style!r}: expected one of {', '.join(METADATA)}")
+    folder, paths = Path(folder), []
+    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):
+        for name, figure in figures(records):
+            paths.append(folder / f"{name}.{style}")
+            save(figure, paths[-1])
+    return paths
+
+
+def canvas(panels: int, title: str, caption: str) -> tuple[Figure, Sequence[Axes]]:
+    """A figure with panels side by side, a title above and a caption below; to be made within `write`'s style."""
+    lines = textwrap.wrap(caption, CAPTION_CHARACTERS * panels)
+    below = CAPTION_LINE * (len(lines) + 1)
+    width, height = PANEL[0] * panels, PANEL[1] + below
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(rect=(0, below / height, 1, 1 - below / height))
+    figure.suptitle(title, fontsize="large")
+    figure.text(0.08 / width, 0.08 / height, "\n".join(lines), fontsize=7, va="bottom", linespacing=1.35)
+    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+
+
+def look(series: str, all_series: Sequence[str]) -> dict[str, Any]:
+    """Colour and marker of a series, named as in `bench.labels`: a backend's colour, and a marker for itself alone."""
+    place = list(all_series).index(series)
+    colour = COLOURS.get(series.split(" ")[0], OTHER_COLOURS[place % len(OTHER_COLOURS)])
+    return {"color": colour, "marker": MARKERS[place % len(MARKERS)]}
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure, in the format of the path's suffix.
+
+    Raises:
+        BenchError: it can't be written.
+    """
+    kind = path.suffix.removeprefix(".")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format=kind, metadata=METADATA[kind])
+    except OSError as error:
+        raise BenchError(f"{path}: can't be written ({error.strerror or error})") from error
+
+
+# Sweeps
+
+SIZES = {
+    "batch": "batch, examples",
+    "width": "width, units of a hidden layer",
+    "depth": "depth, hidden layers of a coupling",
+    "couplings": "couplings",
+}
+TICKS = 7
+TOLD = (
+    "Median with its 95 % interval (mostly smaller than the marker). Dashed: the growing part c · sizeᵖ of the fit "
+    "t = fixed cost + c · sizeᵖ. Star: the knee, where it equals the fixed cost; launches stop mattering well above it."
+)
+
+
+def sweep_figures(records: Sequence[Record]) -> Iterator[tuple[str, Figure]]:
+    """Time over size, log-log: a figure per axis (and machine, protocol, precision), a panel per operation."""
+    used = sweeps(prepare(records))
+    sections = list(groups(used, SECTION))
+    for section, rows in sections:
+        found = [curve for curve in curves(rows) if not curve.points.empty]
+        apart = "" if len(sections) == 1 else slug(f"-{'-'.join(str(section[name]) for name in SECTION)}")
+        for axis in SIZES:
+            its = [curve for curve in found if curve.axis == axis]
+            if its:
+                name = f"sweep-{axis}" + (f"-{apart}" if apart else "")
+                yield name, _sweep_figure(axis, its, rows[rows["at_axis"] == axis])
+
+
+def _sweep_figure(axis: str, found: Sequence[Curve], rows: pd.DataFrame) -> Figure:
+    operations = [operation for operation in SAID if any(curve.operation == operation for curve in found)]
+    series = list(dict.fromkeys(str(curve.key["series"]) for curve in found))
+    figure, panels = canvas(len(operations), f"Time by {axis}", " ".join([*provenance(rows), TOLD]))
+    for panel, operation in zip(panels, operations, strict=True):
+        panel.set(xscale="log", yscale="log", title=SAID[operation], xlabel=SIZES[axis])
+        its = [curve for curve in found if curve.operation == operation]
+        for curve in its:
+            _draw(panel, curve, look(str(curve.key["series"]), series))
+        _mark_sizes(panel, sorted({int(size) for curve in its for size in curve.points["size"]}))
+        panel.legend()
+    panels[0].set_ylabel("time, s")
+    return figure
+
+
+def _draw(panel: Axes, curve: Curve, style: dict[str, Any]) -> None:
+    points, law = curve.points, curve.scaling
+    middle = points["seconds"]
+    around = [middle - points["low"], points["high"] - middle]
+    told = ", ".join(filter(None, [_if(exponent(law), "p = "), _if(knee(law, points["size"].min()), "knee ")]))
+    label = f"{curve.key['series']}: {told or law.note}"
+    panel.errorbar(points["size"], middle, yerr=around, label=label, capsize=2, **style)
+    if not law.note:
+        # Down to the knee, and below it no further than is measured.
+        start = max(law.knee, points["size"].min())
+        ends = [start, points["size"].max()]
+        panel.plot(ends, law.asymptote(ends), color=style["color"], linestyle="--", linewidth=0.9)
+        if law.knee >= points["size"].min():
+            panel.plot([law.knee], [law.fixed], color=style["color"], marker="*", markersize=9, linestyle="none")
+
+
+def _mark_sizes(panel: Axes, sizes: Sequence[int]) -> None:
+    """Ticks at sizes that were measured, at most `TICKS` of them."""
+    shown = sizes[:: -(-len(sizes) // TICKS)]
+    panel.set_xticks(shown, [f"{size:,}" for size in shown])
+    panel.set_xticks([], minor=True)
+
+
+def _if(text: str, before: str) -> str:
+    return before + text if text else ""
