@@ -7,23 +7,18 @@ row that says how and the others go on. Records are written after every epoch, s
 from __future__ import annotations
 
 import os
-import queue
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from pydantic import ValidationError
 
-from bench import data, environment, records
+from bench import data, environment, processes, records
 from bench.errors import BenchError
 from bench.plan import EVENT, EpochDone, Event, Finished, Measured, Started, WorkerPlan
 from bench.protocol import Protocol as BenchProtocol
@@ -238,7 +233,7 @@ class Turn:
                 self.reason = f"interrupted in round {round_}"
                 self._save()
                 raise
-            tail = _tail(log)
+            tail = processes.tail(log)
         told = self._finished
         if told is not None:
             self.status, self.reason = told.status, told.reason
@@ -253,47 +248,21 @@ class Turn:
         """Run a worker to its end; how it ended, for when it didn't say so itself."""
         interpreter = self.request.interpreters.get(self.backend, sys.executable)
         self._finished = None
-        try:
-            process = subprocess.Popen(
-                self.command(self.backend, interpreter),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=worker_environment(self.backend, interpreter, self.device),
-                start_new_session=True,
-            )
-        except OSError as error:
-            return "unavailable", f"{interpreter} can't be started ({error.strerror})"
-        assert process.stdin is not None
-        assert process.stdout is not None
-        lines: queue.Queue[bytes | None] = queue.Queue()
-        reader = threading.Thread(target=_read_lines, args=(process.stdout, lines), daemon=True)
-        reader.start()
-        deadline = time.monotonic() + self.request.timeout
-        try:
-            with suppress(BrokenPipeError):  # it died at once; how it ended says more than this
-                process.stdin.write(plan.model_dump_json().encode())
-            with suppress(BrokenPipeError):
-                process.stdin.close()
-            for line in _until_ended(process, lines, deadline):
-                try:
-                    event = EVENT.validate_json(line)
-                except ValidationError:
-                    continue  # not ours: a library that writes to the descriptor itself
-                self._take(event)
-                listener.event(self.backend, event)
-            code = process.wait(timeout=max(0.1, deadline - time.monotonic()))
-        except (queue.Empty, subprocess.TimeoutExpired):
+
+        def take(line: bytes) -> None:
+            try:
+                event = EVENT.validate_json(line)
+            except ValidationError:
+                return  # not ours: a library that writes to the descriptor itself
+            self._take(event)
+            listener.event(self.backend, event)
+
+        variables = worker_environment(self.backend, interpreter, self.device)
+        command = self.command(self.backend, interpreter)
+        end = processes.converse(command, plan.model_dump_json(), variables, log, self.request.timeout, take)
+        if end[0] == "timeout":
             self._finished = None
-            return "timeout", f"no end after {self.request.timeout:g} s"
-        finally:
-            _kill(process)
-            reader.join(timeout=5)
-            if not reader.is_alive():
-                process.stdout.close()
-        if code == -signal.SIGKILL:
-            return "failed", "killed by SIGKILL, as the kernel does to a process when memory runs out"
-        return "failed", f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return end
 
     def _take(self, event: Event) -> None:
         parts = self._parts
@@ -347,43 +316,3 @@ class Turn:
 
 def _figure(measure: str, quantity: str, value: float | None, unit: str, **context: Any) -> Measurement:
     return Measurement(measure=measure, quantity=quantity, value=value, unit=unit, context=context)
-
-
-def _read_lines(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
-    for line in stream:
-        lines.put(line)
-    lines.put(None)
-
-
-def _until_ended(process: subprocess.Popen, lines: queue.Queue[bytes | None], deadline: float) -> Iterator[bytes]:
-    """The lines of a worker, until it closes the line or has ended, though what it started may hold the line open.
-
-    Raises:
-        queue.Empty: the deadline has passed.
-    """
-    while (remaining := deadline - time.monotonic()) > 0:
-        ended = process.poll() is not None  # asked before the wait: what it wrote last may still be on its way
-        try:
-            line = lines.get(timeout=min(remaining, 0.5))
-        except queue.Empty:
-            if ended:
-                return
-            continue
-        if line is None:
-            return
-        yield line
-    raise queue.Empty
-
-
-def _kill(process: subprocess.Popen) -> None:
-    """End a worker and whatever it started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _tail(log: IO[bytes]) -> str:
-    """The last line that a worker wrote to standard error, for the record."""
-    log.seek(0)
-    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""

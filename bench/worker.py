@@ -11,12 +11,13 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 import backends
 from backends import Backend, TrainingState, UnavailableError, parameters, state
@@ -39,8 +40,7 @@ class DivergedError(RuntimeError):
 
 def main() -> int:
     """Read a plan from standard input, work, and write events to what standard output was."""
-    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    events = take_standard_output()
     plan = WorkerPlan.model_validate_json(sys.stdin.read())
     return 0 if work(plan, events) == "ok" else 1
 
@@ -48,24 +48,41 @@ def main() -> int:
 def work(plan: WorkerPlan, out: TextIO) -> Status:
     """Carry a plan out; every event is written and flushed as it happens."""
 
-    def emit(event: Event) -> None:
+    def events() -> Iterator[Event]:
+        yield from _round(plan)
+        yield Finished(status="ok", digests=_final_digests(plan))
+
+    return report(events(), out)
+
+
+def take_standard_output() -> TextIO:
+    """What standard output was; from here on whatever is printed goes to standard error."""
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return events
+
+
+def report(events: Iterable[BaseModel], out: TextIO) -> Status:
+    """Write events as they happen; an exception becomes a last one, `Finished`, that says what it was."""
+
+    def emit(event: BaseModel) -> None:
         out.write(event.model_dump_json() + "\n")
         out.flush()
 
     try:
-        for event in _round(plan):
+        for event in events:
             emit(event)
-        emit(Finished(status="ok", digests=_final_digests(plan)))
         return "ok"
     except Exception as error:
-        status = _status(error)
+        status = status_of(error)
         if status == "failed":
             traceback.print_exc()
-        emit(Finished(status=status, reason=_reason(error)))
+        emit(Finished(status=status, reason=reason_of(error)))
         return status
 
 
-def _status(error: Exception) -> Status:
+def status_of(error: Exception) -> Status:
+    """How a record calls an exception."""
     if isinstance(error, UnavailableError):
         return "unavailable"
     if isinstance(error, DivergedError):
@@ -76,7 +93,8 @@ def _status(error: Exception) -> Status:
     return "failed"
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """An exception in one line, for the record."""
     first = str(error).strip().splitlines()[0] if str(error).strip() else ""
     expected = isinstance(error, UnavailableError | DivergedError)
     return first if expected else f"{type(error).__name__}: {first}"[:500]

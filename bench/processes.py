@@ -1,0 +1,113 @@
+"""Worker processes seen from outside: a plan goes in, lines come out, and whatever befalls them becomes a reason."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import IO
+
+from bench.records import Status
+
+
+def converse(
+    command: Sequence[str],
+    plan: str,
+    variables: Mapping[str, str],
+    log: IO[bytes],
+    timeout: float,
+    take: Callable[[bytes], None],
+) -> tuple[Status, str]:
+    """Run a worker to its end.
+
+    Args:
+        command: its command line.
+        plan: what it reads from standard input.
+        variables: its environment.
+        log: where its standard error goes.
+        timeout: most seconds that it may take.
+        take: is given each line of its standard output.
+
+    Returns:
+        How it ended, for when it didn't say so itself.
+    """
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=dict(variables),
+            start_new_session=True,
+        )
+    except OSError as error:
+        return "unavailable", f"{command[0]} can't be started ({error.strerror})"
+    assert process.stdin is not None
+    assert process.stdout is not None
+    lines: queue.Queue[bytes | None] = queue.Queue()
+    reader = threading.Thread(target=_read_lines, args=(process.stdout, lines), daemon=True)
+    reader.start()
+    deadline = time.monotonic() + timeout
+    try:
+        with suppress(BrokenPipeError):  # it died at once; how it ended says more than this
+            process.stdin.write(plan.encode())
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+        for line in _until_ended(process, lines, deadline):
+            take(line)
+        code = process.wait(timeout=max(0.1, deadline - time.monotonic()))
+    except (queue.Empty, subprocess.TimeoutExpired):
+        return "timeout", f"no end after {timeout:g} s"
+    finally:
+        _kill(process)
+        reader.join(timeout=5)
+        if not reader.is_alive():
+            process.stdout.close()
+    if code == -signal.SIGKILL:
+        return "failed", "killed by SIGKILL, as the kernel does to a process when memory runs out"
+    return "failed", f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def tail(log: IO[bytes]) -> str:
+    """The last line that a worker wrote to standard error, for the record."""
+    log.seek(0)
+    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""
+
+
+def _read_lines(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
+
+
+def _until_ended(process: subprocess.Popen, lines: queue.Queue[bytes | None], deadline: float) -> Iterator[bytes]:
+    """The lines of a worker, until it closes the line or has ended, though what it started may hold the line open.
+
+    Raises:
+        queue.Empty: the deadline has passed.
+    """
+    while (remaining := deadline - time.monotonic()) > 0:
+        ended = process.poll() is not None  # asked before the wait: what it wrote last may still be on its way
+        try:
+            line = lines.get(timeout=min(remaining, 0.5))
+        except queue.Empty:
+            if ended:
+                return
+            continue
+        if line is None:
+            return
+        yield line
+    raise queue.Empty
+
+
+def _kill(process: subprocess.Popen) -> None:
+    """End a worker and whatever it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
