@@ -120,6 +120,9 @@ def run(
 @app.command(epilog="Example: nice-bench peers --frameworks torch,jax --rounds 5 --steps 20")
 def peers(
     frameworks: Annotated[str, typer.Option(help="Comma-separated: whose libraries to time.")] = "torch,tensorflow,jax",
+    only: Annotated[
+        str | None, typer.Option("--peers", help="Comma-separated: which libraries. [default: all]")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 128,
     rounds: Annotated[int, typer.Option(min=1, help="How often everyone's turn comes.")] = 5,
     steps: Annotated[int, typer.Option(min=1, help="Training steps a turn.")] = 20,
@@ -143,6 +146,7 @@ def peers(
     request = peer_runner.Request.checked(
         architecture=replace(Architecture.article(), hidden_units=width, hidden_layers=layers, couplings=couplings),
         frameworks=frameworks,
+        peers=only,
         device=device,
         precision=precision,
         batch=batch,

@@ -115,6 +115,7 @@ class Distrax(Peer):
     """distrax: `SplitCoupling` with a `Shift`, `ScalarAffine`, in a `Chain`; it has no networks of its own."""
 
     def __init__(self, architecture: Architecture, parameters: Mapping[str, NDArray], optimiser: Adam) -> None:
+        import distrax  # noqa: F401 - missing, it is to be missed here
         import optax
 
         flow = halves(architecture, parameters)

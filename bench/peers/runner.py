@@ -36,12 +36,14 @@ class Request:
     Attributes:
         architecture: of the article, of any size.
         frameworks: whose peers, in this order.
+        peers: which of them, by name; all where it is empty.
         interpreters: framework → the Python that has it and its peers; this one where it isn't named.
         timeout: most seconds for one framework.
     """
 
     architecture: Architecture = field(default_factory=Architecture.article)
     frameworks: Sequence[str] = FRAMEWORKS
+    peers: Sequence[str] = ()
     device: str = "auto"
     precision: Precision = "float32"
     batch: int = 128
@@ -53,23 +55,32 @@ class Request:
     timeout: float = 3600.0
 
     @classmethod
-    def checked(cls, *, frameworks: str, precision: str, **rest: Any) -> Request:
+    def checked(cls, *, frameworks: str, peers: str | None, precision: str, **rest: Any) -> Request:
         """Make one from what a user typed.
 
         Args:
             frameworks: names with commas between.
+            peers: the same; None for all.
             precision: "float32" or "tf32".
             rest: the other attributes.
 
         Raises:
             BenchError: a name that isn't known.
         """
-        names = list(dict.fromkeys(name.strip() for name in frameworks.split(",")))
-        if not set(names) <= set(FRAMEWORKS):
-            raise BenchError(f"--frameworks {frameworks!r}: expected some of {', '.join(FRAMEWORKS)}")
+        chosen = _among("--frameworks", frameworks, FRAMEWORKS)
+        known = [entry.name for framework in chosen for entry in of_framework(framework)]
+        only = _among("--peers", peers, known) if peers is not None else ()
         if precision not in get_args(Precision):
             raise BenchError(f"--precision is {precision!r}; expected one of {', '.join(get_args(Precision))}")
-        return cls(frameworks=names, precision=cast("Precision", precision), **rest)
+        return cls(frameworks=chosen, peers=only, precision=cast("Precision", precision), **rest)
+
+
+def _among(option: str, given: str, known: Sequence[str]) -> list[str]:
+    """The names in a comma-separated list, each once."""
+    names = list(dict.fromkeys(name.strip() for name in given.split(",")))
+    if not set(names) <= set(known):
+        raise BenchError(f"{option} {given!r}: expected some of {', '.join(dict.fromkeys(known))}, with commas between")
+    return names
 
 
 def run(request: Request, tell: Callable[[str], None], command: Sequence[str] = COMMAND) -> list[Record]:
@@ -109,7 +120,8 @@ class Turn:
         self._lost: list[Measurement] = []
         self._status: Status = "ok"
         self._reason: str | None = None
-        wanted = [entry.name for entry in of_framework(framework)]
+        names = [entry.name for entry in of_framework(framework)]
+        wanted = [name for name in names if name in request.peers or not request.peers]
         while culprit := self._attempt(wanted):
             wanted.remove(culprit)
             self._lost.append(missed(culprit, self._status, self._reason or "no reason known"))
