@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -99,12 +101,8 @@ def run(
     )
     if loaded.data.dataset == "mnist" and not datasets.complete():
         errors.print(f"fetching MNIST into {datasets.folder()} …", highlight=False, soft_wrap=True, markup=False)
-    try:
-        with LiveProgress() as progress:
-            made = runner.run(request, progress)
-    except KeyboardInterrupt:  # typer would end with the same code, and say nothing
-        errors.print("nice-bench: interrupted; what was measured until then is kept", highlight=False, soft_wrap=True)
-        raise typer.Exit(130) from None
+    with _interruptible(), LiveProgress() as progress:
+        made = runner.run(request, progress)
     found = tables.all_tables(made, brief=True)
     typer.echo(tables.render(found, "text"))
     tables.write(made, request.folder / "tables")
@@ -157,7 +155,7 @@ def peers(
         interpreters=_pairs(python, "--python"),
         timeout=timeout,
     )
-    with errors.status("peers") as status:
+    with _interruptible(), errors.status("peers") as status:
         made = peer_runner.run(request, status.update)
     typer.echo(tables.render(tables.all_tables(made), "text"))
     typer.echo(f"\nRecords: {request.folder}")
@@ -293,6 +291,15 @@ def doctor(
     typer.echo(f"MNIST     {_mnist()}")
     if require_gpu and not gpus:
         raise BenchError("no GPU is visible to the NVIDIA driver here")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:  # typer would end with the same code, and say nothing
+        errors.print("nice-bench: interrupted; what was measured until then is kept", highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
 
 
 def _describe(name: str) -> str:

@@ -101,9 +101,12 @@ def run(request: Request, tell: Callable[[str], None], command: Sequence[str] = 
     run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.urandom(3).hex()}"
     made = []
     for framework in request.frameworks:
-        record = Turn(request, framework, device, tell, command).record(run_id)
-        records.save(record, request.folder)
-        made.append(record)
+        turn = Turn(request, framework, device, tell, command)
+        try:
+            turn.measure()
+        finally:  # interrupted, what was measured until then is kept
+            records.save(turn.record(run_id), request.folder)
+        made.append(turn.record(run_id))
     return made
 
 
@@ -118,20 +121,25 @@ class Turn:
         self._interpreter = request.interpreters.get(framework, sys.executable)
         self._created = records.now()
         self._lost: list[Measurement] = []
-        self._status: Status = "ok"
-        self._reason: str | None = None
-        names = [entry.name for entry in of_framework(framework)]
-        wanted = [name for name in names if name in request.peers or not request.peers]
+        self._measurements: list[Measurement] = []
+        self._started: Started | None = None
+        self._status: Status = "failed"
+        self._reason: str | None = "interrupted"
+
+    def measure(self) -> None:
+        """Run workers until one comes to its end, or dies by no peer's doing."""
+        names = [entry.name for entry in of_framework(self._framework)]
+        wanted = [name for name in names if name in self._request.peers or not self._request.peers]
         while culprit := self._attempt(wanted):
             wanted.remove(culprit)
             self._lost.append(missed(culprit, self._status, self._reason or "no reason known"))
 
     def _attempt(self, wanted: list[str]) -> str | None:
         """Run a worker; the peer during whose turn it died, or None."""
-        self._started: Started | None = None
+        self._measurements, self._started = [], None
+        self._status, self._reason = "failed", "interrupted"
         self._finished: Finished | None = None
         self._begun = OURS
-        self._measurements: list[Measurement] = []
         variables = worker_environment(self._framework, self._interpreter, self._device)
         command = [self._interpreter, *self._command]
         with tempfile.TemporaryFile() as log:
