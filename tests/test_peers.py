@@ -76,6 +76,19 @@ class Idle(Reference):
         return 1.0
 
 
+class Frozen(Reference):
+    """Leaves the scaling as it was."""
+
+    def __init__(self, work, given):
+        super().__init__(work, given)
+        self.log_scale = given["log_scale"]
+
+    def seconds(self):
+        seconds = super().seconds()
+        self.model.resume(backends.TrainingState(self.model.parameters() | {"log_scale": self.log_scale}))
+        return seconds
+
+
 class Late(Reference):
     """Breaks down in the first round, after the warm-up."""
 
@@ -101,7 +114,7 @@ def make_arm(entry, work):
             given = given | {"coupling.1.dense.0.bias": 0 * given["coupling.1.dense.0.bias"]}
         case "other order":
             given = given | {"coupling.0.dense.2.kernel": given["coupling.0.dense.2.kernel"][:, ::-1]}
-    return {"idle": Idle, "late": Late}.get(entry.name, Reference)(work, given)
+    return {"idle": Idle, "frozen": Frozen, "late": Late}.get(entry.name, Reference)(work, given)
 
 
 FATES = {
@@ -109,6 +122,7 @@ FATES = {
     "a bias less": "failed: log p is off by",
     "other order": "failed: log p is off by",
     "idle": "failed: the change of log p by training is off by 1.0e+00",
+    "frozen": "failed: the change of log p by training is off by",
     "late": "failed: RuntimeError: all at sea",
     "absent": "unavailable: absent: can't be imported here (No module named 'absent')",
     "too large": "out_of_memory: MemoryError",

@@ -95,11 +95,14 @@ class KerasPeer(Peer):
 class KerasFit(KerasPeer):
     """`fit`, which is what the article calls."""
 
+    _shuffle = False
+
     def train(self) -> None:
-        """An epoch of `fit`: a step on each batch's worth of rows, shuffled."""
+        """An epoch of `fit`: a step on each batch's worth of rows, shuffled, but for the first, which is compared."""
         count, batch, dim = self._batches.shape
         x = self._batches.reshape(count * batch, dim)
-        self._model.fit(x, x, batch_size=batch, epochs=1, verbose=0)
+        self._model.fit(x, x, batch_size=batch, epochs=1, verbose=0, shuffle=self._shuffle)
+        self._shuffle = True
 
 
 class KerasTrainOnBatch(KerasPeer):
