@@ -226,7 +226,7 @@ def test_a_name_that_is_not_known_is_refused(wrong, told):
 # The libraries, as far as they are installed
 
 
-@pytest.fixture(scope="module", params=["torch", "jax"])  # TensorFlow's start takes as long as these two together
+@pytest.fixture(scope="module", params=["torch", "jax"])  # a third would only take time
 def measured(request, tmp_path_factory):
     """The record of a framework's peers at a small size, without `fit`, which has the same model as the other Keras."""
     names = [entry.name for entry in of_framework(request.param) if entry.name != "keras fit"]
