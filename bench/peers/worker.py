@@ -37,9 +37,9 @@ CHECKED_ROWS = 32
 TOLERANCES = {"float32": 1e-4, "tf32": 1e-2}
 """Of log p at the same weights, relative to the reference's largest."""
 
-TRAINED_TOLERANCE = 0.05
+TRAINED_TOLERANCE = 0.1
 """Of log p after the warm-up's steps, relative to the largest change that these made. One that leaves a step or a
-parameter out is farther off; optimisers that differ in where ε goes are not."""
+parameter out is farther off; Keras, whose Adam has its ε in another place, is not (0.01)."""
 
 
 class PeerError(BenchError):
