@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import nox
@@ -75,8 +75,7 @@ def bench_gpu(session: nox.Session) -> None:
     if session.virtualenv.is_sandboxed:
         # The session's own environment runs the runner and has no framework: a backend that is not given an
         # interpreter below is run with this one, and so becomes a row that says it is unavailable.
-        dependencies = nox.project.load_toml("pyproject.toml")["project"]["dependencies"]
-        session.install("-c", str(PINS / "cpu.txt"), *dependencies)
+        install_runtime(session)
         for backend in chosen_backends(arguments):
             try:
                 arguments += ["--python", f"{backend}={gpu_environment(session, backend)}"]
@@ -86,6 +85,21 @@ def bench_gpu(session: nox.Session) -> None:
     session.run(interpreter(session), "-m", "bench", "run", *arguments)
     if left_out:
         session.error(f"not measured, since the installation failed: {', '.join(left_out)}")
+
+
+@nox.session(name="bench-peers")
+def bench_peers(session: nox.Session) -> None:
+    """Time the usual libraries on the same work (GPU if there is one), each framework's in its own environment."""
+    arguments = list(session.posargs)
+    if session.virtualenv.is_sandboxed:
+        # As in bench-gpu: a framework that is not given an interpreter becomes rows that say it is unavailable.
+        install_runtime(session)
+        for framework in chosen_backends(arguments, "--frameworks"):
+            try:
+                arguments += ["--python", f"{framework}={peers_environment(session, framework)}"]
+            except CommandFailed:
+                session.warn(f"{framework}: the installation failed, see above; going on without it")
+    session.run(interpreter(session), "-m", "bench", "peers", *arguments)
 
 
 @nox.session
@@ -100,8 +114,7 @@ def agreement(session: nox.Session) -> None:
 def tables(session: nox.Session) -> None:
     """Make the tables in results/tables and in README.md anew, from the records in results/."""
     if session.virtualenv.is_sandboxed:
-        dependencies = nox.project.load_toml("pyproject.toml")["project"]["dependencies"]
-        session.install("-c", str(PINS / "cpu.txt"), *dependencies)
+        install_runtime(session)
     session.run(interpreter(session), "-m", "bench", "tables", "results", "--write", "results/tables")
     session.run(interpreter(session), "-m", "bench", "tables", "--into", "README.md")
 
@@ -130,6 +143,17 @@ def lock(session: nox.Session) -> None:
         wanted = [*runtime, build, *(f"--constraint={file}" for file in constraints)]
         write_pins(f"gpu-{backend}", resolved(session, wanted), f"The run-time packages and {backend}'s GPU build.")
 
+    # The peers' pins go on top of either build: only what neither brings along.
+    builds = {package_name(package) for package in CPU_BUILDS} | {"tensorflow", "jaxlib"}
+    for framework, package in zip(BACKENDS, CPU_BUILDS, strict=True):
+        peers = project["project"]["optional-dependencies"][f"peers-{framework}"]
+        there = builds | {package_name(pin) for pin in pinned(PINS / f"gpu-{framework}.txt")}
+        constraint = f"--constraint={PINS / 'cpu.txt'}"
+        pins = resolved(session, [*runtime, f"{package}=={CPU_BUILDS[package]}", *peers, constraint])
+        extra = [pin for pin in pins if package_name(pin) not in there]
+        purpose = f"What the peers on {framework} need beside its own build: `pip install --no-deps -r` on top of that."
+        write_pins(f"peers-{framework}", extra, purpose)
+
 
 def interpreter(session: nox.Session) -> str:
     """Return the session's Python or, under `--no-venv`, the one that runs nox."""
@@ -154,10 +178,20 @@ def with_defaults(arguments: Sequence[str], **defaults: str) -> list[str]:
     return [*(part for option in added for part in option), *arguments]
 
 
-def chosen_backends(arguments: Sequence[str]) -> list[str]:
-    """Return the backends that `--backends` in `arguments` names, by default all of them."""
-    named = re.search(r"--backends[= ](\S+)", " ".join(arguments))
+def chosen_backends(arguments: Sequence[str], option: str = "--backends") -> list[str]:
+    """Return the backends that `option` in `arguments` names, by default all of them."""
+    named = re.search(rf"{option}[= ](\S+)", " ".join(arguments))
     return [backend for backend in BACKENDS if not named or backend in named[1].split(",")]
+
+
+def install_runtime(session: nox.Session) -> None:
+    """Install what `bench` needs without a framework."""
+    session.install("-c", str(PINS / "cpu.txt"), *runtime_packages())
+
+
+def runtime_packages() -> list[str]:
+    """Return the requirements of `bench` itself."""
+    return nox.project.load_toml("pyproject.toml")["project"]["dependencies"]
 
 
 def install_cpu(session: nox.Session, pins: str) -> None:
@@ -176,19 +210,68 @@ def install_torch_cpu(session: nox.Session) -> None:
 
 
 def gpu_environment(session: nox.Session, backend: str) -> Path:
-    """Return the Python of an environment with `backend`'s GPU build, made anew if its pins or Python have changed.
-
-    A CommandFailed comes through where pip or venv fails; the next call then starts afresh.
-    """
+    """Return the Python of an environment with `backend`'s GPU build; see `own_environment`."""
     pins = PINS / f"gpu-{backend}.txt"
-    folder = Path(session.virtualenv.location).resolve().with_name(f"bench-gpu-{backend}")
+
+    def install(pip: Sequence[str]) -> None:
+        session.run_install(*pip, "-r", str(pins), external=True)
+
+    return own_environment(session, f"bench-gpu-{backend}", [pins], install)
+
+
+def peers_environment(session: nox.Session, framework: str) -> Path:
+    """Return the Python of an environment with `framework` and its peers; as `gpu_environment` otherwise.
+
+    A peer that can't be installed is left out, with a warning: it becomes a row that says so.
+    """
+    extra, gpu = PINS / f"peers-{framework}.txt", bool(visible_gpus())
+    base = PINS / (f"gpu-{framework}.txt" if gpu else "cpu.txt")
+
+    def install(pip: Sequence[str]) -> None:
+        if gpu:
+            session.run_install(*pip, "-r", str(base), external=True)
+        else:
+            package = {"tensorflow": "tensorflow-cpu"}.get(framework, framework)
+            if framework == "torch" and sys.platform == "linux":  # see install_torch_cpu
+                wanted = f"torch=={CPU_BUILDS['torch']}+cpu"
+                session.run_install(*pip, "--no-deps", wanted, external=True, success_codes=[0, 1])
+            session.run_install(*pip, "-c", str(base), *runtime_packages(), package, external=True)
+        try:
+            session.run_install(*pip, "--no-deps", "-r", str(extra), external=True)
+        except CommandFailed:
+            session.warn(f"not everything in {extra} can be installed: one package at a time then")
+            for line in pinned(extra):
+                session.run_install(*pip, "--no-deps", line, external=True, success_codes=[0, 1])
+
+    return own_environment(session, f"bench-peers-{framework}-{'gpu' if gpu else 'cpu'}", [base, extra], install)
+
+
+def own_environment(
+    session: nox.Session, name: str, pins: Sequence[Path], install: Callable[[Sequence[str]], None]
+) -> Path:
+    """Return the Python of the environment `name` beside the session's, made anew if the pins or Python have changed.
+
+    `install` is given the beginning of a `pip install` command. A CommandFailed comes through where pip or venv fails;
+    the next call then starts afresh.
+    """
+    folder = Path(session.virtualenv.location).resolve().with_name(name)
     python, stamp = folder / "bin" / "python", folder / "installed.sha256"
-    wanted = hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()
+    wanted = hashlib.sha256(b"".join(file.read_bytes() for file in pins) + sys.version.encode()).hexdigest()
     if not python.exists() or not stamp.exists() or stamp.read_text() != wanted:
         session.run_install("python", "-m", "venv", "--clear", str(folder))
-        session.run_install(str(python), "-m", "pip", "install", "-r", str(pins), external=True)
+        install([str(python), "-m", "pip", "install"])
         stamp.write_text(wanted)
     return python
+
+
+def pinned(file: Path) -> list[str]:
+    """Return the lines of a file of pins."""
+    return [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
+
+
+def package_name(pin: str) -> str:
+    """Return the normalised name of a pinned package."""
+    return re.sub(r"[-_.]+", "-", pin.partition("==")[0]).lower()
 
 
 def frozen(session: nox.Session) -> list[str]:

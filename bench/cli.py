@@ -1,4 +1,4 @@
-"""The command line: `nice-bench run | sweep | profile | tables | plots | sample | port | agree | data | doctor`."""
+"""The command line: one command after the other, or registered from files of their own where one takes a page."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 import backends
 from bench import (
     agreement_runs,
+    cli_peers,
     cli_profile,
     cli_sweep,
     environment,
@@ -119,6 +120,7 @@ def run(
     refuse_failures(made, asked=chosen is not None)
 
 
+cli_peers.register(app)
 cli_profile.register(app)
 cli_sweep.register(app)
 

@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from bench import peers
+
 PACKAGES = (
     "nice-bench",
     "numpy",
@@ -37,6 +39,7 @@ PACKAGES = (
     "nvidia-cudnn-cu12",
     "nvidia-cudnn-cu13",
     "nvidia-ml-py",
+    *sorted({entry.package for entry in peers.REGISTRY} - {"keras"}),
 )
 """Packages that bear on speed or on numbers; those installed are recorded."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -21,14 +22,20 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of 
 Folders = Annotated[list[Path] | None, typer.Argument(help="Records, or folders of records. [default: results]")]
 
 
-def measured(measure: Callable[[LiveProgress], list[records.Record]]) -> list[records.Record]:
-    """The records of a run or a sweep, with live progress."""
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """An interruption ends the command with a word on what is kept."""
     try:
-        with LiveProgress() as progress:
-            return measure(progress)
+        yield
     except KeyboardInterrupt:  # typer would end with the same code, and say nothing
         errors.print("nice-bench: interrupted; what was measured until then is kept", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
+
+
+def measured(measure: Callable[[LiveProgress], list[records.Record]]) -> list[records.Record]:
+    """The records of a run or a sweep, with live progress."""
+    with interruptible(), LiveProgress() as progress:
+        return measure(progress)
 
 
 def refuse_failures(made: list[records.Record], *, asked: bool) -> None:

@@ -21,6 +21,7 @@ from bench import sweep_tables
 from bench.errors import BenchError
 from bench.frame import frame
 from bench.labels import LOSS_DIGITS, ROW, SECTION, Row, groups, incomplete, kinds_told, prepare, provenance, targets
+from bench.peer_tables import is_peers, peers
 from bench.profile_tables import apart, profile
 from bench.records import Record, slug
 from bench.render import MISSING, SUFFIXES, Table, number, render, spread, to_csv
@@ -33,6 +34,7 @@ __all__ = [
     "curves",
     "frame",
     "invertibility",
+    "peers",
     "profile",
     "render",
     "sampling",
@@ -46,12 +48,13 @@ KINDS = {"article": "article loss", "nll": "−log p, nats"}
 
 def all_tables(records: Iterable[Record], *, brief: bool = False) -> list[Table]:
     """Return every table that has something to say, in the order they are read; `brief` is for a terminal."""
-    records, profiles = apart(records)
+    everything = list(records)
+    records, profiles = apart(record for record in everything if not is_peers(record))
     protocols = sorted({record.plan.protocol for record in records})
     per_protocol = [curves([record for record in records if record.plan.protocol == name]) for name in protocols]
     tables = [speed(records), accuracy(records), *per_protocol]
     tables += [agreement(records), invertibility(records, brief=brief), sampling(records), profile(profiles)]
-    tables += [sweep_tables.scaling(records)]
+    tables += [sweep_tables.scaling(records), peers(everything)]
     return [table for table in tables if not table.raw.empty]
 
 

@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 import backends
 from backends import Backend, TrainingState, parameters, state
@@ -42,9 +43,15 @@ def main() -> int:
 
 def read_plan() -> tuple[WorkerPlan | SweepPlan, TextIO]:
     """The plan from standard input, and where events go; from here on, what anybody prints goes to standard error."""
+    events = take_standard_output()
+    return PLAN.validate_json(sys.stdin.read()), events
+
+
+def take_standard_output() -> TextIO:
+    """What standard output was; from here on whatever is printed goes to standard error."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    return PLAN.validate_json(sys.stdin.read()), events
+    return events
 
 
 def work(plan: WorkerPlan | SweepPlan, out: TextIO) -> Status:
@@ -52,10 +59,10 @@ def work(plan: WorkerPlan | SweepPlan, out: TextIO) -> Status:
     return tell(_to_the_end(plan), out)
 
 
-def tell(events: Iterable[Event], out: TextIO) -> Status:
+def tell(events: Iterable[BaseModel], out: TextIO) -> Status:
     """Write events as they happen, the last one a `Finished`; an exception becomes one that says what it was."""
 
-    def emit(event: Event) -> None:
+    def emit(event: BaseModel) -> None:
         out.write(event.model_dump_json() + "\n")
         out.flush()
 

@@ -1,0 +1,264 @@
+"""The peers of one framework beside its backend, in one process: each is checked first, then all are timed in turns.
+
+A time counts only where the work is the same. So a peer has to give the float64 reference's log p before it trains,
+and the trained backend's log p after as many steps on the same batches; else it is a row that says by how much not.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+import backends
+from backends import Adam, Architecture, Backend, Pixels
+from backends.parameters import Parameters, astype, digest
+from bench import data
+from bench.environment import fingerprint, gpu_state
+from bench.errors import BenchError
+from bench.failures import reason_of, status_of
+from bench.measures.agreement import relative
+from bench.measures.precision import probe
+from bench.peers import OURS, Entry, of_framework, peer_class
+from bench.peers.interface import Peer
+from bench.peers.plan import Begun, PeerEvent, PeersPlan, missed
+from bench.plan import Finished, Measured, Started
+from bench.records import Measurement
+from bench.streams import TrainingStream, initial_parameters, normals
+from bench.worker import take_standard_output, tell
+
+PIXELS = Pixels(1 / 255, 0.0)
+CHECKED_ROWS = 32
+TOLERANCES = {"float32": 1e-4, "tf32": 1e-2}
+"""Of log p at the same weights, relative to the reference's largest."""
+
+TRAINED_TOLERANCE = 0.1
+"""Of log p after the warm-up's steps, relative to the largest change that these made. One that leaves a step or a
+parameter out is farther off; Keras, whose Adam has its ε in another place, is not (0.01)."""
+
+
+class PeerError(BenchError):
+    """A peer that does other work than it should."""
+
+
+def main() -> int:
+    """Read a plan from standard input, work, and write events to what standard output was."""
+    events = take_standard_output()
+    plan = PeersPlan.model_validate_json(sys.stdin.read())
+    # Both have to be set before the frameworks are imported.
+    os.environ["KERAS_BACKEND"] = plan.framework
+    os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest" if plan.precision == "float32" else "tensorfloat32"
+    return 0 if tell(measure(plan), events) == "ok" else 1
+
+
+@dataclass(frozen=True)
+class Work:
+    """What everyone is given.
+
+    Attributes:
+        weights: canonical, float32, no bias 0: one that were left out would show.
+        images: uint8 [steps · batch, D].
+        stream: the order of the images in each epoch of `steps` steps.
+    """
+
+    architecture: Architecture
+    weights: Parameters
+    images: NDArray[np.uint8]
+    stream: TrainingStream
+    optimiser: Adam
+
+    @classmethod
+    def of(cls, plan: PeersPlan) -> Work:
+        """Make it, from the embedded subset of MNIST, repeated as often as need be."""
+        architecture = Architecture.from_dict(plan.architecture)
+        weights = initial_parameters(architecture, plan.seed, "glorot_uniform", "glorot_normal")
+        for index, (name, array) in enumerate(weights.items()):
+            if name.endswith(".bias"):
+                weights[name] = (0.05 * normals(plan.seed, "weights", 1000 + index, array.shape)).astype(np.float32)
+        count = plan.steps * plan.batch
+        images = np.resize(data.load("mnist-subset").train_images, (count, architecture.dim))
+        stream = TrainingStream(plan.seed, count, architecture.dim, plan.batch, PIXELS)
+        return cls(architecture, weights, images, stream, Adam())
+
+    @property
+    def checked(self) -> NDArray[np.float32]:
+        """The rows at which log p is compared, [32, D]."""
+        return (self.images[:CHECKED_ROWS] * np.float32(PIXELS.scale)).astype(np.float32)
+
+    def batches(self) -> NDArray[np.float32]:
+        """The first epoch as x, [steps, batch, D]."""
+        return (self.images[self.stream.epoch(1).order] * np.float32(PIXELS.scale)).astype(np.float32)
+
+    def reference(self) -> NDArray[np.float64]:
+        """log p of the checked rows by the float64 reference."""
+        arrays = astype(self.weights, "float64")
+        model = backends.create("numpy", self.architecture, arrays, device="cpu", precision="float64")
+        return model.log_prob(self.checked)
+
+
+class Arm(Protocol):
+    """Someone who is timed."""
+
+    def log_prob(self, x: NDArray[np.float32]) -> NDArray:
+        """log p(x) in nats, [B, D] → [B]."""
+
+    def seconds(self) -> float:
+        """Make `steps` training steps; how long that took."""
+
+
+class Ours:
+    """The harness' own backend, in its own training loop; one epoch is `steps` steps."""
+
+    def __init__(self, model: Backend, work: Work, epochs: int) -> None:
+        self.log_prob = model.log_prob
+        self._epochs = model.train(work.images, work.optimiser, work.stream, epochs)
+
+    def seconds(self) -> float:
+        """An epoch, as the records of `nice-bench run` count it."""
+        return next(self._epochs).seconds
+
+
+class Theirs:
+    """A peer."""
+
+    def __init__(self, peer: Peer, batches: NDArray[np.float32]) -> None:
+        self.log_prob = peer.log_prob
+        self._train = peer.train
+        peer.load(batches)
+
+    def seconds(self) -> float:
+        """A pass over the batches."""
+        start = time.perf_counter()
+        self._train()
+        return time.perf_counter() - start
+
+
+def measure(plan: PeersPlan) -> Iterator[PeerEvent]:
+    """Build, check and time everyone; a peer that fails at any stage is a row, and the others go on."""
+    work = Work.of(plan)
+    yield Begun(peer=OURS, stage="build")
+    model = backends.create(
+        plan.framework, work.architecture, work.weights, device=plan.device, precision=plan.precision
+    )
+    yield Started(
+        environment=fingerprint() | {"framework": model.versions(), "gpu_before": gpu_state()},
+        mode=model.mode,
+        precision=probe(model),
+        digests={"initial_parameters": digest(work.weights)},
+    )
+    expected = work.reference()
+    yield Begun(peer=OURS, stage="warm-up")
+    ours = Ours(model, work, plan.rounds + 1)
+    yield from _checked(OURS, ours, work, expected, plan)
+    ours.seconds()
+    trained = model.log_prob(work.checked)
+    arms: dict[str, Arm] = {OURS: ours}
+    for entry in of_framework(plan.framework):
+        if entry.name in plan.peers:
+            yield Begun(peer=entry.name, stage="check and warm-up")
+            yield from _admit(entry, arms, work, expected, trained, plan)
+    yield from _rounds(arms, plan)
+    yield Finished(status="ok")
+
+
+def _admit(
+    entry: Entry,
+    arms: dict[str, Arm],
+    work: Work,
+    expected: NDArray,
+    trained: NDArray,
+    plan: PeersPlan,
+) -> Iterator[PeerEvent]:
+    """Build and check a peer, let it warm up, check it again, and add it to those to be timed."""
+    try:
+        arm = make_arm(entry, work)
+        yield from _checked(entry.name, arm, work, expected, plan)
+        arm.seconds()
+        yield from _trained(entry.name, arm.log_prob(work.checked) - expected, trained - expected)
+    except Exception as error:
+        yield _missed(entry.name, error)
+    else:
+        arms[entry.name] = arm
+
+
+def make_arm(entry: Entry, work: Work) -> Arm:
+    """Build a peer.
+
+    Raises:
+        UnavailableError: it, or what it needs, isn't installed or can't be imported.
+    """
+    kind = peer_class(entry)
+    try:
+        peer = kind(work.architecture, work.weights, work.optimiser)
+    except ImportError as error:
+        raise backends.UnavailableError(f"{entry.name}: can't be imported here ({error})") from error
+    return Theirs(peer, work.batches())
+
+
+def _checked(name: str, arm: Arm, work: Work, expected: NDArray, plan: PeersPlan) -> Iterator[PeerEvent]:
+    """Record how far log p at the weights as given is from the reference's.
+
+    Raises:
+        PeerError: farther than the tolerance.
+    """
+    found = arm.log_prob(work.checked)
+    error = relative(found, expected) if found.shape == expected.shape else float("inf")
+    yield _measured("log_prob_error", error, "relative", peer=name)
+    if not error <= TOLERANCES[plan.precision]:
+        raise PeerError(f"log p is off by {error:.1e} at the same weights, more than {TOLERANCES[plan.precision]:.0e}")
+
+
+def _trained(name: str, change: NDArray, expected: NDArray) -> Iterator[PeerEvent]:
+    """Record how far the change of log p by the warm-up's steps is from that of the harness' backend.
+
+    Raises:
+        PeerError: farther than the tolerance.
+    """
+    error = relative(change, expected)
+    yield _measured("trained_error", error, "relative", peer=name)
+    if not error <= TRAINED_TOLERANCE:
+        raise PeerError(f"the change of log p by training is off by {error:.1e}, more than {TRAINED_TOLERANCE}")
+
+
+def _rounds(arms: dict[str, Arm], plan: PeersPlan) -> Iterator[PeerEvent]:
+    """Everyone's turn in each round, in changing order, so that a drift of the machine hits all alike."""
+    for round_ in range(1, plan.rounds + 1):
+        for name in turns(list(arms), round_):
+            yield Begun(peer=name, stage=f"round {round_}")
+            try:
+                seconds = arms[name].seconds() / plan.steps
+            except Exception as error:
+                if name == OURS:
+                    raise
+                del arms[name]
+                yield _missed(name, error)
+                continue
+            yield _measured("step_seconds", seconds, "s", n=plan.steps, peer=name, round=round_)
+
+
+def turns(names: list[str], round_: int) -> list[str]:
+    """The order of a round, from 1: there in one, back in the next, then there again from another start."""
+    shift = (round_ - 1) // 2 % len(names)
+    order = [*names[shift:], *names[:shift]]
+    return order if round_ % 2 else order[::-1]
+
+
+def _missed(name: str, error: Exception) -> Measured:
+    reason = str(error) if isinstance(error, BenchError) else reason_of(error)
+    return Measured(measurement=missed(name, status_of(error), reason))
+
+
+def _measured(quantity: str, value: float, unit: str, n: int | None = None, **context: Any) -> Measured:
+    return Measured(
+        measurement=Measurement(measure="peers", quantity=quantity, value=value, unit=unit, n=n, context=context)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

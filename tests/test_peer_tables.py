@@ -1,0 +1,101 @@
+"""The table of the peers, from synthetic records whose figures are worked out by hand here."""
+
+import pytest
+
+from bench import peer_tables, tables
+from bench.peers import OURS, PROTOCOL
+from bench.records import Measurement, Plan, Record
+
+
+def measurement(quantity, value, peer, unit="s", note=None, **context):
+    return Measurement(
+        measure="peers", quantity=quantity, value=value, unit=unit, note=note, context={"peer": peer} | context
+    )
+
+
+def record(backend="torch", *, status="ok", reason=None, measurements=(), machine="AMD EPYC"):
+    plan = Plan(
+        protocol=PROTOCOL,
+        protocol_digest="d",
+        backend=backend,
+        device="cpu",
+        precision="float32",
+        mode="eager",
+        seed=0,
+        epochs=3,
+        batch=128,
+        rounds=3,
+        architecture={"dim": 784, "couplings": 4, "hidden_layers": 5, "hidden_units": 1000},
+        optimiser={},
+        loss="article",
+        caption="Batch 128.",
+    )
+    environment = {"cpu": machine, "cores": 2, "packages": {"zuko": "1.6.0", "torch": "2.13.0"}}
+    return Record(
+        run="a", status=status, reason=reason, plan=plan, environment=environment, measurements=list(measurements)
+    )
+
+
+def times(peer, *values):
+    return [measurement("step_seconds", value, peer, round=i) for i, value in enumerate(values, 1)]
+
+
+MEASURED = record(
+    measurements=[
+        *times(OURS, 0.1, 0.2, 0.4),
+        measurement("log_prob_error", 1.3e-7, "zuko", "relative"),
+        *times("zuko", 0.2, 0.2, 0.6),
+        measurement("step_seconds", None, "nflows", note="unavailable: no nflows"),
+        *times("FrEIA", 0.3),
+        measurement("step_seconds", None, "FrEIA", note="failed: in round 2"),
+    ]
+)
+
+
+def by_peer(table):
+    return {row["peer"]: row for row in table.shown.to_dict("records")}
+
+
+def test_a_ratio_is_taken_within_a_round():
+    rows = by_peer(peer_tables.peers([MEASURED]))
+    assert rows["zuko 1.6.0"] == {
+        "framework": "torch",
+        "peer": "zuko 1.6.0",
+        "status": "ok",
+        "ms/step [min–max]": "200.0 [200.0–600.0]",
+        "× this harness": "1.50 [1.00–2.00]",
+        "log p error": "1.3e-07",
+        "training error": "–",
+    }
+    assert rows[f"{OURS} (eager)"]["× this harness"] == "1.00"
+
+
+@pytest.mark.parametrize(("peer", "told"), [("nflows", "unavailable: no nflows"), ("FrEIA", "failed: in round 2")])
+def test_a_peer_without_a_time_is_a_row_that_says_why(peer, told):
+    row = by_peer(peer_tables.peers([MEASURED]))[peer]
+    assert row["status"] == told
+    assert row["ms/step [min–max]"] == row["× this harness"] == "–"
+
+
+def test_one_that_was_not_asked_for_has_no_row():
+    assert set(by_peer(peer_tables.peers([MEASURED]))) == {f"{OURS} (eager)", "zuko 1.6.0", "nflows", "FrEIA"}
+
+
+def test_where_the_framework_is_missing_every_peer_says_so():
+    rows = by_peer(peer_tables.peers([record("jax", status="unavailable", reason="no jax here")]))
+    assert {"flowjax", "distrax", "keras fit"} < set(rows)
+    assert {row["status"] for row in rows.values()} == {"unavailable: no jax here"}
+
+
+def test_machines_are_told_apart_and_else_named_in_the_caption():
+    one = peer_tables.peers([MEASURED])
+    assert "Machine: AMD EPYC, 2 cores." in one.caption
+    assert "machine" not in one.shown
+    two = peer_tables.peers([MEASURED, record(measurements=times(OURS, 0.1), machine="Xeon")])
+    assert set(two.shown["machine"]) == {"AMD EPYC, 2 cores", "Xeon, 2 cores"}
+
+
+def test_peers_are_in_their_own_table_and_in_no_other():
+    failed = record("jax", status="failed", reason="ended by SIGSEGV")
+    assert [table.name for table in tables.all_tables([MEASURED, failed])] == ["peers"]
+    assert peer_tables.peers([]).raw.empty

@@ -1,0 +1,264 @@
+"""Peers: what is checked before a time counts, and that whatever befalls a library is a row.
+
+The libraries themselves are tested where they are installed (`nox -s bench-peers` installs them); Keras comes with
+TensorFlow, and so is tested on other frameworks here.
+"""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from factories import ARTICLE, PAPER, SHUFFLED, rows, weights
+
+import backends
+from backends import Adam, Architecture
+from bench.errors import BenchError
+from bench.peers import FRAMEWORKS, OURS, REGISTRY, Entry, of_framework, runner, worker
+from bench.peers.interface import InexpressibleError, check_article, halves
+from bench.peers.plan import PeersPlan
+
+SMALL = Architecture(dim=12, couplings=4, hidden_layers=2, hidden_units=8)
+
+
+# The registry, and the flow on halves
+
+
+def test_names_are_unique_within_a_framework_and_none_is_that_of_the_harness():
+    for framework in FRAMEWORKS:
+        names = [entry.name for entry in of_framework(framework)]
+        assert len(names) == len({*names, OURS}) - 1
+    assert sum(len(of_framework(framework)) for framework in FRAMEWORKS) == len(REGISTRY)
+
+
+@pytest.mark.parametrize("couplings", [1, 2, 3])
+def test_the_flow_on_halves_is_the_article_s(couplings):
+    architecture = replace(ARTICLE, couplings=couplings)
+    given, x = weights(architecture), rows(architecture)
+    flow = halves(architecture, given)
+    parts = np.split(x[:, flow.entry], 2, axis=1)
+    for k, layers in enumerate(flow.networks):
+        h = parts[k % 2]
+        for kernel, bias in layers:
+            h = np.maximum(h @ kernel + bias, 0)
+        parts[1 - k % 2] = parts[1 - k % 2] - h
+    z = np.concatenate(parts, axis=1) * np.exp(flow.log_scale)
+    log_prob = -0.5 * (z**2 + np.log(2 * np.pi)).sum(axis=1) + flow.log_scale.sum()
+    reference = backends.create("numpy", architecture, given, device="cpu", precision="float64")
+    np.testing.assert_allclose(log_prob, reference.log_prob(x), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("architecture", "field"), [(PAPER, "reorder"), (SHUFFLED, "permutation")])
+def test_another_architecture_is_refused(architecture, field):
+    with pytest.raises(InexpressibleError, match=field):
+        check_article(architecture)
+
+
+# The checks, on peers made of the reference
+
+
+class Reference:
+    """An arm that does the work as it should, by the NumPy backend."""
+
+    def __init__(self, work, given):
+        self.model = backends.create("numpy", work.architecture, given, device="cpu", precision="float32")
+        self.log_prob = self.model.log_prob
+        self.epochs = self.model.train(work.images, work.optimiser, work.stream, 3)
+
+    def seconds(self):
+        return next(self.epochs).seconds
+
+
+class Idle(Reference):
+    """Takes its time, but trains nothing."""
+
+    def seconds(self):
+        return 1.0
+
+
+class Frozen(Reference):
+    """Leaves the scaling as it was."""
+
+    def __init__(self, work, given):
+        super().__init__(work, given)
+        self.log_scale = given["log_scale"]
+
+    def seconds(self):
+        seconds = super().seconds()
+        self.model.resume(backends.TrainingState(self.model.parameters() | {"log_scale": self.log_scale}))
+        return seconds
+
+
+class Late(Reference):
+    """Breaks down in the first round, after the warm-up."""
+
+    def __init__(self, work, given):
+        super().__init__(work, given)
+        self.called = 0
+
+    def seconds(self):
+        self.called += 1
+        if self.called > 1:
+            raise RuntimeError("all at sea")
+        return super().seconds()
+
+
+def make_arm(entry, work):
+    given = work.weights
+    match entry.name:
+        case "absent":
+            raise backends.UnavailableError("absent: can't be imported here (No module named 'absent')")
+        case "too large":
+            raise MemoryError
+        case "a bias less":
+            given = given | {"coupling.1.dense.0.bias": 0 * given["coupling.1.dense.0.bias"]}
+        case "other order":
+            given = given | {"coupling.0.dense.2.kernel": given["coupling.0.dense.2.kernel"][:, ::-1]}
+    return {"idle": Idle, "frozen": Frozen, "late": Late}.get(entry.name, Reference)(work, given)
+
+
+FATES = {
+    "good": None,
+    "a bias less": "failed: log p is off by",
+    "other order": "failed: log p is off by",
+    "idle": "failed: the change of log p by training is off by 1.0e+00",
+    "frozen": "failed: the change of log p by training is off by",
+    "late": "failed: RuntimeError: all at sea",
+    "absent": "unavailable: absent: can't be imported here (No module named 'absent')",
+    "too large": "out_of_memory: MemoryError",
+}
+
+
+@pytest.fixture(scope="module")
+def checked():
+    """Measurements of a run with one peer of each fate, by peer."""
+    plan = PeersPlan(
+        framework="numpy",
+        peers=list(FATES),
+        architecture=SMALL.to_dict(),
+        device="cpu",
+        precision="float32",
+        batch=8,
+        steps=3,
+        rounds=2,
+        seed=0,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "of_framework", lambda framework: [Entry(name, framework, "", "") for name in FATES])
+        patch.setattr(worker, "make_arm", make_arm)
+        events = list(worker.measure(plan))
+    assert events[-1].event == "finished"
+    made = [event.measurement for event in events if event.event == "measured"]
+    return {name: [m for m in made if m.context["peer"] == name] for name in (OURS, *FATES)}
+
+
+@pytest.mark.parametrize("name", FATES)
+def test_only_who_does_the_same_work_is_timed(checked, name):
+    timed = [m for m in checked[name] if m.quantity == "step_seconds"]
+    if FATES[name] is None:
+        assert [m.context["round"] for m in timed] == [1, 2]
+        assert all(m.value > 0 for m in timed)
+    else:
+        assert [(m.value, m.note[: len(FATES[name])]) for m in timed] == [(None, FATES[name])]
+
+
+def test_the_harness_is_checked_and_timed_like_its_peers(checked):
+    assert [m.quantity for m in checked[OURS]] == ["log_prob_error", "step_seconds", "step_seconds"]
+    assert [m.quantity for m in checked["good"]] == ["log_prob_error", "trained_error", "step_seconds", "step_seconds"]
+
+
+def test_turns_change_so_that_nobody_is_always_first_or_after_the_same_one():
+    rounds = [worker.turns(list("abc"), round_) for round_ in range(1, 7)]
+    assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
+    assert {order[0] for order in rounds} == {"a", "b", "c"}
+    assert rounds[1] == rounds[0][::-1]
+
+
+# The runner, on workers that only talk
+
+
+TALKER = """
+import json, os, sys
+plan = json.load(sys.stdin)
+if plan["framework"] == "tensorflow":
+    told = dict(event="finished", status="unavailable", reason="no TensorFlow here")
+    sys.exit(print(json.dumps(told)))
+for name in ["this harness", *plan["peers"]]:
+    print(json.dumps(dict(event="begun", peer=name, stage="round 1")), flush=True)
+    if name == "nflows":
+        os.abort()
+    figure = dict(measure="peers", quantity="step_seconds", value=1.0, unit="s", context=dict(peer=name, round=1))
+    print(json.dumps(dict(event="measured", measurement=figure)), flush=True)
+    print("a library talks")
+print(json.dumps(dict(event="finished", status="ok")))
+"""
+
+
+@pytest.fixture(scope="module")
+def talked(tmp_path_factory):
+    """Records by framework, of workers of which torch's is taken down by nflows."""
+    request = runner.Request(SMALL, ("torch", "tensorflow"), device="cpu", folder=tmp_path_factory.mktemp("peers"))
+    return {record.plan.backend: record for record in runner.run(request, lambda _: None, ("-c", TALKER))}
+
+
+def test_a_library_that_takes_the_process_down_is_a_row_and_the_others_go_on(talked):
+    record = talked["torch"]
+    times = {m.context["peer"]: (m.value, m.note) for m in record.measurements}
+    assert record.status == "ok"
+    assert times.pop("nflows") == (None, "failed: ended by SIGABRT")
+    assert times == dict.fromkeys(times, (1.0, None))
+    assert set(times) == {OURS, *(entry.name for entry in of_framework("torch"))} - {"nflows"}
+
+
+def test_a_framework_that_is_missing_is_a_record_that_says_so(talked):
+    assert (talked["tensorflow"].status, talked["tensorflow"].reason) == ("unavailable", "no TensorFlow here")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [({"frameworks": "torch,mxnet"}, "mxnet"), ({"peers": "zuko"}, "zuko"), ({"precision": "int8"}, "int8")],
+)
+def test_a_name_that_is_not_known_is_refused(wrong, told):
+    with pytest.raises(BenchError, match=told):
+        runner.Request.checked(**{"frameworks": "jax", "peers": None, "precision": "float32"} | wrong)
+
+
+# The libraries, as far as they are installed
+
+
+@pytest.fixture(scope="module", params=["torch", "jax"])  # a third would only take time
+def measured(request, tmp_path_factory):
+    """The record of a framework's peers at a small size, without `fit`, which has the same model as the other Keras."""
+    names = [entry.name for entry in of_framework(request.param) if entry.name != "keras fit"]
+    folder = tmp_path_factory.mktemp("peers")
+    asked = runner.Request(SMALL, [request.param], names, device="cpu", batch=4, steps=3, rounds=1, folder=folder)
+    return runner.run(asked, lambda _: None)[0]
+
+
+def test_installed_peers_do_the_same_work_and_the_others_are_rows(measured):
+    assert measured.status == "ok", measured.reason
+    for entry in of_framework(measured.plan.backend)[1:]:
+        found = {m.quantity: m for m in measured.measurements if m.context["peer"] == entry.name}
+        if entry.package in measured.environment["packages"]:
+            assert found["step_seconds"].note is None
+            assert found["log_prob_error"].value < 1e-6
+            assert found["trained_error"].value < 1e-2
+        else:
+            reason = f"unavailable: {entry.name}: can't be imported here (No module"
+            assert found["step_seconds"].note.startswith(reason)
+
+
+@pytest.mark.parametrize("name", ["zuko", "nflows", "normflows", "FrEIA"])
+def test_a_library_on_torch_has_the_reference_s_log_prob(name):
+    pytest.importorskip(name)
+    from bench.peers import peer_class
+
+    entry = next(entry for entry in of_framework("torch") if entry.name == name)
+    peer = peer_class(entry)(SMALL, weights(SMALL, "float32"), Adam())
+    reference = backends.create("numpy", SMALL, weights(SMALL), device="cpu", precision="float64")
+    x = rows(SMALL).astype(np.float32)
+    np.testing.assert_allclose(peer.log_prob(x), reference.log_prob(x), rtol=1e-5)
+
+
+def test_no_library_is_imported_before_it_is_asked_for():
+    assert not {"zuko", "nflows", "flowjax", "distrax", "tensorflow_probability"} & set(sys.modules)
