@@ -94,6 +94,9 @@ def run(
         agreement_report.save(made, here, device, output)
         made, head = agreement_report.load(output)
         agreement_report.write(made, head, output)
+        from bench import agreement_plots  # matplotlib would slow every command's start down
+
+        agreement_plots.write(made, head, output)
     found = agreement_report.tables(made, head, brief=True)
     survivors: list[str] = []
     if mutants:

@@ -15,6 +15,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from bench.errors import BenchError
 from bench.frame import BACKENDS
@@ -76,8 +77,8 @@ def canvas(panels: int, title: str, caption: str) -> tuple[Figure, Sequence[Axes
     lines = textwrap.wrap(caption, CAPTION_CHARACTERS * panels)
     below = CAPTION_LINE * (len(lines) + 1)
     width, height = PANEL[0] * panels, PANEL[1] + below
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, below / height, 1, 1 - below / height))
+    layout = ConstrainedLayoutEngine(rect=(0, below / height, 1, 1 - below / height))
+    figure = Figure(figsize=(width, height), layout=layout)
     figure.suptitle(title, fontsize="large")
     figure.text(0.08 / width, 0.08 / height, "\n".join(lines), fontsize=7, va="bottom", linespacing=1.35)
     return figure, list(figure.subplots(1, panels, squeeze=False)[0])

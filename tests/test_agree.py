@@ -6,7 +6,7 @@ import pytest
 from factories import ARTICLE, backend_names, weights
 
 from backends import parameters
-from bench import agree, agreement_report, agreement_runs, mutations
+from bench import agree, agreement_plots, agreement_report, agreement_runs, mutations
 from bench.errors import BenchError
 from bench.mutations import MUTATIONS, Mutation, Result
 
@@ -43,7 +43,8 @@ def test_the_suite_passes_and_leaves_its_checks_and_tables(tmp_path):
     assert set(checks["suite"]) == SUITES
     assert checks["passed"].all()
     assert head[0].startswith("machine: ")
-    assert {path.suffix for path in tmp_path.iterdir()} == {".csv", ".md"}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".csv", ".md", ".svg"}
+    check_the_figure(checks, head, tmp_path)
     assert "in another process" in (tmp_path / "agreement-determinism.md").read_text()
 
 
@@ -75,6 +76,24 @@ def test_weights_of_another_network_are_refused_before_anything_is_compared(tmp_
     with pytest.raises(BenchError, match=r"w\.safetensors: the weights are of .*expected"):
         run(tmp_path / "output", trained=tmp_path / "w.safetensors")
     assert not (tmp_path / "output").exists()
+
+
+def check_the_figure(checks, head, folder):
+    figure = agreement_plots.parting(checks, head)
+    assert [panel.get_title() for panel in figure.axes] == ["article, Adam", "paper, RMSProp"]
+    lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
+    assert {"torch, float64", "torch, float32", "numpy, float32"} <= set(lines)
+    steps = checks[(checks["case"] == "article, Adam") & (checks["backend"] == "torch") & checks["step"].notna()]
+    drawn = steps[(steps["precision"] == "float32") & (steps["quantity"] == "parameters")]
+    assert lines["torch, float32"].get_xdata().tolist() == [1, 2, 3, 4]
+    assert lines["torch, float32"].get_ydata().tolist() == drawn["error"].tolist()
+    first = (folder / "agreement-lockstep.svg").read_bytes()
+    assert agreement_plots.write(checks, head, folder).read_bytes() == first
+
+
+def test_nothing_to_draw_is_an_error():
+    with pytest.raises(BenchError, match="step by step"):
+        agreement_plots.parting(agreement_report.frame([]), [])
 
 
 # What the matrix sees beyond values
