@@ -303,11 +303,15 @@ class Backend(ABC):
         """
         self._activate()
         if operation == "sample":
-            return self._workload(lambda: self._sample_batch(batch, temperature))
+            return self.one_dispatch(lambda: self._sample_batch(batch, temperature))
         run = {"encode": self._encode, "decode": self._decode, "log_prob": self._log_prob}[operation]
         rows = np.linspace(-0.5, 0.5, batch * self.architecture.dim, dtype=self.dtype)
         x = self._to_device(rows.reshape(batch, self.architecture.dim))
-        return self._workload(lambda: run(x))
+        return self.one_dispatch(lambda: run(x))
+
+    def one_dispatch(self, call: Callable[[], DeviceArray]) -> Callable[[], DeviceArray]:
+        """Turn a call into one dispatch, where the framework doesn't do so by itself."""
+        return call
 
     def product(self, a: ArrayLike, b: ArrayLike) -> NDArray:
         """[m, k] × [k, n], by the very routine and in the precision in which the flow multiplies."""
@@ -376,10 +380,6 @@ class Backend(ABC):
 
     @abstractmethod
     def _gradients(self, x: DeviceArray) -> tuple[DeviceArray, Mapping[str, DeviceArray]]: ...
-
-    def _workload(self, call: Callable[[], DeviceArray]) -> Callable[[], DeviceArray]:
-        """Turn a call into one dispatch, where the framework doesn't do so by itself."""
-        return call
 
     @abstractmethod
     def _upload_images(self, images: NDArray[np.uint8]) -> DeviceArray: ...

@@ -284,10 +284,10 @@ class TensorFlowBackend(Backend):
         dtype = tf.bfloat16 if self.precision == "bfloat16" else self.dtype
         with tf.device(self._tf_device):
             operands = [
-                tuple(tf.fill(shape, tf.constant(0.5, dtype)) for shape in ((m, k), (k, n))) for m, k, n in shapes
+                tuple(tf.Variable(tf.fill(shape, tf.constant(0.5, dtype))) for shape in ((m, k), (k, n)))
+                for m, k, n in shapes
             ]
-        multiply = self._function(lambda pairs: [tf.matmul(a, b) for a, b in pairs])
-        return lambda: multiply(operands)
+        return self._function(lambda: [tf.matmul(a, b) for a, b in operands])
 
     def memory_workload(self, size: int) -> Callable[[], Any]:
         with tf.device(self._tf_device):

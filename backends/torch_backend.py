@@ -378,7 +378,7 @@ class TorchBackend(Backend):
 
     # For measuring ----------------------------------------------------------------------------------------------
 
-    def _workload(self, call: Callable[[], Any]) -> Callable[[], Any]:
+    def one_dispatch(self, call: Callable[[], Any]) -> Callable[[], Any]:
         if self.mode != "cudagraph":
             return torch.no_grad()(call)
         graph, result = captured(torch.no_grad()(call))
@@ -392,10 +392,10 @@ class TorchBackend(Backend):
     def products_workload(self, shapes: Sequence[tuple[int, int, int]]) -> Callable[[], Any]:
         dtype = torch.bfloat16 if self.precision == "bfloat16" else self._flow.log_scale.dtype
         operands = [
-            [torch.full(shape, 0.5, dtype=dtype, device=self._torch_device) for shape in ((m, k), (k, n))]
+            [torch.full(shape, 0.5, dtype=dtype, device=self._torch_device) for shape in ((m, k), (k, n), (m, n))]
             for m, k, n in shapes
         ]
-        return self._workload(lambda: [a @ b for a, b in operands])
+        return self.one_dispatch(lambda: [torch.mm(a, b, out=c) for a, b, c in operands])
 
     def memory_workload(self, size: int) -> Callable[[], Any]:
         numbers = torch.zeros(size // 4, dtype=torch.float32, device=self._torch_device)

@@ -19,6 +19,7 @@ import pandas as pd
 
 from bench import sweep_tables
 from bench.errors import BenchError
+from bench.floor_tables import floors, forward_floors
 from bench.frame import frame
 from bench.labels import LOSS_DIGITS, ROW, SECTION, Row, groups, incomplete, kinds_told, prepare, provenance, targets
 from bench.peer_tables import is_peers, peers
@@ -54,7 +55,7 @@ def all_tables(records: Iterable[Record], *, brief: bool = False) -> list[Table]
     per_protocol = [curves([record for record in records if record.plan.protocol == name]) for name in protocols]
     tables = [speed(records), accuracy(records), *per_protocol]
     tables += [agreement(records), invertibility(records, brief=brief), sampling(records), profile(profiles)]
-    tables += [sweep_tables.scaling(records), peers(everything)]
+    tables += [floors(records), forward_floors(records), sweep_tables.scaling(records), peers(everything)]
     return [table for table in tables if not table.raw.empty]
 
 

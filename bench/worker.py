@@ -133,6 +133,7 @@ def _round(plan: WorkerPlan) -> Iterator[Event]:
     few_images = x[: protocol.measure.invertibility_images]
     yield from _wrap(invertibility.measure_couplings(model, few_images, "trained"))
     yield from _wrap(sampling.measure(model, protocol))
+    yield from _wrap(floor.measure_forward(model, protocol))
 
 
 def _train(model: Backend, images: Images, stream: TrainingStream, plan: WorkerPlan) -> Iterator[Event]:

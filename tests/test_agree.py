@@ -91,6 +91,20 @@ def check_the_figure(checks, head, folder):
     assert agreement_plots.write(checks, head, folder).read_bytes() == first
 
 
+def test_pairs_of_arms_that_were_not_made_have_no_figure():
+    pairs = {"numpy → torch": 0.0, "torch → numpy": 1.0, "jax:jit → jax:jit": 0.0}
+    checks = [
+        agree.Check("matrix", "article", pair, "float64", "initial", "parameters", error, float("nan"), 0.0)
+        for pair, error in pairs.items()
+    ]
+    (table,) = agreement_report.tables(agreement_report.frame(checks), ["machine: a machine"])
+    rows = table.shown.set_index("from")
+    assert rows.loc["numpy", "to torch"] == "1 of 1"
+    assert rows.loc["torch", "to numpy"] == "0 of 1"
+    assert rows.loc["jax:jit", "to jax:jit"] == "1 of 1"
+    assert rows.loc["jax:jit", "to torch"] == "–"
+
+
 def test_nothing_to_draw_is_an_error():
     with pytest.raises(BenchError, match="step by step"):
         agreement_plots.parting(agreement_report.frame([]), [])

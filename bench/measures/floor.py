@@ -1,8 +1,9 @@
-"""The floor: the least time that a training step could take on this machine, by rates measured in this very process.
+"""The floor: the least time that a piece of work could take on this machine, by rates measured in this very process.
 
-The products of a step, at their very shapes and in the framework's own routine, but with nothing between them; and the
-bytes that parameters, gradients and moments must move, at the bandwidth of adding to an array in place. The larger of
-the two is the floor; their sum is what remains when nothing overlaps.
+The products of a training step (or of one pass through the flow), at their very shapes and in the framework's own
+routine, but with nothing between them; and the bytes that the parameters at least must move, at the bandwidth of adding
+to an array in place. The larger of the two is the floor; their sum is what remains when nothing overlaps. A pure chain
+of the same products (`bench.measures.chains`) says whether the floor is right.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 
 from backends import Backend
 from backends.architecture import flops
+from bench.measures.chains import chain_workload
 from bench.measures.timing import time_calls
 from bench.protocol import Protocol
 from bench.records import Measurement
@@ -23,8 +25,7 @@ def measure(model: Backend, protocol: Protocol, steps: int, round_: int) -> Iter
     batch, budget = protocol.training.batch, protocol.measure.seconds_per_timing
     products = model.architecture.training_products(batch)
     by_products = time_calls(model, model.products_workload(products), budget).median
-    memory = time_calls(model, model.memory_workload(MEMORY_BYTES), budget / 2).median
-    bandwidth = 2 * MEMORY_BYTES / memory
+    bandwidth = _bandwidth(model, budget / 2)
     by_bytes = model.architecture.training_bytes(model.dtype.itemsize) / bandwidth
     step = max(by_products, by_bytes)
     for quantity, value, unit in (
@@ -36,3 +37,33 @@ def measure(model: Backend, protocol: Protocol, steps: int, round_: int) -> Iter
         ("train_epoch_seconds", step * steps, "s"),
     ):
         yield Measurement(measure="floor", quantity=quantity, value=value, unit=unit, context={"round": round_})
+    chain = chain_workload(model, batch)
+    if chain is not None:
+        seconds = time_calls(model, chain, budget).median
+        yield Measurement(measure="floor", quantity="chain_seconds", value=seconds, unit="s", context={"round": round_})
+
+
+def measure_forward(model: Backend, protocol: Protocol) -> Iterator[Measurement]:
+    """The floor of one pass through the flow, which is sampling or density, at each batch that these are timed at."""
+    rule = protocol.measure
+    bandwidth = _bandwidth(model, rule.seconds_per_timing / 2)
+    rate = 0.0
+    for batch in sorted({*rule.sampling_batches, rule.likelihood_batch}):
+        products = model.architecture.forward_products(batch)
+        if rate and flops(products) / rate > rule.longest_call_seconds:
+            continue
+        by_products = time_calls(model, model.products_workload(products), rule.seconds_per_timing / 2).median
+        rate = flops(products) / by_products
+        by_bytes = model.architecture.forward_bytes(batch, model.dtype.itemsize) / bandwidth
+        yield Measurement(
+            measure="floor",
+            quantity="forward_seconds",
+            value=max(by_products, by_bytes),
+            unit="s",
+            context={"batch": batch},
+        )
+
+
+def _bandwidth(model: Backend, budget: float) -> float:
+    """Bytes a second that are read and written where an array is added to in place."""
+    return 2 * MEMORY_BYTES / time_calls(model, model.memory_workload(MEMORY_BYTES), budget).median

@@ -1,0 +1,85 @@
+"""Floors as tables, and the chain that says whether they are right."""
+
+import numpy as np
+import pytest
+from factories import ARTICLE, backend_names, create
+from test_tables import measurement, record, row
+
+from backends.architecture import flops
+from bench import floor_tables, tables
+from bench.measures import chains
+
+
+def floor(quantity, value, unit="s", **at):
+    return measurement("floor", quantity, value, unit, **at)
+
+
+def run_of(backend, *, products=0.1, chain=0.12, epoch=60.0):
+    made = []
+    for round_, factor in ((1, 1.0), (2, 2.0)):  # the whole machine is half as fast in the second round
+        made += [
+            floor("product_rate", 1e11 / factor, "FLOP/s", round=round_),
+            floor("bandwidth", 5e10 / factor, "B/s", round=round_),
+            floor("products_seconds", products * factor, round=round_),
+            floor("bytes_seconds", 0.02 * factor, round=round_),
+            floor("train_step_seconds", products * factor, round=round_),
+            floor("train_epoch_seconds", products * factor * 500, round=round_),
+            floor("chain_seconds", chain * factor, round=round_),
+            measurement("training", "seconds_per_epoch", epoch * factor, "s", round=round_),
+        ]
+    made += [floor("forward_seconds", 0.5, batch=4096), floor("forward_seconds", 0.2, batch=2000)]
+    made += [measurement("sampling", "latency", 0.6, "s", batch=4096)]
+    made += [measurement("sampling", "latency", None, "s", batch=65536, note="left out")]
+    made += [measurement("likelihood", "images_per_second", 8000.0, "images/s", batch=2000)]
+    return record(backend, measurements=made)
+
+
+def test_ratios_are_taken_within_a_round():
+    found = row(floor_tables.floors([run_of("torch")]), backend="torch")
+    assert (found["chain × floor"], found["step × floor"], found["step × sum"]) == ("1.20", "1.20", "1.00")
+    assert (found["products, GFLOP/s"], found["step, ms"]) == ("75.0", "180.0")
+
+
+def test_sampling_and_density_are_held_against_a_pass_at_their_batch():
+    table = floor_tables.forward_floors([run_of("jax")])
+    assert row(table, operation="sample")["× floor"] == "1.20"
+    assert row(table, operation="log p")["× floor"] == "1.25"
+    assert len(table.shown) == 2
+
+
+def test_the_tables_are_among_all_tables():
+    names = {table.name for table in tables.all_tables([run_of("jax"), run_of("torch")])}
+    assert {"floor", "floor-forward"} <= names
+
+
+def test_the_chain_makes_the_products_of_a_training_step_and_no_others():
+    made = []
+
+    def multiply(a, b):
+        made.append((a.shape[0], a.shape[1], b.shape[1]))
+        return a @ b
+
+    sizes = [size for _ in range(ARTICLE.couplings) for size in ARTICLE.layer_sizes]
+    gradients = chains.backward_and_forward(
+        np.ones((5, sizes[0][0])), [np.ones(s) for s in sizes], multiply, np.transpose
+    )
+    assert sorted(made) == sorted(ARTICLE.training_products(5))
+    assert flops(made) == flops(ARTICLE.training_products(5))
+    assert [g.shape for g in gradients] == sizes[::-1]
+
+
+@pytest.mark.parametrize("name", ["torch", "tensorflow", "jax"])
+def test_each_frameworks_chain_gives_the_gradients_of_the_product_of_its_kernels(name):
+    if name not in backend_names():
+        pytest.skip(f"NICE_BENCH_TEST_BACKENDS leaves {name} out")
+    found = [np.array(g) for g in chains.chain_workload(create(name, ARTICLE, precision="float32"), 5)()]
+    sizes = [size for _ in range(ARTICLE.couplings) for size in ARTICLE.layer_sizes]
+    kernels = [np.full(size, 1e-3) for size in sizes]
+    expected = chains.backward_and_forward(np.full((5, sizes[0][0]), 0.5), kernels, np.matmul, np.transpose)
+    assert len(found) == len(expected)
+    for gradient, exact in zip(found, expected, strict=True):
+        np.testing.assert_allclose(gradient, exact, rtol=1e-5)
+
+
+def test_the_reference_has_no_chain():
+    assert chains.chain_workload(create("numpy", ARTICLE), 5) is None
