@@ -74,7 +74,7 @@ def test_each_frameworks_chain_gives_the_gradients_of_the_product_of_its_kernels
         pytest.skip(f"NICE_BENCH_TEST_BACKENDS leaves {name} out")
     found = [np.array(g) for g in chains.chain_workload(create(name, ARTICLE, precision="float32"), 5)()]
     sizes = [size for _ in range(ARTICLE.couplings) for size in ARTICLE.layer_sizes]
-    kernels = [np.full(size, 1e-3) for size in sizes]
+    kernels = [np.full(size, 1 / size[0]) for size in sizes]
     expected = chains.backward_and_forward(np.full((5, sizes[0][0]), 0.5), kernels, np.matmul, np.transpose)
     assert len(found) == len(expected)
     for gradient, exact in zip(found, expected, strict=True):

@@ -2,9 +2,9 @@
 
 Forward through every coupling's layers one after the other, then backward: each kernel's gradient and each input's.
 The shapes and their number are those of `Architecture.training_products`, no more and no less; there is no bias, no
-ReLU, no coupling, no optimiser; kernels of 1/in keep the numbers of one size. Unlike the floor's products these wait for each other, and half of the backward ones
-read a transposed operand. So a chain takes as long as the floor or a little longer; one that is faster, or slower by
-more than a third, says that the floor's arithmetic is wrong.
+ReLU, no coupling, no optimiser; kernels of 1/in keep the numbers of one size. Unlike the floor's products these wait
+for each other, and half of the backward ones read a transposed operand. So a chain takes as long as the floor or a
+little longer; one that is faster, or slower by more than a third, says that the floor's arithmetic is wrong.
 """
 
 from __future__ import annotations
