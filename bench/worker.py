@@ -125,6 +125,8 @@ def _round(plan: WorkerPlan) -> Iterator[Event]:
     if plan.round < plan.rounds:
         return
     if protocol.training.keep == "best":
+        if not Path(plan.best).is_file():
+            raise DivergedError("no test loss was a number, so that no weights are the best")
         model.resume(TrainingState(parameters.astype(parameters.load(plan.best)[1], dtype)))
     parameters.save(plan.weights, architecture, parameters.astype(model.parameters(), "float32"))
     x = pixels_to_x(images.test, protocol.evaluation_pixels(), plan.seed)

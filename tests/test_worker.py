@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -163,6 +164,7 @@ UNNEEDED = (
     "invertibility.measure_couplings",
     "likelihood.measure",
     "sampling.measure",
+    "floor.measure_forward",
 )
 
 
@@ -182,6 +184,16 @@ def test_the_weights_that_the_protocol_keeps_are_kept(tmp_path, monkeypatch, rou
 
 
 # Failing
+
+
+def test_without_a_test_loss_that_is_a_number_there_are_no_best_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker.likelihood, "test_loss", lambda *_: math.nan)
+    loaded = smoke(training__keep="best", training__epochs=1, training__rounds=1)
+    finished = events_of(make_plan(tmp_path, loaded, epochs=1))[-1]
+    assert (finished.status, finished.reason) == (
+        "diverged",
+        "no test loss was a number, so that no weights are the best",
+    )
 
 
 def test_more_images_than_there_are_is_a_failure_that_says_so(tmp_path):
