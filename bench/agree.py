@@ -233,7 +233,7 @@ class Expected:
         yield check("decode", model.decode(self.z) - self.decoded, self.size_decoded, rounding.chain)
         loss, gradients = model.gradients(self.x)
         yield check("loss", np.asarray(loss - self.loss), self.size_log_prob, rounding.log_prob)
-        if not rounding.coarse:
+        if rounding.precision == "float64":
             errors = [(gradients[n] - exact) / (np.abs(exact).max() or 1.0) for n, exact in self.gradients.items()]
             flat = np.concatenate([error.ravel() for error in errors])
             yield check("gradient", flat, self.amplified, rounding.gradient)

@@ -9,7 +9,7 @@ that are added up,
     a chain of L such products               λ √(L n) u
     operands and results rounded to u_p      λ √(3 L) u_p, each result being a mean over n roundings of its own
 
-and, in the gradient by a coarse precision, ReLUs whose input is so near zero that rounding turns them (below),
+and, in gradients, ReLUs whose input is so near zero that rounding turns them (below),
 
 with L = couplings · (hidden layers + 1), n the longest sum, u the unit roundoff of sums and u_p that of products.
 Nothing here was fitted to what a backend happens to give.
@@ -69,25 +69,33 @@ class Rounding:
 
     @property
     def gradient(self) -> float:
-        """Of a gradient, relative to its largest entry.
+        """Of a gradient in float64, relative to its largest entry.
 
         The chain is passed twice and summed over the batch, where terms of either sign leave about 1/√batch of their
-        size.
+        size. No ReLU is turned by rounding there: its chance is 10⁻¹⁵.
         """
         return 2 * self.chain * math.sqrt(self.batch)
 
     @property
     def gradient_norm(self) -> float:
-        """Of a gradient by coarse products: the norm of its error over its norm, all parameters taken as one vector.
+        """Of a gradient in the other precisions: the norm of its error over its norm, all parameters as one vector.
 
         A norm is a mean over so many roundings that it needs no λ. The chain is passed twice. Besides, an input of a
-        ReLU that has a relative error of e, as one after l layers has with e = √(3 l) u_p, is on the wrong side of
-        zero with a probability of e/π if it is normal and centred; each ReLU so turned adds or takes away a part of
-        the gradient that half of them pass, hence 2e/π of its square for each layer of a coupling's network. Beside
-        that network the coupling passes the gradient on as it is.
+        ReLU that has a relative error of e, as one after l layers has with e = √l times that of a product, is on the
+        wrong side of zero with a probability of e/π if it is normal and centred; each ReLU so turned adds or takes away
+        a part of the gradient that half of them pass, hence 2e/π of its square for each layer of a coupling's network.
+        Beside that network the coupling passes the gradient on as it is. (A single turned ReLU may change an entry by
+        its whole size, which is why the largest error says nothing here.)
         """
         architecture = self.architecture
         layers = architecture.hidden_layers + 1
-        product = math.sqrt(3) * 2.0 ** -PRODUCT_BITS[self.precision]
-        turned = sum(2 * math.sqrt(layer) * product / math.pi for layer in range(1, layers + 1))
-        return math.sqrt(2 * architecture.couplings * layers) * product + math.sqrt(turned)
+        turned = sum(2 * math.sqrt(layer) * self.product / math.pi for layer in range(1, layers + 1))
+        return math.sqrt(2 * architecture.couplings * layers) * self.product + math.sqrt(turned)
+
+    @property
+    def product(self) -> float:
+        """The relative error of a product, as a standard deviation's upper estimate."""
+        if self.coarse:
+            return math.sqrt(3) * 2.0 ** -PRODUCT_BITS[self.precision]
+        longest = max(self.architecture.half, self.architecture.hidden_units)
+        return math.sqrt(longest) * 2.0 ** -SUM_BITS[self.precision]
