@@ -45,7 +45,7 @@ def refusal(name, **overrides):
 
 
 def test_the_protocols_are_these():
-    assert protocol.names() == ["article", "article-noise", "article-short", "paper", "smoke"]
+    assert protocol.names() == ["article", "article-noise", "article-short", "article-speed", "paper", "smoke"]
 
 
 @pytest.mark.parametrize("name", protocol.names())
@@ -59,6 +59,7 @@ def test_a_protocol_is_called_as_its_file(name):
         ("article", 60_000, "test", 0),
         ("article-noise", 60_000, "test", 0),
         ("article-short", 60_000, "test", 0),
+        ("article-speed", 6_400, "validation", 128),
         ("paper", 50_000, "validation", 10_000),
     ],
 )
@@ -73,6 +74,7 @@ def test_images(name, train, select, validation):
         ("article", Pixels(1 / 255), Pixels(1 / 255)),
         ("article-noise", Pixels(1 / 255, -0.01), Pixels(1 / 255)),
         ("article-short", Pixels(1 / 255), Pixels(1 / 255)),
+        ("article-speed", Pixels(1 / 255), Pixels(1 / 255)),
         ("paper", Pixels(1 / 256, 1 / 256), Pixels(1 / 256, 1 / 256)),
     ],
 )
@@ -87,6 +89,7 @@ def test_pixels(name, training, evaluation):
         ("article", Architecture.article()),
         ("article-noise", Architecture.article()),
         ("article-short", Architecture.article()),
+        ("article-speed", Architecture.article()),
         ("paper", Architecture.paper()),
         ("smoke", Architecture(dim=784, couplings=2, hidden_layers=2, hidden_units=32)),
     ],
@@ -101,6 +104,7 @@ def test_architecture(name, expected):
         ("article", ARTICLE_ADAM),
         ("article-noise", ARTICLE_ADAM),
         ("article-short", ARTICLE_ADAM),
+        ("article-speed", ARTICLE_ADAM),
         ("paper", PAPER_RMSPROP),
         ("smoke", ARTICLE_ADAM),
     ],
@@ -115,6 +119,7 @@ def test_optimiser(name, expected):
         ("article", 128, 20, "article", "last", -2200),
         ("article-noise", 128, 20, "article", "last", None),
         ("article-short", 128, 2, "article", "last", -2200),
+        ("article-speed", 128, 10, "article", "last", None),
         ("paper", 200, 1500, "nll", "best", None),
     ],
 )
@@ -130,6 +135,7 @@ def test_training(name, batch, epochs, loss, keep, target_loss):
         ("article", "glorot_uniform", "glorot_normal"),
         ("article-noise", "glorot_uniform", "glorot_normal"),
         ("article-short", "glorot_uniform", "glorot_normal"),
+        ("article-speed", "glorot_uniform", "glorot_normal"),
         ("paper", "small_uniform", "zeros"),
     ],
 )
