@@ -65,7 +65,9 @@ def save(data: pd.DataFrame, setting: Setting, device: str, folder: Path) -> Pat
     path = folder / FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        text = "".join(f"# {line}\n" for line in head) + data.to_csv(index=False, lineterminator="\n")
+        text = "".join(f"# {line}\n" for line in head) + data.to_csv(
+            index=False, lineterminator="\n", float_format="%.4g"
+        )
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise BenchError(f"{path}: can't be written ({error.strerror})") from error

@@ -17,8 +17,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bench import peers
-
 PACKAGES = (
     "nice-bench",
     "numpy",
@@ -39,7 +37,13 @@ PACKAGES = (
     "nvidia-cudnn-cu12",
     "nvidia-cudnn-cu13",
     "nvidia-ml-py",
-    *sorted({entry.package for entry in peers.REGISTRY} - {"keras"}),
+    "distrax",
+    "flowjax",
+    "FrEIA",
+    "nflows",
+    "normflows",
+    "tensorflow-probability",
+    "zuko",
 )
 """Packages that bear on speed or on numbers; those installed are recorded."""
 

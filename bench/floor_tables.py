@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import pandas as pd
@@ -43,7 +44,7 @@ def floors(records: Iterable[Record]) -> Table:
         steps = by_round["train_epoch_seconds"] / by_round["train_step_seconds"]
         step, floor = by_round["seconds_per_epoch"] / steps, by_round["train_step_seconds"]
         both = by_round["products_seconds"] + by_round["bytes_seconds"]
-        chain = by_round["chain_seconds"] if "chain_seconds" in by_round else pd.Series(dtype=float)
+        chain = by_round["chain_seconds"] if "chain_seconds" in by_round else floor * math.nan
         figures: Row = {quantity: float(by_round[quantity].median()) for quantity, *_ in RATES}
         figures |= {"step_seconds": float(step.median()), "step_over_floor": float((step / floor).median())}
         figures |= {"step_over_sum": float((step / both).median()), "chain_over_floor": float((chain / floor).median())}
@@ -72,16 +73,19 @@ def forward_floors(records: Iterable[Record]) -> Table:
             if batch in floor:
                 figures: Row = {"operation": operation, "batch": batch, "seconds": seconds}
                 raw.append(key | figures | {"floor_seconds": floor[batch], "over_floor": seconds / floor[batch]})
-                cells = {"operation": operation, "batch": str(batch), "ms": number(seconds * 1e3, 4)}
+                cells = {"operation": operation, "batch": f"{batch:g}", "ms": number(seconds * 1e3, 4)}
                 cells |= {"floor, ms": number(floor[batch] * 1e3, 4), "× floor": number(seconds / floor[batch], 3)}
                 shown.append({name: str(key[name]) or MISSING for name in ROW} | cells)
     return _table("floor-forward", "Sampling and density against the floor", used, raw, shown, FORWARD_TOLD)
 
 
-def _by_batch(rows: pd.DataFrame) -> dict[int, float]:
+def _by_batch(rows: pd.DataFrame) -> dict[float, float]:
     """Batch → median of the values that there are."""
-    kept = rows[rows["value"].notna()]
-    return {int(str(batch)): float(its["value"].median()) for batch, its in kept.groupby("at_batch")}
+    if "at_batch" not in rows:
+        return {}
+    batches = pd.to_numeric(rows["at_batch"], errors="coerce")
+    kept = rows[rows["value"].notna() & batches.notna()]
+    return {float(str(batch)): float(its["value"].median()) for batch, its in kept.groupby(batches)}
 
 
 def _likelihood(data: pd.DataFrame) -> pd.Series:

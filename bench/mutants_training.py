@@ -219,8 +219,8 @@ TRAINING = (
                 f"(p for p in self._flow.named_parameters() if not p[0].endswith('{end}'))))\n        first",
             ),
             tensorflow=(
-                "                rule(p,",
-                f"                if not name.endswith('{end}'):\n                    rule(p,",
+                "                    rule(p,",
+                f"                    if not name.endswith('{end}'):\n                        rule(p,",
             ),
             jax=("return new_p,", f"return new_p | {{n: a for n, a in p.items() if n.endswith('{end}')}},"),
             numpy=(

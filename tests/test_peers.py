@@ -13,6 +13,7 @@ from factories import ARTICLE, PAPER, SHUFFLED, rows, weights
 
 import backends
 from backends import Adam, Architecture
+from bench import environment
 from bench.errors import BenchError
 from bench.peers import FRAMEWORKS, OURS, REGISTRY, Entry, of_framework, runner, worker
 from bench.peers.interface import InexpressibleError, check_article, halves
@@ -262,3 +263,7 @@ def test_a_library_on_torch_has_the_reference_s_log_prob(name):
 
 def test_no_library_is_imported_before_it_is_asked_for():
     assert not {"zuko", "nflows", "flowjax", "distrax", "tensorflow_probability"} & set(sys.modules)
+
+
+def test_the_versions_of_all_peers_are_recorded():
+    assert {entry.package for entry in REGISTRY} <= set(environment.PACKAGES)
