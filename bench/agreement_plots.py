@@ -16,7 +16,7 @@ from bench.plots import STYLE, canvas, look, save
 NAME = "agreement-lockstep"
 LINES = {"float64": ":", "float32": "-"}
 TOLD = (
-    "Largest difference of any parameter from the float64 reference's, over the largest parameter, after each step of "
+    "Norm of the difference of all parameters from the float64 reference's, over their norm, after each step of "
     "training from one start with the same order and noise. Dashed: the tolerance of float64."
 )
 

@@ -53,8 +53,8 @@ def run(
     Args:
         chosen: backends; one that can't be imported is refused, since it was asked for.
         device: "cpu" or "gpu"; the reference stays on the CPU.
-        full: the full-size network on MNIST, both named architectures; else a narrow one on the embedded subset, all
-            options.
+        full: the full-size network on MNIST, both named architectures, default modes; else a narrow one on the
+            embedded subset, all options, all modes.
         steps: of lockstep training.
         output: folder; None writes nothing.
         trained: weights of the article's network at the size chosen, for the round trips; None trains some briefly.
@@ -74,7 +74,7 @@ def run(
     here = setting(full=full, steps=steps)
     trips = _trips(here, trained)
     cases = tuple(LOCKSTEPS)[:2] if full else tuple(LOCKSTEPS)
-    arms = [arm for name in chosen for arm in every_mode(name, device)]
+    arms = [] if full else [arm for name in chosen for arm in every_mode(name, device)]
     others = [arm for arm in arms if arm not in chosen]
     suites = chain(
         matrix(here, chosen, PRECISIONS, device),
@@ -88,10 +88,15 @@ def run(
         determinism(here, chosen, device),
         *(round_trips(trip, chosen, PRECISIONS, device) for trip in trips),
     )
-    made = agreement_report.frame(_told(suites, console))
+    checks: list[Check] = []
+    try:
+        checks.extend(_told(suites, console))
+    finally:  # whatever ends it, what was compared until then is kept
+        made = agreement_report.frame(checks)
+        if output is not None:
+            agreement_report.save(made, here, device, output)
     head: list[str] = []
     if output is not None:
-        agreement_report.save(made, here, device, output)
         made, head = agreement_report.load(output)
         agreement_report.write(made, head, output)
         from bench import agreement_plots  # matplotlib would slow every command's start down
