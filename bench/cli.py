@@ -26,7 +26,13 @@ from bench import (
 from bench import data as datasets
 from bench.errors import BenchError
 from bench.options import (
+    Chosen,
+    Device,
     Folders,
+    Interpreters,
+    Modes,
+    Precision,
+    Seed,
     Verbose,
     backend_names,
     check_device,
@@ -70,19 +76,15 @@ def run(
     protocol_name: Annotated[
         str, typer.Option("--protocol", help=f"One of {', '.join(protocol.names())}, or a .toml file.")
     ] = "article",
-    chosen: Annotated[
-        str | None, typer.Option("--backends", help="Comma-separated. [default: torch,tensorflow,jax]")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
-    precision: Annotated[str, typer.Option(help="float64, float32, tf32 or bfloat16.")] = "float32",
-    mode: Annotated[list[str] | None, typer.Option(help="BACKEND=MODE, repeatable. [default: the fastest]")] = None,
+    chosen: Chosen = None,
+    device: Device = "auto",
+    precision: Precision = "float32",
+    mode: Modes = None,
     epochs: Annotated[int | None, typer.Option(help="In place of the protocol's.")] = None,
     rounds: Annotated[int | None, typer.Option(help="In place of the protocol's.")] = None,
     batch: Annotated[int | None, typer.Option(help="In place of the protocol's.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of weights, order and noise.")] = 0,
-    python: Annotated[
-        list[str] | None, typer.Option(help="BACKEND=INTERPRETER, repeatable: the Python that has its framework.")
-    ] = None,
+    seed: Seed = 0,
+    python: Interpreters = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for records and weights. [default: a new one in results/runs]")
     ] = None,
@@ -155,7 +157,7 @@ def show_tables(
 def sample(
     weights: Annotated[Path, typer.Argument(help="Canonical weights, as `run` leaves them.")],
     backend: Annotated[str | None, typer.Option(help="[default: the first one that can be used here]")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    device: Device = "auto",
     temperature: Annotated[float, typer.Option(min=0, help="Scales the latents.")] = 0.8,
     seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of the latents.")] = 0,
     rows: Annotated[int, typer.Option(min=1, help="Digits down and across.")] = 15,
@@ -209,7 +211,7 @@ def port(
 @app.command(epilog="Example: nice-bench agree --full --output results/agreement")
 def agree(
     chosen: Annotated[str | None, typer.Option("--backends", help="Comma-separated. [default: all four]")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    device: Device = "auto",
     full: Annotated[
         bool, typer.Option("--full", help="The full-size network on MNIST, rather than a narrow one.")
     ] = False,

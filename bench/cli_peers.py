@@ -12,7 +12,7 @@ import typer
 from backends import Architecture
 from bench import tables
 from bench.errors import BenchError
-from bench.options import Verbose, check_device, errors, interruptible, pairs
+from bench.options import Device, Verbose, check_device, errors, interruptible, pairs
 from bench.peers import runner
 
 
@@ -32,7 +32,7 @@ def peers(
     width: Annotated[int, typer.Option(min=1, help="Of the hidden layers.")] = 1000,
     layers: Annotated[int, typer.Option(min=1, help="Hidden layers a coupling.")] = 5,
     couplings: Annotated[int, typer.Option(min=1, help="Additive couplings.")] = 4,
-    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    device: Device = "auto",
     precision: Annotated[str, typer.Option(help="float32 or tf32.")] = "float32",
     seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of weights and order.")] = 0,
     python: Annotated[

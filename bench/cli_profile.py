@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 from bench import protocol, runner, tables
-from bench.options import Verbose, backend_names, check_device, check_precision, measured, pairs, refuse_failures
+from bench.options import (
+    Chosen,
+    Device,
+    Interpreters,
+    Modes,
+    Precision,
+    Seed,
+    Verbose,
+    backend_names,
+    check_device,
+    check_precision,
+    measured,
+    pairs,
+    refuse_failures,
+)
 from bench.profiling import runs
 
 
@@ -24,19 +38,15 @@ def profile(
     protocol_name: Annotated[
         str, typer.Option("--protocol", help=f"Network and optimiser: {', '.join(protocol.names())}, or a .toml file.")
     ] = "article",
-    chosen: Annotated[
-        str | None, typer.Option("--backends", help="Comma-separated. [default: torch,tensorflow,jax]")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
-    precision: Annotated[str, typer.Option(help="float64, float32, tf32 or bfloat16.")] = "float32",
-    mode: Annotated[list[str] | None, typer.Option(help="BACKEND=MODE, repeatable. [default: the fastest]")] = None,
+    chosen: Chosen = None,
+    device: Device = "auto",
+    precision: Precision = "float32",
+    mode: Modes = None,
     batch: Annotated[int | None, typer.Option(help="In place of the protocol's.")] = None,
     width: Annotated[int | None, typer.Option(help="Hidden units, in place of the protocol's.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps to trace.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of weights, order and noise.")] = 0,
-    python: Annotated[
-        list[str] | None, typer.Option(help="BACKEND=INTERPRETER, repeatable: the Python that has its framework.")
-    ] = None,
+    seed: Seed = 0,
+    python: Interpreters = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for traces and records. [default: a new one in results/runs]")
     ] = None,

@@ -11,7 +11,12 @@ import typer
 from bench import protocol, tables
 from bench import sweep as sweeps
 from bench.options import (
+    Chosen,
+    Device,
     Folders,
+    Interpreters,
+    Modes,
+    Precision,
     Verbose,
     backend_names,
     check_device,
@@ -45,15 +50,11 @@ def sweep(
     protocol_name: Annotated[
         str, typer.Option("--protocol", help="Whose network, batch and optimiser the sweep goes around.")
     ] = "article",
-    chosen: Annotated[
-        str | None, typer.Option("--backends", help="Comma-separated. [default: torch,tensorflow,jax]")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
-    precision: Annotated[str, typer.Option(help="float64, float32, tf32 or bfloat16.")] = "float32",
-    mode: Annotated[list[str] | None, typer.Option(help="BACKEND=MODE, repeatable. [default: the fastest]")] = None,
-    python: Annotated[
-        list[str] | None, typer.Option(help="BACKEND=INTERPRETER, repeatable: the Python that has its framework.")
-    ] = None,
+    chosen: Chosen = None,
+    device: Device = "auto",
+    precision: Precision = "float32",
+    mode: Modes = None,
+    python: Interpreters = None,
     longest_call: Annotated[
         float, typer.Option(min=1e-3, help="Seconds; a point where a call would take longer is left out.")
     ] = 2.0,

@@ -19,6 +19,14 @@ from bench.progress import LiveProgress
 errors = Console(stderr=True)
 
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")]
+Chosen = Annotated[str | None, typer.Option("--backends", help="Comma-separated. [default: torch,tensorflow,jax]")]
+Device = Annotated[str, typer.Option(help="auto, cpu or gpu.")]
+Precision = Annotated[str, typer.Option(help="float64, float32, tf32 or bfloat16.")]
+Modes = Annotated[list[str] | None, typer.Option(help="BACKEND=MODE, repeatable. [default: the fastest]")]
+Seed = Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of weights, order and noise.")]
+Interpreters = Annotated[
+    list[str] | None, typer.Option(help="BACKEND=INTERPRETER, repeatable: the Python that has its framework.")
+]
 Folders = Annotated[list[Path] | None, typer.Argument(help="Records, or folders of records. [default: results]")]
 
 

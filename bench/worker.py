@@ -87,22 +87,24 @@ def _to_the_end(plan: WorkerPlan | SweepPlan) -> Iterator[Event]:
         yield Finished(status="ok", digests=_final_digests(plan))
 
 
-def _round(plan: WorkerPlan) -> Iterator[Event]:
+def model_of(plan: WorkerPlan) -> tuple[Backend, Parameters]:
+    """The model that a plan asks for, and the initial weights before they are rounded to its dtype."""
     protocol = plan.protocol
     architecture = protocol.make_architecture()
+    initial = initial_parameters(architecture, plan.seed, protocol.initial.kernels, protocol.initial.log_scale)
+    held = parameters.astype(initial, "float64" if plan.precision == "float64" else "float32")
+    model = backends.create(
+        plan.backend, architecture, held, device=plan.device, precision=plan.precision, mode=plan.mode
+    )
+    return model, initial
+
+
+def _round(plan: WorkerPlan) -> Iterator[Event]:
+    protocol = plan.protocol
     start = time.perf_counter()
     backends.backend_class(plan.backend)
     import_seconds = time.perf_counter() - start
-    initial = initial_parameters(architecture, plan.seed, protocol.initial.kernels, protocol.initial.log_scale)
-    dtype = "float64" if plan.precision == "float64" else "float32"
-    model = backends.create(
-        plan.backend,
-        architecture,
-        parameters.astype(initial, dtype),
-        device=plan.device,
-        precision=plan.precision,
-        mode=plan.mode,
-    )
+    model, initial = model_of(plan)
     images = Images.of(protocol)
     yield Started(
         environment=fingerprint() | {"framework": model.versions(), "gpu_before": gpu_state()},
@@ -114,21 +116,21 @@ def _round(plan: WorkerPlan) -> Iterator[Event]:
     if plan.round > 1:
         model.resume(state.load(plan.state)[1])
     stream = TrainingStream(
-        plan.seed, protocol.data.train, architecture.dim, protocol.training.batch, protocol.training_pixels()
+        plan.seed, protocol.data.train, model.architecture.dim, protocol.training.batch, protocol.training_pixels()
     )
     yield from _train(model, images, stream, plan)
     peak = model.peak_memory() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     yield _measured("training", "peak_memory", peak, "bytes", round=plan.round)
     yield from _wrap(floor.measure(model, protocol, stream.steps, plan.round))
     if plan.round == 1:
-        yield from _at_the_start(model, images, parameters.astype(initial, dtype), plan)
+        yield from _at_the_start(model, images, parameters.astype(initial, model.dtype.name), plan)
     if plan.round < plan.rounds:
         return
     if protocol.training.keep == "best":
         if not Path(plan.best).is_file():
             raise DivergedError("no test loss was a number, so that no weights are the best")
-        model.resume(TrainingState(parameters.astype(parameters.load(plan.best)[1], dtype)))
-    parameters.save(plan.weights, architecture, parameters.astype(model.parameters(), "float32"))
+        model.resume(TrainingState(parameters.astype(parameters.load(plan.best)[1], model.dtype.name)))
+    parameters.save(plan.weights, model.architecture, parameters.astype(model.parameters(), "float32"))
     x = pixels_to_x(images.test, protocol.evaluation_pixels(), plan.seed)
     yield from _at(model, x, "trained", plan)
     yield from _wrap(likelihood.measure(model, images.test, protocol, plan.seed))

@@ -25,8 +25,8 @@ from bench.environment import fingerprint, gpu_state
 from bench.measures.precision import probe
 from bench.plan import Event, Finished, Measured, Started, WorkerPlan
 from bench.profiling import hlo, summary
-from bench.streams import TrainingStream, initial_parameters
-from bench.worker import read_plan, tell
+from bench.streams import TrainingStream
+from bench.worker import model_of, read_plan, tell
 
 TRACED = ("torch", "tensorflow", "jax")
 EPOCHS = 4
@@ -55,26 +55,17 @@ def profile(plan: WorkerPlan, steps: int, folder: Path, dump: Path) -> Iterator[
         dump: where XLA was told to write its modules.
     """
     tracer = _tracer(plan.backend)
-    protocol, dtype = plan.protocol, "float64" if plan.precision == "float64" else "float32"
-    architecture = protocol.make_architecture()
-    initial = initial_parameters(architecture, plan.seed, protocol.initial.kernels, protocol.initial.log_scale)
-    model = backends.create(
-        plan.backend,
-        architecture,
-        parameters.astype(initial, dtype),
-        device=plan.device,
-        precision=plan.precision,
-        mode=plan.mode,
-    )
+    protocol = plan.protocol
+    model, initial = model_of(plan)
     yield Started(
         environment=fingerprint() | {"framework": model.versions(), "gpu_before": gpu_state()},
         mode=model.mode,
         precision=probe(model),
         digests={"initial_parameters": parameters.digest(initial)},
     )
-    images = _images(steps * protocol.training.batch, architecture.dim)
+    images = _images(steps * protocol.training.batch, model.architecture.dim)
     pixels = protocol.training_pixels()
-    stream = TrainingStream(plan.seed, len(images), architecture.dim, protocol.training.batch, pixels)
+    stream = TrainingStream(plan.seed, len(images), model.architecture.dim, protocol.training.batch, pixels)
     reports = model.train(images, protocol.make_optimiser(), stream, EPOCHS)
     next(reports)
     untraced = next(reports).seconds / steps
