@@ -21,7 +21,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 import backends
-from backends import Adam, Architecture, Backend, EpochInputs, Optimiser, Pixels, RMSProp, UnavailableError, parameters
+from backends import (
+    Adam,
+    Architecture,
+    Backend,
+    EpochInputs,
+    Optimiser,
+    Pixels,
+    RMSProp,
+    TrainingState,
+    UnavailableError,
+    parameters,
+)
 from backends.parameters import Parameters
 from bench.measures.likelihood import DEQUANTISED
 from bench.streams import initial_parameters, noise_words, pixels_to_x, shuffled
@@ -135,17 +146,21 @@ def every_mode(name: str, device: str) -> list[str]:
 def matrix(setting: Setting, chosen: Sequence[str], precisions: Sequence[str], device: str) -> Iterator[Check]:
     """Every backend, precision, architecture, at initial and trained weights."""
     for case, architecture in setting.architectures.items():
-        for weights, given in weights_of(setting, case, architecture).items():
-            yield from _ported(case, architecture, weights, given, chosen, device)
-            x = pixels_to_x(setting.images[: setting.batch], DEQUANTISED, setting.seed)
-            expected = Expected(architecture, given, x)
-            for name in chosen:
-                for precision in precisions:
-                    try:
-                        model = make(name, architecture, given, device, precision)
-                    except UnavailableError:
-                        continue
-                    yield from expected.compare(model, case, name, weights)
+        weights = weights_of(setting, case, architecture)
+        x = pixels_to_x(setting.images[: setting.batch], DEQUANTISED, setting.seed)
+        for name, given in weights.items():
+            yield from _ported(case, architecture, name, given, chosen, device)
+        expected = {name: Expected(architecture, given, x) for name, given in weights.items()}
+        for arm in chosen:
+            for precision in precisions:
+                try:
+                    model = make(arm, architecture, weights["initial"], device, precision)
+                except UnavailableError:
+                    continue
+                yield from expected["initial"].compare(model, case, arm, "initial")
+                # Into the same model, since a new one would compile everything anew.
+                model.resume(TrainingState(parameters.astype(weights["trained"], _dtype(precision))))
+                yield from expected["trained"].compare(model, case, arm, "trained")
 
 
 def weights_of(setting: Setting, case: str, architecture: Architecture) -> dict[str, Parameters]:
