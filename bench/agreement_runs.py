@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -32,6 +32,7 @@ from bench.round_trips import Trip, round_trips
 from bench.streams import pixels_to_x
 
 PRECISIONS = ("float64", "float32", "tf32", "bfloat16")
+NAMED = ("article", "paper")
 ROUND_TRIP_IMAGES = 64
 NARROW = {"hidden_layers": 3, "hidden_units": 64}
 FULL = {"hidden_layers": 5, "hidden_units": 1000}
@@ -77,8 +78,9 @@ def run(
     arms = [] if full else [arm for name in chosen for arm in every_mode(name, device)]
     others = [arm for arm in arms if arm not in chosen]
     suites = chain(
-        matrix(here, chosen, PRECISIONS, device),
-        matrix(_article_alone(here), others, ["float64"], device),
+        matrix(_only(here, NAMED), chosen, PRECISIONS, device),
+        matrix(_only(here, set(here.architectures) - set(NAMED)), chosen, PRECISIONS[:2], device),
+        matrix(_only(here, ["article"]), others, ["float64"], device),
         lockstep(here, chosen, "float64", device, cases),
         lockstep(here, others, "float64", device, cases[:2]),
         lockstep(here, chosen, "float32", device, cases[:2]),
@@ -133,8 +135,9 @@ def setting(*, full: bool, steps: int) -> Setting:
     return Setting(data.load("mnist-subset").train_images, architectures(784, **NARROW), steps=steps, batch=32)
 
 
-def _article_alone(setting: Setting) -> Setting:
-    return replace(setting, architectures={"article": setting.architectures["article"]})
+def _only(setting: Setting, cases: Collection[str]) -> Setting:
+    kept = {case: architecture for case, architecture in setting.architectures.items() if case in cases}
+    return replace(setting, architectures=kept)
 
 
 def _trips(setting: Setting, trained: Path | None) -> list[Trip]:
