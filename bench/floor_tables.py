@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from bench.labels import ROW, SECTION, Row, groups, prepare, provenance
+from bench.labels import ROW, Row, groups, prepare
+from bench.pivot import RECORD, assemble, over_rounds, pick
 from bench.records import Record
 from bench.render import MISSING, Table, number
 
@@ -30,6 +31,11 @@ FORWARD_TOLD = (
 )
 
 
+def times_floor(rows: pd.DataFrame) -> float:
+    """Training time over its floor, both of one round, in the median; NaN where it wasn't recorded."""
+    return over_rounds(pick(rows, "floor", "training_ratio")).middle
+
+
 def floors(records: Iterable[Record]) -> Table:
     """Rates and floor of a training step, the chain and the step as multiples of it: a row per backend and mode."""
     data = prepare(records)
@@ -37,16 +43,16 @@ def floors(records: Iterable[Record]) -> Table:
     raw, shown = [], []
     for key, rows in groups(used, ROW):
         by_round = rows[rows["at_round"].notna()].pivot_table(
-            index=["run", "at_round"], columns="quantity", values="value", aggfunc="median"
+            index=[*RECORD, "at_round"], columns="quantity", values="value", aggfunc="median"
         )
         if not {"train_step_seconds", "train_epoch_seconds", "seconds_per_epoch"} <= set(by_round):
             continue
-        steps = by_round["train_epoch_seconds"] / by_round["train_step_seconds"]
-        step, floor = by_round["seconds_per_epoch"] / steps, by_round["train_step_seconds"]
+        floor = by_round["train_step_seconds"]
+        step = by_round["seconds_per_epoch"] / (by_round["train_epoch_seconds"] / floor)
         both = by_round["products_seconds"] + by_round["bytes_seconds"]
         chain = by_round["chain_seconds"] if "chain_seconds" in by_round else floor * math.nan
         figures: Row = {quantity: float(by_round[quantity].median()) for quantity, *_ in RATES}
-        figures |= {"step_seconds": float(step.median()), "step_over_floor": float((step / floor).median())}
+        figures |= {"step_seconds": float(step.median()), "step_over_floor": times_floor(rows)}
         figures |= {"step_over_sum": float((step / both).median()), "chain_over_floor": float((chain / floor).median())}
         raw.append(key | figures)
         cells = {heading: number(figures[quantity] * factor, 3) for quantity, heading, factor in RATES}
@@ -55,7 +61,7 @@ def floors(records: Iterable[Record]) -> Table:
         cells["step × floor"] = number(figures["step_over_floor"], 3)
         cells["step × sum"] = number(figures["step_over_sum"], 3)
         shown.append({name: str(key[name]) or MISSING for name in ROW} | cells)
-    return _table("floor", "The floor of a training step", used, raw, shown, TOLD)
+    return assemble("floor", "The floor of a training step", data, used, raw, shown, TOLD, failures=False)
 
 
 def forward_floors(records: Iterable[Record]) -> Table:
@@ -76,7 +82,9 @@ def forward_floors(records: Iterable[Record]) -> Table:
                 cells = {"operation": operation, "batch": f"{batch:g}", "ms": number(seconds * 1e3, 4)}
                 cells |= {"floor, ms": number(floor[batch] * 1e3, 4), "× floor": number(seconds / floor[batch], 3)}
                 shown.append({name: str(key[name]) or MISSING for name in ROW} | cells)
-    return _table("floor-forward", "Sampling and density against the floor", used, raw, shown, FORWARD_TOLD)
+    return assemble(
+        "floor-forward", "Sampling and density against the floor", data, used, raw, shown, FORWARD_TOLD, failures=False
+    )
 
 
 def _by_batch(rows: pd.DataFrame) -> dict[float, float]:
@@ -90,14 +98,3 @@ def _by_batch(rows: pd.DataFrame) -> dict[float, float]:
 
 def _likelihood(data: pd.DataFrame) -> pd.Series:
     return (data["measure"] == "likelihood") & (data["quantity"] == "images_per_second")
-
-
-def _table(
-    name: str, title: str, used: pd.DataFrame, raw: list[Row], shown: list[dict[str, str]], told: tuple[str, ...]
-) -> Table:
-    columns = pd.DataFrame(shown)
-    same = [column for column in SECTION if column in columns and columns[column].nunique() == 1]
-    empty = [column for column in columns if (columns[column] == MISSING).all()]
-    caption = " ".join([*provenance(used), *told])
-    labels = tuple(c for c in (*ROW, "operation", "batch") if c in columns and c not in (*same, *empty))
-    return Table(name, title, caption, columns.drop(columns=[*same, *empty]), pd.DataFrame(raw), labels)

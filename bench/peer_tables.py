@@ -13,7 +13,7 @@ import pandas as pd
 
 from bench.frame import BACKENDS, machine_of, rank
 from bench.labels import prepare, provenance
-from bench.peers import OURS, PROTOCOL, of_framework
+from bench.peers import OURS, of_framework
 from bench.records import Record
 from bench.render import Table, number, spread
 
@@ -28,14 +28,9 @@ TOLD = (
 )
 
 
-def is_peers(record: Record) -> bool:
-    """Whether a record is of this measure, and so of no other table."""
-    return record.plan.protocol == PROTOCOL
-
-
 def peers(records: Iterable[Record]) -> Table:
     """A row a peer: seconds a step, and as a multiple of the harness' own; or why there are none."""
-    chosen = sorted(filter(is_peers, records), key=lambda r: (machine_of(r), r.created, rank(r.plan.backend, BACKENDS)))
+    chosen = sorted(records, key=lambda r: (machine_of(r), r.created, rank(r.plan.backend, BACKENDS)))
     raw = [row for record in chosen for row in _rows(record)]
     shown = pd.DataFrame([_shown(row) for row in raw], dtype=object)
     constant = [name for name in ABOUT if name in shown and shown[name].nunique() == 1]

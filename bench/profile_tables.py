@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-import pandas as pd
-
-from bench.labels import ROW, SECTION, Row, groups, incomplete, prepare, provenance
-from bench.profiling.runs import PREFIX
+from bench.labels import ROW, Row, groups, prepare
+from bench.pivot import assemble
 from bench.records import Record
 from bench.render import MISSING, Table, number
 
@@ -33,13 +31,6 @@ TOLD = (
 )
 
 
-def apart(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
-    """The records of runs, and those of profiles."""
-    records = list(records)
-    profiles = [record for record in records if record.plan.protocol.startswith(PREFIX)]
-    return [record for record in records if record not in profiles], profiles
-
-
 def profile(records: Iterable[Record]) -> Table:
     """Where the time of a training step goes: medians over runs, one that failed is in the caption."""
     data = prepare(records)
@@ -51,16 +42,4 @@ def profile(records: Iterable[Record]) -> Table:
         raw.append(key | figures)
         cells = {heading: number(figures[quantity] * factor, digits) for quantity, heading, factor, digits in COLUMNS}
         shown.append({name: str(key[name]) or MISSING for name in ROW} | cells)
-    columns = pd.DataFrame(shown)
-    same = [name for name in SECTION if name in columns and columns[name].nunique() == 1]
-    empty = [name for name in columns if (columns[name] == MISSING).all()]
-    caption = " ".join([*provenance(used), *TOLD, *incomplete(data)])
-    labels = tuple(name for name in ROW if name not in (*same, *empty))
-    return Table(
-        "profile",
-        "Where a training step's time goes",
-        caption,
-        columns.drop(columns=[*same, *empty]),
-        pd.DataFrame(raw),
-        labels,
-    )
+    return assemble("profile", "Where a training step's time goes", data, used, raw, shown, TOLD)

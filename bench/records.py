@@ -30,6 +30,10 @@ SCHEMA_VERSIONS = (1,)
 Status = Literal["ok", "failed", "unavailable", "timeout", "out_of_memory", "diverged"]
 
 
+Kind = Literal["run", "sweep", "profile", "peers"]
+"""What was done: each kind has tables of its own."""
+
+
 class RecordError(BenchError):
     """A record that cannot be read or written; the message names the file, what was found and what was expected."""
 
@@ -94,6 +98,7 @@ class _Value(BaseModel):
 class Plan(_Value):
     """What was to be done: the protocol as it was resolved for one backend."""
 
+    kind: Kind = "run"
     protocol: Name
     protocol_digest: str
     backend: Name
@@ -188,8 +193,9 @@ class Record(_Value):
 def save(record: Record, folder: str | Path) -> Path:
     """Write `record` into `folder` (made if need be) and return the file's path.
 
-    The file is named after protocol, backend, device, precision, mode and seed. It appears whole or not at all. A
-    record that the same run wrote is replaced; one of another run stays, and this one's name gets -2, -3, …
+    The file is named after protocol, kind (unless it is a run), backend, device, precision, mode and seed. It appears
+    whole or not at all. A record that the same run wrote is replaced; one of another run stays, and this one's name
+    gets -2, -3, …
 
     Raises RecordError where the folder or the file cannot be written.
     """
@@ -240,7 +246,8 @@ def _free_names(folder: Path, stem: str) -> Iterator[Path]:
 
 
 def _stem(plan: Plan) -> str:
-    parts = (plan.protocol, plan.backend, plan.device, plan.precision, plan.mode, f"seed{plan.seed}")
+    kind = plan.kind if plan.kind != "run" else None
+    parts = (plan.protocol, kind, plan.backend, plan.device, plan.precision, plan.mode, f"seed{plan.seed}")
     return "-".join(slug(part) for part in parts if part)
 
 
@@ -255,8 +262,8 @@ def _is_same(path: Path, record: Record) -> bool:
         found = json.loads(path.read_text(encoding="utf-8"))
         plan = found["plan"]
         same_plan = all(
-            plan[name] == getattr(record.plan, name)
-            for name in ("protocol", "backend", "device", "precision", "mode", "seed")
+            plan.get(name, "run") == getattr(record.plan, name)
+            for name in ("kind", "protocol", "backend", "device", "precision", "mode", "seed")
         )
         return found["run"] == record.run and same_plan
     return False

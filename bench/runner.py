@@ -21,7 +21,7 @@ from bench.errors import BenchError
 from bench.plan import EpochDone, Event, Finished, Measured, Started, WorkerPlan
 from bench.processes import End, converse, each
 from bench.protocol import Protocol as BenchProtocol
-from bench.records import Measurement, Plan, Record, Status
+from bench.records import Kind, Measurement, Plan, Record, Status
 from bench.variables import cache_environment, worker_environment
 
 DEFAULT_BACKENDS = ("torch", "tensorflow", "jax")
@@ -54,6 +54,7 @@ class Request:
         folder: where records and weights are written.
         interpreters: backend → the Python that has its framework; this one where a backend isn't named.
         timeout: most seconds for one backend's turn.
+        kind: of its records.
     """
 
     protocol: BenchProtocol
@@ -65,6 +66,7 @@ class Request:
     folder: Path = Path("results/runs")
     interpreters: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 6 * 3600.0
+    kind: Kind = "run"
 
 
 def run(request: Request, listener: Listener, command: Callable[[str, str], list[str]] | None = None) -> list[Record]:
@@ -170,6 +172,7 @@ class Turn:
         """The record as it stands."""
         protocol = self.request.protocol
         plan = Plan(
+            kind=self.request.kind,
             protocol=protocol.name,
             protocol_digest=protocol.digest(),
             backend=self.backend,

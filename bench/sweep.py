@@ -239,7 +239,8 @@ class _Turn:
     def _record(self) -> Record:
         protocol, request = self.request.protocol, self.request
         plan = Plan(
-            protocol=f"{protocol.name}-sweep",
+            kind="sweep",
+            protocol=protocol.name,
             protocol_digest=protocol.digest(),
             backend=self.backend,
             device=self.device,

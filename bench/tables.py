@@ -9,23 +9,23 @@ agree in all of these and differ in seed or run are one row, their median with t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-import numpy as np
 import pandas as pd
 
-from bench import sweep_tables
 from bench.errors import BenchError
-from bench.floor_tables import floors, forward_floors
+from bench.floor_tables import floors, forward_floors, times_floor
 from bench.frame import frame
-from bench.labels import LOSS_DIGITS, ROW, SECTION, Row, groups, incomplete, kinds_told, prepare, provenance, targets
-from bench.peer_tables import is_peers, peers
-from bench.profile_tables import apart, profile
-from bench.records import Record, slug
+from bench.labels import LOSS_DIGITS, ROW, SECTION, Row, groups, kinds_told, prepare, targets
+from bench.peer_tables import peers
+from bench.pivot import RECORD, Spread, assemble, clean, numbers_of, over_rounds, pick
+from bench.profile_tables import profile
+from bench.records import Kind, Record, slug
 from bench.render import MISSING, SUFFIXES, Table, number, render, spread, to_csv
+from bench.series_tables import agreement, invertibility, sampling
+from bench.sweep_tables import scaling
 
 __all__ = [
     "Table",
@@ -43,19 +43,20 @@ __all__ = [
     "write",
 ]
 
-RECORD = ["run", "seed"]  # what tells the records of one row apart
 KINDS = {"article": "article loss", "nll": "−log p, nats"}
 
 
 def all_tables(records: Iterable[Record], *, brief: bool = False) -> list[Table]:
     """Return every table that has something to say, in the order they are read; `brief` is for a terminal."""
-    everything = list(records)
-    records, profiles = apart(record for record in everything if not is_peers(record))
-    protocols = sorted({record.plan.protocol for record in records})
-    per_protocol = [curves([record for record in records if record.plan.protocol == name]) for name in protocols]
-    tables = [speed(records), accuracy(records), *per_protocol]
-    tables += [agreement(records), invertibility(records, brief=brief), sampling(records), profile(profiles)]
-    tables += [floors(records), forward_floors(records), sweep_tables.scaling(records), peers(everything)]
+    kinds: dict[Kind, list[Record]] = {kind: [] for kind in get_args(Kind)}
+    for record in records:
+        kinds[record.plan.kind].append(record)
+    runs = kinds["run"]
+    protocols = sorted({record.plan.protocol for record in runs})
+    per_protocol = [curves([record for record in runs if record.plan.protocol == name]) for name in protocols]
+    tables = [speed(runs), accuracy(runs), *per_protocol]
+    tables += [agreement(runs), invertibility(runs, brief=brief), sampling(runs), floors(runs), forward_floors(runs)]
+    tables += [profile(kinds["profile"]), scaling(kinds["sweep"]), peers(kinds["peers"])]
     return [table for table in tables if not table.raw.empty]
 
 
@@ -107,23 +108,23 @@ def speed(records: Iterable[Record]) -> Table:
     data = prepare(records)
     raw, shown, used = [], [], []
     for key, rows in groups(data, [*ROW, "status", "reason"]):
-        epoch = _spread(_pick(rows, "training", "seconds_per_epoch"))
+        epoch = over_rounds(pick(rows, "training", "seconds_per_epoch"))
         figures: Row = {"seconds_per_epoch": epoch.middle, "fastest_epoch": epoch.low, "slowest_epoch": epoch.high}
         cells: Row = {"s/epoch [min–max]": spread(epoch.middle, epoch.low, epoch.high)}
         figures["times_fastest"], cells["× fastest"] = math.nan, MISSING  # known only when all rows are
-        figures["times_floor"] = _times_floor(rows, epoch.middle)
+        figures["times_floor"] = times_floor(rows)
         cells["× floor"] = number(figures["times_floor"], 3)
         for measure, quantity, heading, factor, digits in SPEED:
-            figures[quantity] = _spread(_pick(rows, measure, quantity)).middle
+            figures[quantity] = over_rounds(pick(rows, measure, quantity)).middle
             cells[heading] = number(figures[quantity] * factor, digits)
         for quantity, heading in TARGETS:
             # A target that was not reached counts as reached after an infinite time: leaving it out would flatter.
-            reached = _spread(_pick(rows, "training", quantity), missing=math.inf).middle
+            reached = over_rounds(pick(rows, "training", quantity), missing=math.inf).middle
             figures[quantity] = reached
             cells[heading] = "not reached" if math.isinf(reached) else number(reached)
         if key["status"] == "ok" and all(math.isnan(value) for value in figures.values()):
             continue
-        raw.append(key | _numbers_of(rows) | figures)
+        raw.append(key | numbers_of(rows) | figures)
         shown.append(_row_labels(key, rows) | cells)
         used.append(rows)
     best = _fastest(raw)
@@ -139,7 +140,7 @@ def speed(records: Iterable[Record]) -> Table:
         "× floor: against the least time that the products and bytes of a step take on this machine.",
         *targets(data),
     ]
-    return _table("speed", "Training speed", data, pd.concat([data[:0], *used]), raw, shown, told, failures=False)
+    return assemble("speed", "Training speed", data, pd.concat([data[:0], *used]), raw, shown, told, failures=False)
 
 
 def accuracy(records: Iterable[Record]) -> Table:
@@ -161,8 +162,8 @@ def accuracy(records: Iterable[Record]) -> Table:
             ("dequantised_log_likelihood", "test log-likelihood, nats", LOSS_DIGITS),
             ("bits_per_dim", "bits/dim", 4),
         ):
-            picked = _trained(_pick(rows, "likelihood", quantity))
-            found = _spread(picked)
+            picked = _trained(pick(rows, "likelihood", quantity))
+            found = over_rounds(picked)
             figures |= {quantity: found.middle, f"{quantity} low": found.low, f"{quantity} high": found.high}
             single = len(picked) == 1 and found.high > found.low
             error = f" ± {number((found.high - found.low) / 2, 2)}" if single else ""
@@ -173,7 +174,7 @@ def accuracy(records: Iterable[Record]) -> Table:
         anything |= found_any
         if key["status"] == "ok" and not found_any:
             continue
-        raw.append(key | _numbers_of(rows) | figures)
+        raw.append(key | numbers_of(rows) | figures)
         shown.append(_row_labels(key, rows) | cells)
         used.append(rows)
     if not anything:
@@ -183,7 +184,7 @@ def accuracy(records: Iterable[Record]) -> Table:
         "Best: the lowest over the epochs, for the test loss a choice made on the test set.",
         "Log-likelihood: dequantised test images, mean ± standard error over noise draws.",
     ]
-    return _table("accuracy", "Accuracy", data, pd.concat([data[:0], *used]), raw, shown, told, failures=False)
+    return assemble("accuracy", "Accuracy", data, pd.concat([data[:0], *used]), raw, shown, told, failures=False)
 
 
 def curves(records: Iterable[Record]) -> Table:
@@ -195,17 +196,17 @@ def curves(records: Iterable[Record]) -> Table:
         figures: Row = {}
         cells: Row = {}
         for part in ("train", "test"):
-            for loss, some in groups(_pick(rows, "curve", f"{part}_loss"), ["loss"]):
+            for loss, some in groups(pick(rows, "curve", f"{part}_loss"), ["loss"]):
                 kind = KINDS[str(loss["loss"])]
                 for series, its in groups(some, ["series"]):
-                    found = _spread(its)
+                    found = over_rounds(its)
                     figures[f"{series['series']} {part} {kind}"] = found.middle
                     cells[f"{series['series']} {part} {kind}"] = number(found.middle, LOSS_DIGITS)
                 apart, relative = _apart(some)
                 figures |= {f"max difference {part} {kind}": apart, f"relative difference {part} {kind}": relative}
                 cells[f"max difference {part} {kind}"] = number(apart, 3)
                 cells[f"relative difference {part} {kind}"] = number(relative, 3)
-        raw.append(_clean(key) | figures)
+        raw.append(clean(key) | figures)
         shown.append({name: str(key[name]) for name in SECTION} | {"epoch": str(key["at_epoch"])} | cells)
     protocols = sorted(set(data["plan_protocol"]))
     name = slug(f"curves-{'-'.join(protocols)}")
@@ -215,133 +216,23 @@ def curves(records: Iterable[Record]) -> Table:
         "Differences: largest less smallest backend of the same seed and round, the worst over seeds and rounds;",
         "relative: divided by the largest loss.",
     ]
-    return _table(name, f"Loss by epoch: {', '.join(protocols)}", data, used, raw, shown, told)
-
-
-def agreement(records: Iterable[Record]) -> Table:
-    """Greatest relative errors against the float64 reference: a row per quantity, a column per backend."""
-    data = prepare(records)
-    used = data[data["measure"] == "agreement"]
-    told = ["Greatest relative error against the float64 reference; the worst over seeds and rounds."]
-    return _by_series("agreement", "Agreement", data, used, ["at_weights", "quantity"], told, worst=True)
-
-
-def sampling(records: Iterable[Record]) -> Table:
-    """Throughput and latency of sampling, and throughput of log p, by batch: a column per backend."""
-    data = prepare(records)
-    density = (data["measure"] == "likelihood") & (data["quantity"] == "images_per_second")
-    used = data[(data["measure"] == "sampling") | density].copy()
-    names = {"samples_per_second": "samples/s", "latency": "latency, s", "images_per_second": "log p, images/s"}
-    used["quantity"] = [names.get(name, name) for name in used["quantity"]]
-    told = ["Median [95 % interval]; over several rounds or seeds, their median [lowest–highest]."]
-    return _by_series("sampling", "Sampling and density throughput", data, used, ["quantity", "at_batch"], told)
-
-
-INVERTIBILITY = {
-    "max_error": "max, grey levels",
-    "rms_error": "RMS, grey levels",
-    "ulp_error": "max, ULP",
-    "log_prob_change": "change of log p, nats",
-}
-
-
-def invertibility(records: Iterable[Record], *, brief: bool = False) -> Table:
-    """Errors of round trips: a row per weights, inputs, direction, trips and unit, a column per backend.
-
-    The brief form keeps the greatest errors of the whole flow on test images, in grey levels.
-    """
-    data = prepare(records)
-    used = data[data["measure"] == "invertibility"].copy()
-    contexts = ["at_weights", "at_inputs", "at_direction", "at_coupling", "at_trips"]
-    told = ["One grey level is 1/255; an ULP is that of the input's largest value. The worst over seeds and rounds."]
-    if brief and {"at_inputs", "quantity"} <= set(used):
-        whole = used["at_coupling"].isna() if "at_coupling" in used else True
-        used = used[(used["at_inputs"] == "test") & (used["quantity"] == "max_error") & whole]
-        used = used.drop(columns=[name for name in ("at_coupling",) if name in used])
-        told.append("Other inputs, single couplings, RMS and ULP: in the files.")
-    used["quantity"] = [INVERTIBILITY.get(name, name) for name in used["quantity"]]
-    return _by_series("invertibility", "Invertibility", data, used, [*contexts, "quantity"], told, worst=True)
-
-
-def _by_series(
-    name: str,
-    title: str,
-    data: pd.DataFrame,
-    used: pd.DataFrame,
-    keys: list[str],
-    told: list[str],
-    *,
-    worst: bool = False,
-) -> Table:
-    """Make a table with a column per backend; keys that no measurement has are left out, unforeseen ones added."""
-    contexts = [key for key in keys if key in used] + _contexts(used, keys)
-    raw, shown = [], []
-    for key, rows in groups(used, [*SECTION, *contexts]):
-        figures: Row = {}
-        cells: Row = {}
-        for series, its in groups(rows, ["series"]):
-            heading = str(series["series"])
-            if worst:
-                figures[heading], cells[heading] = _worst(its)
-            else:
-                found = _spread(its)
-                figures |= {heading: found.middle, f"{heading} low": found.low, f"{heading} high": found.high}
-                cells[heading] = spread(found.middle, found.low, found.high)
-        raw.append(_clean(key) | figures)
-        shown.append(_labels(key) | cells)
-    return _table(name, title, data, used, raw, shown, told)
+    return assemble(name, f"Loss by epoch: {', '.join(protocols)}", data, used, raw, shown, told)
 
 
 # From the frame to figures
 
 
-@dataclass(frozen=True)
-class Spread:
-    """The median over records of each record's median over rounds, and the lowest and highest; NaN for none."""
-
-    middle: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-
-
-def _spread(rows: pd.DataFrame, missing: float | None = None) -> Spread:
-    """Summarise the values of one quantity; `missing` stands in for those recorded as having no value."""
-    values = rows[[*RECORD, "value", "low", "high"]].copy()
-    if missing is not None:
-        values["value"] = values["value"].fillna(missing)
-    values = values.dropna(subset=["value"])
-    if values.empty:
-        return Spread()
-    per_record = [float(np.median(part["value"])) for _, part in values.groupby(RECORD, dropna=False)]
-    low, high = float(values["value"].min()), float(values["value"].max())
-    if len(values) == 1 and values[["low", "high"]].notna().all(axis=None):
-        low, high = float(values["low"].iloc[0]), float(values["high"].iloc[0])
-    return Spread(float(np.median(per_record)), low, high)
-
-
-def _worst(rows: pd.DataFrame) -> tuple[float, str]:
-    """Return the greatest magnitude, and how it reads; one that was not finite is worse than any number."""
-    if rows.empty:
-        return math.nan, MISSING
-    if rows["value"].isna().any():
-        return math.nan, "not finite" if rows["note"].str.contains("value was").fillna(False).any() else MISSING
-    value = float(rows["value"].abs().max())
-    return value, number(value, 3)
-
-
 def _losses(rows: pd.DataFrame, part: str) -> tuple[Spread, Spread, list[int]]:
     """Return final and best loss, the latter with its epochs, one a record."""
-    curve = _pick(rows, "curve", f"{part}_loss")
-    measured = (
-        _pick(rows, "training", "final_train_loss") if part == "train" else _pick(rows, "likelihood", "test_loss")
-    )
+    curve = pick(rows, "curve", f"{part}_loss")
+    measured = pick(rows, "training", "final_train_loss") if part == "train" else pick(rows, "likelihood", "test_loss")
     final = _trained(measured)
     if final.empty and not curve.empty:
         ends = curve.groupby([*RECORD, "at_round"], dropna=False)["at_epoch"].transform("max")
         final = curve[curve["at_epoch"] == ends]
     finite = curve.dropna(subset=["value"])
     best = finite.loc[[its["value"].idxmin() for _, its in finite.groupby(RECORD, dropna=False)]]
-    return _spread(final), _spread(best), [int(epoch) for epoch in best["at_epoch"]] if len(best) else []
+    return over_rounds(final), over_rounds(best), [int(epoch) for epoch in best["at_epoch"]] if len(best) else []
 
 
 def _apart(rows: pd.DataFrame) -> tuple[float, float]:
@@ -356,11 +247,6 @@ def _apart(rows: pd.DataFrame) -> tuple[float, float]:
     return max(apart, default=math.nan), max(relative, default=math.nan)
 
 
-def _times_floor(rows: pd.DataFrame, seconds: float) -> float:
-    ratio = _spread(_pick(rows, "floor", "training_ratio")).middle
-    return seconds / _spread(_pick(rows, "floor", "train_epoch_seconds")).middle if math.isnan(ratio) else ratio
-
-
 def _fastest(rows: list[Row]) -> dict[tuple[Any, ...], float]:
     best: dict[tuple[Any, ...], float] = {}
     for row in rows:
@@ -370,31 +256,9 @@ def _fastest(rows: list[Row]) -> dict[tuple[Any, ...], float]:
     return best
 
 
-def _pick(rows: pd.DataFrame, measure: str, quantity: str) -> pd.DataFrame:
-    return rows[(rows["measure"] == measure) & (rows["quantity"] == quantity)]
-
-
 def _trained(rows: pd.DataFrame) -> pd.DataFrame:
     """Leave out figures taken at initial weights."""
     return rows[(rows["at_weights"] != "initial").fillna(True)] if "at_weights" in rows else rows
-
-
-def _contexts(rows: pd.DataFrame, known: Sequence[str]) -> list[str]:
-    """Return the context columns that hold something and are neither `known` nor the round."""
-    others = (name for name in rows.columns if name.startswith("at_") and name not in (*known, "at_round"))
-    return [name for name in others if rows[name].notna().any()]
-
-
-# Putting a table together
-
-
-def _clean(key: Row) -> Row:
-    """Return keys as they stand in a raw table: no context prefix, plain missing values."""
-    return {name.removeprefix("at_"): None if pd.isna(value) else value for name, value in key.items()}
-
-
-def _labels(key: Row) -> dict[str, str]:
-    return {name: MISSING if value in (None, "") else str(value) for name, value in _clean(key).items()}
 
 
 def _row_labels(key: Row, rows: pd.DataFrame) -> dict[str, str]:
@@ -402,38 +266,9 @@ def _row_labels(key: Row, rows: pd.DataFrame) -> dict[str, str]:
     labels = {name: str(key[name]) or MISSING for name in ROW}
     told = str(key["reason"]) or ("" if key["status"] == "ok" else "no reason recorded")
     told = told if len(told) <= 200 else told[:199] + "…"
-    numbers = _numbers_of(rows)
+    numbers = numbers_of(rows)
     return (
         labels
         | {"status": ": ".join(part for part in (str(key["status"]), told) if part)}
         | {name: str(value) for name, value in numbers.items()}
     )
-
-
-def _numbers_of(rows: pd.DataFrame) -> dict[str, int]:
-    return {"runs": int(rows["run"].nunique()), "seeds": int(rows["seed"].nunique())}
-
-
-def _table(
-    name: str,
-    title: str,
-    data: pd.DataFrame,
-    used: pd.DataFrame,
-    raw: Sequence[Mapping[str, Any]],
-    shown: Sequence[Mapping[str, str]],
-    told: Sequence[str],
-    *,
-    failures: bool = True,
-) -> Table:
-    """Put a table together; what is the same in every row goes to the caption instead."""
-    columns = pd.DataFrame(list(shown)).fillna(MISSING).astype(object)
-    constant = [
-        column for column in (*SECTION, "runs", "seeds") if column in columns and columns[column].nunique() == 1
-    ]
-    empty = [column for column in columns if (columns[column] == MISSING).all()]
-    columns = columns.drop(columns=[*constant, *empty])
-    scope = data[data["protocol"].isin(used["protocol"])]
-    caption = " ".join([*provenance(used), *told, *(incomplete(scope) if failures else ())])
-    own = {*ROW, "status", "runs", "seeds", "quantity"}
-    labels = tuple(str(column) for column in columns if column in own or f"at_{column}" in used)
-    return Table(name, title, caption, columns, pd.DataFrame(list(raw)), labels)

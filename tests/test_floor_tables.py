@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from factories import ARTICLE, backend_names, create
-from test_tables import measurement, record, row
+from record_factories import measurement, record, row
 
 from backends.architecture import flops
 from bench import floor_tables, tables
@@ -25,6 +25,7 @@ def run_of(backend, *, products=0.1, chain=0.12, epoch=60.0):
             floor("train_step_seconds", products * factor, round=round_),
             floor("train_epoch_seconds", products * factor * 500, round=round_),
             floor("chain_seconds", chain * factor, round=round_),
+            measurement("floor", "training_ratio", epoch / products / 500, "1", round=round_),
             measurement("training", "seconds_per_epoch", epoch * factor, "s", round=round_),
         ]
     made += [floor("forward_seconds", 0.5, batch=4096), floor("forward_seconds", 0.2, batch=2000)]

@@ -3,7 +3,7 @@
 import pytest
 
 from bench import peer_tables, tables
-from bench.peers import OURS, PROTOCOL
+from bench.peers import OURS
 from bench.records import Measurement, Plan, Record
 
 
@@ -15,7 +15,8 @@ def measurement(quantity, value, peer, unit="s", note=None, **context):
 
 def record(backend="torch", *, status="ok", reason=None, measurements=(), machine="AMD EPYC"):
     plan = Plan(
-        protocol=PROTOCOL,
+        kind="peers",
+        protocol="article",
         protocol_digest="d",
         backend=backend,
         device="cpu",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from test_tables import EPYC, XEON, measurement, record, row
+from record_factories import EPYC, XEON, measurement, record, row
 
 from bench import plots, records, sweep_tables, tables
 from bench.errors import BenchError
@@ -29,7 +29,7 @@ def swept(backend, *, axis="batch", operations=("log_prob", "train"), sizes=BATC
             made.append(figure(at, "seconds", seconds, "s", low=0.9 * seconds, high=1.2 * seconds))
             made.append(figure(at, "examples_per_second", size / seconds, "examples/s"))
             made.append(figure(at, "flop_rate", 1e6 * size / seconds, "FLOP/s"))
-    options = {"protocol": "article-sweep", "mode": "fast"} | options
+    options = {"kind": "sweep", "mode": "fast"} | options
     return record(backend, measurements=made, **options)
 
 
@@ -89,7 +89,7 @@ def test_a_curve_without_a_fit_says_why():
 
 
 def test_points_left_out_altogether_are_a_row():
-    made = record("torch", measurements=left_out(1, 2), protocol="article-sweep")
+    made = record("torch", measurements=left_out(1, 2), kind="sweep")
     found = row(sweep_tables.scaling([made]), operation="log p")
     assert (found["exponent p"], found["least time, ms"]) == ("too few points (0)", "–")
 

@@ -319,7 +319,7 @@ def profile(folder, names):
 def test_a_profile_is_a_record_and_a_trace_and_a_row_of_a_table_of_its_own(tmp_path):
     name = next(name for name in backend_names() if name != "numpy")
     [record] = profile(tmp_path, [name])
-    assert (record.status, record.plan.protocol) == ("ok", "profile-article")
+    assert (record.status, record.plan.kind, record.plan.protocol) == ("ok", "profile", "article")
     found = {m.quantity: m.value for m in record.measurements if m.measure == "profile"}
     shares = [found[f"{part}_share"] for part in ("products", "optimiser", "copies", "other", "idle")]
     assert sum(shares) == pytest.approx(1)
@@ -338,7 +338,7 @@ def test_a_backend_without_a_profiler_is_unavailable():
 def test_a_profile_that_failed_is_told_beside_those_that_did_not_and_is_no_run(tmp_path):
     def record(backend, status="ok", reason=None, measurements=()):
         made = runner.Turn(Request(protocol.load("smoke")), backend, "cpu", "a", tmp_path, None).record()
-        plan = made.plan.model_copy(update={"protocol": "profile-smoke"})
+        plan = made.plan.model_copy(update={"kind": "profile"})
         told = {"plan": plan, "status": status, "reason": reason, "measurements": list(measurements)}
         return made.model_copy(update=told)
 

@@ -285,7 +285,12 @@ def test_every_axis_is_a_round_that_begins_with_another_backend(ran):
 
 def test_a_record_has_every_point_and_says_what_was_swept(ran):
     record = ran.records["well"]
-    assert (record.status, record.plan.protocol, record.plan.mode) == ("ok", "smoke-sweep", "eager")
+    assert (record.status, record.plan.kind, record.plan.protocol, record.plan.mode) == (
+        "ok",
+        "sweep",
+        "smoke",
+        "eager",
+    )
     sizes = [("batch", 1), ("batch", 2), ("batch", 4), ("depth", 1), ("depth", 2)]
     assert rows(record) == {(*size, operation): 0.5 for size in sizes for operation in ("log_prob", "sample")}
     assert "2 couplings of 2 hidden layers of 32, 784 dimensions, batch 64" in record.plan.caption

@@ -15,9 +15,6 @@ from backends import UnavailableError
 if TYPE_CHECKING:
     from bench.peers.interface import Peer
 
-PROTOCOL = "peers"
-"""What the records of this measure have as their protocol."""
-
 OURS = "this harness"
 """What the harness' own backend is called among the peers."""
 

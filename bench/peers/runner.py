@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from backends import Adam, Architecture
 from bench import environment, records
 from bench.errors import BenchError
-from bench.peers import FRAMEWORKS, OURS, PROTOCOL, of_framework
+from bench.peers import FRAMEWORKS, OURS, of_framework
 from bench.peers.plan import PEER_EVENT, Begun, PeersPlan, missed
 from bench.plan import Finished, Measured, Started
 from bench.processes import converse
@@ -192,7 +192,8 @@ class Turn:
         settings: dict[str, Any] = {"batch": request.batch, "steps": request.steps, "rounds": request.rounds}
         settings |= {"architecture": request.architecture.to_dict(), "optimiser": Adam().to_dict()}
         plan = Plan(
-            protocol=PROTOCOL,
+            kind="peers",
+            protocol="article",
             protocol_digest=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
             backend=self._framework,
             device=self._device,

@@ -9,9 +9,6 @@ from bench.protocol import Protocol, validate
 from bench.records import Record
 from bench.runner import Listener, Request, run
 
-PREFIX = "profile-"
-"""What the names of profiles' protocols begin with, so that a profile is never taken for a run."""
-
 
 def profile(request: Request, steps: int, listener: Listener) -> list[Record]:
     """Trace `steps` training steps of each backend.
@@ -35,13 +32,12 @@ def profile(request: Request, steps: int, listener: Listener) -> list[Record]:
         folder = request.folder / backend
         return [interpreter, "-m", "bench.profiling.worker", "--steps", str(steps), "--folder", str(folder)]
 
-    return run(replace(request, protocol=shortened(request.protocol, steps)), listener, command)
+    return run(replace(request, kind="profile", protocol=shortened(request.protocol, steps)), listener, command)
 
 
 def shortened(protocol: Protocol, steps: int) -> Protocol:
     """The protocol of a profile: the same network, optimiser and batch, on a few embedded images, in one epoch."""
     entries = protocol.model_dump()
-    entries["name"] = PREFIX + protocol.name
     entries["caption"] = f"{steps} training steps of protocol {protocol.name}, batch {protocol.training.batch}"
     entries["data"] |= {"dataset": "mnist-subset", "train": steps * protocol.training.batch, "select": "test"}
     entries["data"]["validation"] = 0
