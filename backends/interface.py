@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from backends.architecture import Architecture
 from backends.layout import from_layout, make_layout, to_layout
 from backends.optimisers import Optimiser
-from backends.parameters import ParameterError, Parameters, check, check_arrays
+from backends.parameters import ParameterError, Parameters, check, check_arrays, dtype_of
 from backends.values import EpochInputs, EpochReport, Pixels, Stream, TrainingState
 
 PRECISIONS = ("float64", "float32", "tf32", "bfloat16")
@@ -58,9 +58,10 @@ class Backend(ABC):
         check(architecture, given)
         self.architecture = architecture
         self.device = self._choose_device(device)
-        self.precision = self._choose_precision(precision)
-        self.mode = self._choose_mode(mode)
-        self.dtype = np.dtype("float64" if precision == "float64" else "float32")
+        self.precision = self._chosen("precision", precision, PRECISIONS, self.precisions(self.device))
+        mode = self.default_mode(self.device) if mode is None else mode
+        self.mode = self._chosen("mode", mode, self.modes, self.modes_on(self.device))
+        self.dtype = np.dtype(dtype_of(precision))
         self._given_dtype = given["log_scale"].dtype
         self._fixed = {name: array.copy() for name, array in given.items() if name.endswith(".permutation")}
         self.layout = make_layout(architecture, given)
@@ -106,22 +107,15 @@ class Backend(ABC):
             raise UnavailableError(f"{self.name}: no {device} is visible to it here; it has {', '.join(present)}")
         return device
 
-    def _choose_precision(self, precision: str) -> str:
-        present = self.precisions(self.device)
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision is {precision!r}; expected one of {PRECISIONS}")
-        if precision not in present:
-            raise UnavailableError(f"{self.name}: no {precision} on device {self.device}; it has {', '.join(present)}")
-        return precision
-
-    def _choose_mode(self, mode: str | None) -> str:
-        if mode is None:
-            return self.default_mode(self.device)
-        if mode not in self.modes:
-            raise ValueError(f"mode is {mode!r}; {self.name} has {self.modes}")
-        if mode not in (present := self.modes_on(self.device)):
-            raise UnavailableError(f"{self.name}: no mode {mode} on device {self.device}; it has {', '.join(present)}")
-        return mode
+    def _chosen(self, what: str, asked: str, known: Sequence[str], present: Sequence[str]) -> str:
+        """A precision or a mode that this backend knows and has on its device."""
+        if asked not in known:
+            raise ValueError(f"{what} is {asked!r}; {self.name} has {known}")
+        if asked not in present:
+            raise UnavailableError(
+                f"{self.name}: no {what} {asked} on device {self.device}; it has {', '.join(present)}"
+            )
+        return asked
 
     # The flow ---------------------------------------------------------------------------------------------------
 
@@ -325,8 +319,12 @@ class Backend(ABC):
         """A call that makes matrix products of the shapes (m, k, n), each on operands of its own, in one dispatch."""
 
     @abstractmethod
+    def chain_workload(self, batch: int) -> Callable[[], DeviceArray]:
+        """A call that makes the products of a training step as a `backends.chain`, in one dispatch."""
+
+    @abstractmethod
     def memory_workload(self, size: int) -> Callable[[], DeviceArray]:
-        """A call that reads and writes `size` bytes of device memory, adding to float32 numbers in place."""
+        """A call that moves 2 · `size` bytes of device memory, adding to float32 numbers in place."""
 
     @abstractmethod
     def synchronise(self, result: DeviceArray = None) -> None:

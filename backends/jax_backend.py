@@ -19,6 +19,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from backends.architecture import Architecture, Index, bias_name, kernel_name
+from backends.chain import chain, sizes
 from backends.interface import Backend
 from backends.layout import Layout
 from backends.optimisers import Adam, Optimiser, RMSProp
@@ -266,6 +267,19 @@ class JaxBackend(Backend):
         ]
         multiply = jax.jit(lambda pairs: [jnp.matmul(a, b, precision=self._flow.product_precision) for a, b in pairs])
         return lambda: multiply(operands)
+
+    def chain_workload(self, batch: int) -> Callable[[], Any]:
+        dtype = jnp.bfloat16 if self.precision == "bfloat16" else self.dtype
+        kernels, x = jax.device_put(
+            (
+                [jnp.full(size, 1 / size[0], dtype) for size in sizes(self.architecture)],
+                jnp.full((batch, self.architecture.half), 0.5, dtype),
+            ),
+            self._jax_device,
+        )
+        multiply = partial(jnp.matmul, precision=self._flow.product_precision)
+        run = jax.jit(lambda x, kernels: chain(x, kernels, multiply, jnp.transpose))
+        return lambda: run(x, kernels)
 
     def memory_workload(self, size: int) -> Callable[[], Any]:
         add = jax.jit(lambda numbers: numbers + 1, donate_argnums=0)

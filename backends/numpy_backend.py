@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from backends.architecture import Architecture, bias_name, kernel_name, permutation_name
+from backends.chain import chain, sizes
 from backends.interface import Backend
 from backends.layout import tile
 from backends.optimisers import Adam, Optimiser
@@ -240,6 +241,11 @@ class NumpyBackend(Backend):
     def products_workload(self, shapes: Sequence[tuple[int, int, int]]) -> Callable[[], Any]:
         operands = [(np.full((m, k), 0.5, self.dtype), np.full((k, n), 0.5, self.dtype)) for m, k, n in shapes]
         return lambda: [a @ b for a, b in operands]
+
+    def chain_workload(self, batch: int) -> Callable[[], Any]:
+        kernels = [np.full(size, 1 / size[0], self.dtype) for size in sizes(self.architecture)]
+        x = np.full((batch, self.architecture.half), 0.5, self.dtype)
+        return lambda: chain(x, kernels, np.matmul, np.transpose)
 
     def memory_workload(self, size: int) -> Callable[[], Any]:
         numbers = np.zeros(size // 4, np.float32)

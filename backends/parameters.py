@@ -111,6 +111,16 @@ def astype(parameters: Mapping[str, NDArray], dtype: str) -> Parameters:
     return {n: a.astype(dtype) if a.dtype.kind == "f" else a.copy() for n, a in parameters.items()}
 
 
+def rounded(parameters: Mapping[str, NDArray], precision: str) -> Parameters:
+    """The same parameters in the dtype that a model of this precision holds its own in."""
+    return astype(parameters, dtype_of(precision))
+
+
+def dtype_of(precision: str) -> str:
+    """The dtype of parameters and sums: float64, or float32 whatever the products are multiplied in."""
+    return "float64" if precision == "float64" else "float32"
+
+
 def save(path: str | Path, architecture: Architecture, parameters: Mapping[str, NDArray]) -> None:
     """Write parameters to one file, atomically.
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tensorflow import Tensor
 
 from backends.architecture import Architecture, bias_name, kernel_name
+from backends.chain import chain, sizes
 from backends.interface import Backend
 from backends.layout import Layout
 from backends.optimisers import Adam, Optimiser, RMSProp
@@ -289,10 +290,18 @@ class TensorFlowBackend(Backend):
             ]
         return self._function(lambda: [tf.matmul(a, b) for a, b in operands])
 
-    def memory_workload(self, size: int) -> Callable[[], Any]:
+    def chain_workload(self, batch: int) -> Callable[[], Any]:
+        dtype = tf.bfloat16 if self.precision == "bfloat16" else self.dtype
         with tf.device(self._tf_device):
-            numbers = tf.Variable(tf.zeros(size // 4, tf.float32))
-        return lambda: numbers.assign_add(tf.ones((size // 4,)))
+            kernels = [tf.Variable(tf.fill(size, tf.constant(1 / size[0], dtype))) for size in sizes(self.architecture)]
+            x = tf.Variable(tf.fill((batch, self.architecture.half), tf.constant(0.5, dtype)))
+        return self._function(lambda: chain(x, kernels, tf.matmul, tf.transpose))
+
+    def memory_workload(self, size: int) -> Callable[[], Any]:
+        count = size // 6  # three passes over memory to the others' two: what is added has to be an array of its own
+        with tf.device(self._tf_device):
+            numbers, ones = tf.Variable(tf.zeros(count, tf.float32)), tf.ones((count,))
+        return lambda: numbers.assign_add(ones)
 
 
 def adam(optimiser: Adam, p: tf.Variable, g: Tensor, m: tf.Variable, v: tf.Variable, row: Tensor) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backends.architecture import Architecture
+from backends.chain import chain, sizes
 from backends.interface import Backend
 from backends.layout import Layout
 from backends.optimisers import Adam, Optimiser, RMSProp
-from backends.parameters import ParameterError, Parameters, check
+from backends.torch_files import module_name
 from backends.values import EpochInputs, Pixels
 
 LOG_TWO_PI = math.log(2 * math.pi)
@@ -181,62 +181,13 @@ class TorchBackend(Backend):
 
     def _by_name(self, tensor: Callable[[str], Tensor]) -> dict[str, Tensor]:
         """Canonical name → the tensor that `tensor` has for the module's name, kernels transposed to [in, out]."""
-        tensors = {name: tensor(_module_name(name)) for name in self.architecture.trainable_shapes}
+        tensors = {name: tensor(module_name(name)) for name in self.architecture.trainable_shapes}
         return {name: t.T if name.endswith(".kernel") else t for name, t in tensors.items()}
 
     @torch.no_grad()
     def _copy(self, arrays: Mapping[str, NDArray], tensors: Mapping[str, Tensor]) -> None:
         for name, tensor in tensors.items():
             tensor.copy_(self._to_device(arrays[name]))
-
-    @classmethod
-    def write_weights(cls, path: Path, architecture: Architecture, parameters: Mapping[str, NDArray]) -> None:
-        """Write a `.pt` file: the state dictionary of `Flow` with dimensions in canonical order."""
-        tensors = {}
-        for name, array in parameters.items():
-            kernel = name.endswith(".kernel")
-            tensors[_module_name(name)] = torch.from_numpy(np.ascontiguousarray(array.T if kernel else array))
-        torch.save({"architecture": architecture.to_dict(), "state_dict": tensors}, path)
-
-    @classmethod
-    def read_weights(cls, path: Path) -> tuple[Architecture, Parameters]:
-        """Read what `write_weights` wrote, without executing pickled code.
-
-        Raises:
-            ParameterError: the file isn't such a file, or its entries don't fit its architecture.
-        """
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            architecture = Architecture.from_dict(content["architecture"])
-            tensors = content["state_dict"]
-            arrays = {}
-            for name in architecture.parameter_shapes:
-                if _module_name(name) in tensors:
-                    array = tensors.pop(_module_name(name)).numpy()
-                    arrays[name] = np.ascontiguousarray(array.T if name.endswith(".kernel") else array)
-        except Exception as error:  # torch.load raises whatever its unpickler meets
-            raise ParameterError(f"{path}: not a .pt file of weights ({type(error).__name__}: {error})") from error
-        check(architecture, arrays | tensors, source=str(path))
-        return architecture, arrays
-
-    @classmethod
-    def read_state_dict(cls, path: Path) -> dict[str, NDArray] | None:
-        """Read another program's state dictionary, bare or in a checkpoint, without executing pickled code.
-
-        Returns:
-            Name → array, in the file's order and dtypes; None where the file is one of `write_weights`.
-
-        Raises:
-            ParameterError: the file isn't a state dictionary.
-        """
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            if "architecture" in content:
-                return None
-            tensors = next((content[n] for n in ("state_dict", "model_state_dict", "model") if n in content), content)
-            return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
-        except Exception as error:  # torch.load raises whatever its unpickler meets
-            raise ParameterError(f"{path}: not a state dictionary ({type(error).__name__}: {error})") from error
 
     # Encode, decode, density, samples ---------------------------------------------------------------------------
 
@@ -397,6 +348,14 @@ class TorchBackend(Backend):
         ]
         return self.one_dispatch(lambda: [torch.mm(a, b, out=c) for a, b, c in operands])
 
+    def chain_workload(self, batch: int) -> Callable[[], Any]:
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else self._flow.log_scale.dtype
+        device = self._torch_device
+        # [out, in] and multiplied by their transpose, as nn.Linear's are.
+        kernels = [torch.full((o, i), 1 / i, dtype=dtype, device=device).T for i, o in sizes(self.architecture)]
+        x = torch.full((batch, self.architecture.half), 0.5, dtype=dtype, device=device)
+        return self.one_dispatch(lambda: chain(x, kernels, torch.matmul, torch.t))
+
     def memory_workload(self, size: int) -> Callable[[], Any]:
         numbers = torch.zeros(size // 4, dtype=torch.float32, device=self._torch_device)
         return lambda: numbers.add_(1)
@@ -414,14 +373,6 @@ def captured(call: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
     with torch.cuda.graph(graph):
         result = call()
     return graph, result
-
-
-def _module_name(name: str) -> str:
-    """Canonical name → the name in the module's state dictionary."""
-    coupling, _, rest = name.removeprefix("coupling.").partition(".")
-    if not rest.startswith("dense."):
-        return name
-    return f"networks.{coupling}.{rest.removeprefix('dense.')}".replace(".kernel", ".weight")
 
 
 def rmsprop(

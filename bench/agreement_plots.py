@@ -9,7 +9,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.agree import LOCKSTEP_TOLERANCE
+from bench.agree_training import LOCKSTEP_TOLERANCE
 from bench.errors import BenchError
 from bench.plots import STYLE, canvas, look, save
 

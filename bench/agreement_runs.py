@@ -12,19 +12,9 @@ from rich.console import Console
 import backends
 from backends import parameters
 from bench import agreement_report, data, mutations
-from bench.agree import (
-    ARTICLE,
-    LOCKSTEPS,
-    Check,
-    Setting,
-    architectures,
-    every_mode,
-    lockstep,
-    matrix,
-    resume,
-    sampling,
-    weights_of,
-)
+from bench.agree import ARTICLE, Check, Setting, architectures, every_mode, weights_of
+from bench.agree_matrix import matrix, sampling
+from bench.agree_training import LOCKSTEPS, lockstep, resume
 from bench.determinism import determinism
 from bench.errors import BenchError
 from bench.render import Table, render

@@ -25,8 +25,10 @@ import pandas as pd
 
 import backends
 from backends import Architecture, UnavailableError
-from bench import agree, data
+from bench import data
 from bench.agree import Check, Setting
+from bench.agree_matrix import matrix, sampling
+from bench.agree_training import lockstep, resume
 from bench.errors import BenchError
 from bench.mutants import FLOW, PRECISION, SAMPLING, Mutation
 from bench.mutants_training import EXAMPLES_AND_NOISE, OPTIMISERS, TRAINING
@@ -35,7 +37,7 @@ from bench.render import MISSING, Table, number
 MUTATIONS: tuple[Mutation, ...] = (*FLOW, *EXAMPLES_AND_NOISE, *OPTIMISERS, *TRAINING, *PRECISION, *SAMPLING)
 
 LOCKSTEPS = ("article, noise, Adam, epochs of 4", "paper, RMSProp", "paper, RMSProp, epochs of 4", "article, Adam")
-"""All of `agree.LOCKSTEPS`, those first that have the most to find."""
+"""All of `agree_training.LOCKSTEPS`, those first that have the most to find."""
 
 CHECK_FIELDS = ("suite", "case", "precision", "weights", "quantity", "error", "tolerance")
 """What the table's numbers say of the check that failed."""
@@ -96,12 +98,12 @@ def walk(arm: str, setting: Setting, device: str) -> Iterator[Check]:
         replace(setting, architectures={case: setting.architectures[case] for case in part})
         for part in (cases[:1], cases[1:])
     )
-    yield from agree.matrix(first, frameworks, ["float64"], device)
-    yield from agree.lockstep(setting, frameworks, "float64", device, LOCKSTEPS)
-    yield from agree.resume(setting, chosen, device)
-    yield from agree.sampling(setting, chosen, device)
-    yield from agree.matrix(rest, frameworks, ["float64"], device)
-    yield from agree.matrix(first, frameworks, ["float32"], device)
+    yield from matrix(first, frameworks, ["float64"], device)
+    yield from lockstep(setting, frameworks, "float64", device, LOCKSTEPS)
+    yield from resume(setting, chosen, device)
+    yield from sampling(setting, chosen, device)
+    yield from matrix(rest, frameworks, ["float64"], device)
+    yield from matrix(first, frameworks, ["float32"], device)
 
 
 def _companion() -> str:

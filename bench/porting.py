@@ -115,11 +115,11 @@ def _write_npz(path: Path, architecture: Architecture, loaded: Parameters) -> No
 
 
 def _read_pt(path: Path) -> tuple[Architecture, Parameters]:
-    return backends.backend_class("torch").read_weights(path)  # type: ignore[attr-defined]
+    return state_dicts.torch_files().read_weights(path)
 
 
 def _write_pt(path: Path, architecture: Architecture, loaded: Parameters) -> None:
-    backends.backend_class("torch").write_weights(path, architecture, loaded)  # type: ignore[attr-defined]
+    state_dicts.torch_files().write_weights(path, architecture, loaded)
 
 
 FORMS = {

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends import Architecture, Backend, UnavailableError
-from backends.parameters import Parameters, astype
+from backends.parameters import Parameters, rounded
 from bench.agree import Check, make
 from bench.measures.invertibility import coupling_alone, measure, measure_coupling, measure_couplings
 from bench.records import Measurement
@@ -76,7 +76,7 @@ def _measured(trip: Trip, model: Backend) -> Iterator[Measurement]:
 
 
 def _predicted(trip: Trip, precision: str) -> dict[str, float]:
-    held = astype(trip.parameters, "float64" if precision == "float64" else "float32")
+    held = rounded(trip.parameters, precision)
     whole = RoundingModel(trip.architecture, held, precision, trip.seed)
     figures = _figures(measure(whole, trip.x, trip.weights, trip.seed))
     for k in range(trip.architecture.couplings):

@@ -30,6 +30,9 @@ class RoundingModel:
         parameters: canonical.
         precision: "float64", "float32", "tf32" or "bfloat16".
         seed: of the rounding errors.
+
+    Attributes:
+        nearest_zero: [N], after a pass over N rows: the least |input| of any ReLU, relative to √Σ (a w)² of its terms.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class RoundingModel:
         self.generator = np.random.default_rng(seed)
         self._kernels = {n: self._operand(a) for n, a in self.parameters.items() if n.endswith(".kernel")}
         self._squares = {n: a * a for n, a in self._kernels.items()}
+        self.nearest_zero: float | NDArray[np.float64] = np.inf
 
     def encode(self, x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """z [N, D] and log|det ∂z/∂x| [N] of x [N, D]."""
@@ -77,11 +81,14 @@ class RoundingModel:
         h, last = x1, self.architecture.hidden_layers
         for i in range(last + 1):
             a, name = self._operand(h), kernel_name(k, i)
-            deviation = self.u * np.sqrt(a.shape[1] / 6 * ((a * a) @ self._squares[name]))
+            terms = np.sqrt((a * a) @ self._squares[name])
+            deviation = self.u * np.sqrt(a.shape[1] / 6) * terms
             product = a @ self._kernels[name] + deviation * self.generator.standard_normal(deviation.shape)
             product = self._operand(product) if self.rounds_results else product
             h = self._rounded(product + self.parameters[bias_name(k, i)])
             if i < last or self.architecture.output == "relu":
+                relative = np.divide(np.abs(h), terms, out=np.full_like(h, np.inf), where=terms > 0)
+                self.nearest_zero = np.minimum(self.nearest_zero, relative.min(axis=1))
                 h = np.maximum(h, 0)
         return h
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import least_squares
 
 GROWTH = 3.0
 """A time this many times the least one belongs to the part that grows."""
@@ -73,6 +72,8 @@ def fit(n: Sequence[float] | NDArray, seconds: Sequence[float] | NDArray) -> Sca
     grown = (times >= GROWTH * times.min()) & (sizes > sizes[times.argmin()])
     if grown.sum() < FEWEST_GROWN:
         return Scaling(points=count, note=f"{grown.sum()} of {count} times ≥ {GROWTH:g} × the least")
+    from scipy.optimize import least_squares  # here, since it would slow every command's start down
+
     log_n, log_t = np.log(sizes), np.log(times)
     slope, intercept = np.polyfit(log_n[grown], log_t[grown], 1)
 

@@ -7,9 +7,11 @@ network follow each other as the module registered them. Anything else in the fi
 
 from __future__ import annotations
 
+import importlib
 import re
 from itertools import zip_longest
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +21,27 @@ from backends import ParameterError
 from bench.foreign import Dense, Found
 
 
+def torch_files() -> ModuleType:
+    """What reads and writes PyTorch's files; imported here, since it imports PyTorch.
+
+    Raises:
+        UnavailableError: PyTorch can't be imported here.
+    """
+    backends.backend_class("torch")
+    return importlib.import_module("backends.torch_files")
+
+
 def read(path: Path) -> Found | None:
     """Read a `.pt` or `.pth` file without executing pickled code.
 
     Returns:
-        What it holds; None if it is one that `TorchBackend.write_weights` wrote.
+        What it holds; None if it is one that `backends.torch_files.write_weights` wrote.
 
     Raises:
         ParameterError: not a state dictionary, or one with entries other than those above.
         UnavailableError: PyTorch can't be imported here.
     """
-    arrays = backends.backend_class("torch").read_state_dict(path)  # type: ignore[attr-defined]
+    arrays = torch_files().read_state_dict(path)
     if arrays is None:
         return None
     layers = [name for name, array in arrays.items() if name.endswith("weight") and array.ndim == 2]

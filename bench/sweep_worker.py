@@ -101,7 +101,7 @@ def _make(plan: SweepPlan, architecture: Architecture) -> Backend:
     return backends.create(
         plan.backend,
         architecture,
-        parameters.astype(initial, "float64" if plan.precision == "float64" else "float32"),
+        parameters.rounded(initial, plan.precision),
         device=plan.device,
         precision=plan.precision,
         mode=plan.mode,

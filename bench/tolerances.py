@@ -69,33 +69,27 @@ class Rounding:
 
     @property
     def gradient(self) -> float:
-        """Of a gradient in float64, relative to its largest entry.
+        """Of a gradient in float64 or float32, relative to its largest entry, where rounding turns no ReLU.
 
         The chain is passed twice and summed over the batch, where terms of either sign leave about 1/√batch of their
-        size. No ReLU is turned by rounding there: its chance is 10⁻¹⁵.
+        size. A single ReLU whose input rounding carries across zero would change an entry by its whole size, so the
+        gradient is compared at rows where every input is farther from zero than `chain`, relative to its terms.
         """
         return 2 * self.chain * math.sqrt(self.batch)
 
     @property
     def gradient_norm(self) -> float:
-        """Of a gradient in the other precisions: the norm of its error over its norm, all parameters as one vector.
+        """Of a gradient by coarse products: the norm of its error over its norm, all parameters taken as one vector.
 
-        A norm is a mean over so many roundings that it needs no λ. The chain is passed twice. Besides, an input of a
-        ReLU that has a relative error of e, as one after l layers has with e = √l times that of a product, is on the
-        wrong side of zero with a probability of e/π if it is normal and centred; each ReLU so turned adds or takes away
-        a part of the gradient that half of them pass, hence 2e/π of its square for each layer of a coupling's network.
-        Beside that network the coupling passes the gradient on as it is. (A single turned ReLU may change an entry by
-        its whole size, which is why the largest error says nothing here.)
+        No row is without a turned ReLU there, and the largest error says nothing. A norm is a mean over so many
+        roundings that it needs no λ. The chain is passed twice. Besides, an input of a ReLU that has a relative error
+        of e, as one after l layers has with e = √(3 l) u_p, is on the wrong side of zero with a probability of e/π if
+        it is normal and centred; each ReLU so turned adds or takes away a part of the gradient that half of them pass,
+        hence 2e/π of its square for each layer of a coupling's network. Beside that network the coupling passes the
+        gradient on as it is.
         """
         architecture = self.architecture
         layers = architecture.hidden_layers + 1
-        turned = sum(2 * math.sqrt(layer) * self.product / math.pi for layer in range(1, layers + 1))
-        return math.sqrt(2 * architecture.couplings * layers) * self.product + math.sqrt(turned)
-
-    @property
-    def product(self) -> float:
-        """The relative error of a product, as a standard deviation's upper estimate."""
-        if self.coarse:
-            return math.sqrt(3) * 2.0 ** -PRODUCT_BITS[self.precision]
-        longest = max(self.architecture.half, self.architecture.hidden_units)
-        return math.sqrt(longest) * 2.0 ** -SUM_BITS[self.precision]
+        product = math.sqrt(3) * 2.0 ** -PRODUCT_BITS[self.precision]
+        turned = sum(2 * math.sqrt(layer) * product / math.pi for layer in range(1, layers + 1))
+        return math.sqrt(2 * architecture.couplings * layers) * product + math.sqrt(turned)

@@ -92,7 +92,7 @@ def model_of(plan: WorkerPlan) -> tuple[Backend, Parameters]:
     protocol = plan.protocol
     architecture = protocol.make_architecture()
     initial = initial_parameters(architecture, plan.seed, protocol.initial.kernels, protocol.initial.log_scale)
-    held = parameters.astype(initial, "float64" if plan.precision == "float64" else "float32")
+    held = parameters.rounded(initial, plan.precision)
     model = backends.create(
         plan.backend, architecture, held, device=plan.device, precision=plan.precision, mode=plan.mode
     )
@@ -123,13 +123,13 @@ def _round(plan: WorkerPlan) -> Iterator[Event]:
     yield _measured("training", "peak_memory", peak, "bytes", round=plan.round)
     yield from _wrap(floor.measure(model, protocol, stream.steps, plan.round))
     if plan.round == 1:
-        yield from _at_the_start(model, images, parameters.astype(initial, model.dtype.name), plan)
+        yield from _at_the_start(model, images, parameters.rounded(initial, plan.precision), plan)
     if plan.round < plan.rounds:
         return
     if protocol.training.keep == "best":
         if not Path(plan.best).is_file():
             raise DivergedError("no test loss was a number, so that no weights are the best")
-        model.resume(TrainingState(parameters.astype(parameters.load(plan.best)[1], model.dtype.name)))
+        model.resume(TrainingState(parameters.rounded(parameters.load(plan.best)[1], plan.precision)))
     parameters.save(plan.weights, model.architecture, parameters.astype(model.parameters(), "float32"))
     x = pixels_to_x(images.test, protocol.evaluation_pixels(), plan.seed)
     yield from _at(model, x, "trained", plan)

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from factories import ARTICLE, backend_names, weights
+from factories import ARTICLE, backend_names, rows, weights
 
 from backends import parameters
-from bench import agree, agreement_plots, agreement_report, agreement_runs, mutations
+from bench import agree, agree_matrix, agreement_plots, agreement_report, agreement_runs, mutations
 from bench.errors import BenchError
 from bench.mutations import MUTATIONS, Mutation, Result
 
@@ -117,7 +118,7 @@ def matrix_of(fault: Mutation, name: str, precision: str):
     setting = mutations.small_setting()
     one = replace(setting, architectures={"article": setting.architectures["article"]})
     with mutations.planted(fault, name):
-        return list(agree.matrix(one, [name], [precision], "cpu"))
+        return list(agree_matrix.matrix(one, [name], [precision], "cpu"))
 
 
 def test_parameters_that_pass_through_float32_are_not_the_same_bits():
@@ -134,6 +135,36 @@ def test_gradients_in_bfloat16_are_judged_by_their_norm(name):
         checks = [check for check in matrix_of(fault, "torch", "bfloat16") if check.quantity == "gradient norm"]
         assert len(checks) == 2
         assert all(check.passed for check in checks) == passes, checks
+
+
+@pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
+@pytest.mark.parametrize(("name", "passes"), [("harmless", True), ("gradient_stopped", False)])
+def test_gradients_in_float32_are_judged_by_their_largest_error(name, passes):
+    fault = BY_NAME.get(name) or Mutation("harmless", "", {"torch": (("math.log(2 * math.pi)", "math.log(math.tau)"),)})
+    checks = [check for check in matrix_of(fault, "torch", "float32") if check.quantity == "gradient"]
+    assert len(checks) == 2
+    assert all(check.passed for check in checks) == passes, checks
+
+
+def test_gradients_are_compared_where_rounding_turns_no_relu():
+    given, x = weights(ARTICLE), rows(ARTICLE, 6)
+    kernel, bias = given["coupling.0.dense.0.kernel"], given["coupling.0.dense.0.bias"]
+    read = x[2, ::-1][0::2]  # what the first coupling reads of row 2: reversed, then the even ones
+    bias[3] = np.float32(-(read @ kernel[:, 3]))  # its unit 3 is now at zero, but for what float32 rounds
+    settled = agree_matrix.Expected(ARTICLE, given, x).settled
+    assert len(settled) == 5
+    assert not (settled == x[2]).all(axis=1).any()
+
+
+def test_rows_that_all_have_a_relu_at_zero_are_an_error():
+    with pytest.raises(BenchError, match="take more rows"):
+        agree_matrix.Expected(ARTICLE, weights(ARTICLE) | zero_bias(), np.ones((2, ARTICLE.dim)))
+
+
+def zero_bias():
+    name = "coupling.0.dense.0"
+    kernel = weights(ARTICLE)[f"{name}.kernel"]
+    return {f"{name}.bias": -kernel.sum(axis=0)}
 
 
 MODES = [("torch", ["torch", "torch:compile"]), ("jax", ["jax", "jax:jit"]), ("numpy", ["numpy"])]

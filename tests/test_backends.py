@@ -94,7 +94,7 @@ def test_versions_name_the_framework(name):
     ("option", "expected"),
     [
         ({"device": "tpu"}, "device is 'tpu'; expected one of .*auto.*cpu.*gpu"),
-        ({"precision": "float16"}, "precision is 'float16'; expected one of .*float64"),
+        ({"precision": "float16"}, "precision is 'float16'; .* has .*float64"),
         ({"mode": "fast"}, "mode is 'fast'; .* has"),
     ],
 )
@@ -119,12 +119,12 @@ def test_auto_takes_a_device_that_is_there(name):
 
 @names
 def test_tf32_on_a_cpu_is_unavailable(name):
-    with pytest.raises(UnavailableError, match=f"{name}: no tf32 on device cpu; it has float64, float32"):
+    with pytest.raises(UnavailableError, match=f"{name}: no precision tf32 on device cpu; it has float64, float32"):
         create(name, precision="tf32")
 
 
 def test_bfloat16_in_the_reference_is_unavailable():
-    with pytest.raises(UnavailableError, match="numpy: no bfloat16 on device cpu; it has float64, float32"):
+    with pytest.raises(UnavailableError, match="numpy: no precision bfloat16 on device cpu; it has float64, float32"):
         create("numpy", precision="bfloat16")
 
 
@@ -267,4 +267,7 @@ def test_a_memory_workload_adds_one_to_every_number(name, mode):
     model = shared(name, SMALL, mode, "float32")
     call = model.memory_workload(400)
     call()
-    assert np.array_equal(model._to_numpy(call()), np.full(100, 2, np.float32))
+    found = model._to_numpy(call())
+    assert np.array_equal(found, np.full(len(found), 2, np.float32))
+    passes = 3 if name == "tensorflow" else 2  # it reads the ones that it adds, too
+    assert abs(4 * len(found) * passes - 2 * 400) < 4 * passes

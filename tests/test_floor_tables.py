@@ -6,8 +6,8 @@ from factories import ARTICLE, backend_names, create
 from record_factories import measurement, record, row
 
 from backends.architecture import flops
+from backends.chain import chain, sizes
 from bench import floor_tables, tables
-from bench.measures import chains
 
 
 def floor(quantity, value, unit="s", **at):
@@ -60,28 +60,20 @@ def test_the_chain_makes_the_products_of_a_training_step_and_no_others():
         made.append((a.shape[0], a.shape[1], b.shape[1]))
         return a @ b
 
-    sizes = [size for _ in range(ARTICLE.couplings) for size in ARTICLE.layer_sizes]
-    gradients = chains.backward_and_forward(
-        np.ones((5, sizes[0][0])), [np.ones(s) for s in sizes], multiply, np.transpose
-    )
+    gradients = chain(np.ones((5, ARTICLE.half)), [np.ones(size) for size in sizes(ARTICLE)], multiply, np.transpose)
     assert sorted(made) == sorted(ARTICLE.training_products(5))
     assert flops(made) == flops(ARTICLE.training_products(5))
-    assert [g.shape for g in gradients] == sizes[::-1]
+    assert [g.shape for g in gradients] == sizes(ARTICLE)[::-1]
 
 
-@pytest.mark.parametrize("name", ["torch", "tensorflow", "jax"])
+@pytest.mark.parametrize("name", ["numpy", "torch", "tensorflow", "jax"])
 def test_each_frameworks_chain_gives_the_gradients_of_the_product_of_its_kernels(name):
     if name not in backend_names():
         pytest.skip(f"NICE_BENCH_TEST_BACKENDS leaves {name} out")
     model = create(name, ARTICLE, precision="float32")
-    found = [model._to_numpy(gradient) for gradient in chains.chain_workload(model, 5)()]
-    sizes = [size for _ in range(ARTICLE.couplings) for size in ARTICLE.layer_sizes]
-    kernels = [np.full(size, 1 / size[0]) for size in sizes]
-    expected = chains.backward_and_forward(np.full((5, sizes[0][0]), 0.5), kernels, np.matmul, np.transpose)
+    found = [model._to_numpy(gradient) for gradient in model.chain_workload(5)()]
+    kernels = [np.full(size, 1 / size[0]) for size in sizes(ARTICLE)]
+    expected = chain(np.full((5, ARTICLE.half), 0.5), kernels, np.matmul, np.transpose)
     assert len(found) == len(expected)
     for gradient, exact in zip(found, expected, strict=True):
         np.testing.assert_allclose(gradient, exact, rtol=1e-5)
-
-
-def test_the_reference_has_no_chain():
-    assert chains.chain_workload(create("numpy", ARTICLE), 5) is None

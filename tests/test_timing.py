@@ -142,6 +142,7 @@ def floors(monkeypatch):
             return lambda _: lambda: setattr(clock, "time", clock.time + seconds)
 
         monkeypatch.setattr(model, "products_workload", working(products))
+        monkeypatch.setattr(model, "chain_workload", working(1.25 * products))
         monkeypatch.setattr(model, "memory_workload", working(memory))
         return {m.quantity: m.value for m in floor.measure(model, SMOKE, steps=8, round_=1)}
 
@@ -172,3 +173,7 @@ def test_the_floor_is_the_larger_of_products_and_bytes(floors, products, memory,
     found = floors(products, memory)
     assert found["train_step_seconds"] == found[decides] == max(found["products_seconds"], found["bytes_seconds"])
     assert found["train_epoch_seconds"] == pytest.approx(8 * found[decides])
+
+
+def test_the_chain_is_timed_by_itself(floors):
+    assert floors(products=2.0, memory=1.0)["chain_seconds"] == pytest.approx(2.5)

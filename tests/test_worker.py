@@ -220,7 +220,7 @@ def test_an_unknown_mode_is_a_failure_that_names_those_there_are(tmp_path):
 def test_a_precision_that_the_backend_lacks_is_unavailable(tmp_path):
     [finished] = events_of(make_plan(tmp_path, smoke()).model_copy(update={"precision": "tf32"}))
     assert finished.status == "unavailable"
-    assert finished.reason == "numpy: no tf32 on device cpu; it has float64, float32"
+    assert finished.reason == "numpy: no precision tf32 on device cpu; it has float64, float32"
 
 
 @pytest.mark.parametrize("batch", [384, 512])

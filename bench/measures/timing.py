@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import binom
+from scipy.special import bdtr
 
 from backends import Backend
 
@@ -64,6 +64,5 @@ def summarise(seconds: list[float]) -> Timing:
     values = np.sort(seconds)
     n = len(values)
     # The median lies between the k-th smallest and the k-th largest unless fewer than k values fall on one side.
-    k = int(binom.ppf((1 - CONFIDENCE) / 2, n, 0.5))
-    k = k if k >= 1 and 2 * binom.cdf(k - 1, n, 0.5) <= 1 - CONFIDENCE else 1
+    k = max((k for k in range(1, n // 2 + 1) if 2 * bdtr(k - 1, n, 0.5) <= 1 - CONFIDENCE), default=1)
     return Timing(float(np.median(values)), float(values[k - 1]), float(values[n - k]), n)
