@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
@@ -22,7 +21,6 @@ from bench.round_trips import Trip, round_trips
 from bench.streams import pixels_to_x
 
 PRECISIONS = ("float64", "float32", "tf32", "bfloat16")
-NAMED = ("article", "paper")
 ROUND_TRIP_IMAGES = 64
 NARROW = {"hidden_layers": 3, "hidden_units": 64}
 FULL = {"hidden_layers": 5, "hidden_units": 1000}
@@ -64,29 +62,14 @@ def run(
         backends.backend_class(name)
     here = setting(full=full, steps=steps)
     trips = _trips(here, trained)
-    cases = tuple(LOCKSTEPS)[:2] if full else tuple(LOCKSTEPS)
-    arms = [] if full else [arm for name in chosen for arm in every_mode(name, device)]
-    others = [arm for arm in arms if arm not in chosen]
-    suites = chain(
-        matrix(_only(here, NAMED), chosen, PRECISIONS, device),
-        matrix(_only(here, set(here.architectures) - set(NAMED)), chosen, PRECISIONS[:2], device),
-        matrix(_only(here, ["article"]), others, ["float64"], device),
-        lockstep(here, chosen, "float64", device, cases),
-        lockstep(here, others, "float64", device, cases[:2]),
-        lockstep(here, chosen, "float32", device, cases[:2]),
-        resume(here, chosen, device),
-        resume(here, others, device, ["article"]),
-        sampling(here, chosen, device),
-        determinism(here, chosen, device),
-        *(round_trips(trip, chosen, PRECISIONS, device) for trip in trips),
-    )
     checks: list[Check] = []
-    try:
-        checks.extend(_told(suites, console))
-    finally:  # whatever ends it, what was compared until then is kept
-        made = agreement_report.frame(checks)
-        if output is not None:
-            agreement_report.save(made, here, device, output)
+    for suite in _suites(here, trips, chosen, device, full=full):
+        try:
+            checks.extend(_told(suite, console))
+        finally:  # whatever ends it, what was compared until then is kept
+            made = agreement_report.frame(checks)
+            if output is not None:
+                agreement_report.save(made, here, device, output)
     head: list[str] = []
     if output is not None:
         made, head = agreement_report.load(output)
@@ -117,6 +100,27 @@ def run(
     return f"{text}\n\nAll {len(made)} checks are within their tolerances."
 
 
+def _suites(
+    here: Setting, trips: Sequence[Trip], chosen: Sequence[str], device: str, *, full: bool
+) -> list[Iterator[Check]]:
+    """The parts of the suite, each to be saved when it is over."""
+    cases = tuple(LOCKSTEPS)[:2] if full else tuple(LOCKSTEPS)
+    arms = [] if full else [arm for name in chosen for arm in every_mode(name, device)]
+    others = [arm for arm in arms if arm not in chosen]
+    return [
+        matrix(here, chosen, PRECISIONS, device),
+        matrix(_article_alone(here), others, ["float64"], device),
+        lockstep(here, chosen, "float64", device, cases),
+        lockstep(here, others, "float64", device, cases[:2]),
+        lockstep(here, chosen, "float32", device, cases[:2]),
+        resume(here, chosen, device),
+        resume(here, others, device, ["article"]),
+        sampling(here, chosen, device),
+        determinism(here, chosen, device),
+        *(round_trips(trip, chosen, PRECISIONS, device) for trip in trips),
+    ]
+
+
 def setting(*, full: bool, steps: int) -> Setting:
     """The full-size network on MNIST, or a narrow one on the embedded subset."""
     if full:
@@ -125,9 +129,8 @@ def setting(*, full: bool, steps: int) -> Setting:
     return Setting(data.load("mnist-subset").train_images, architectures(784, **NARROW), steps=steps, batch=32)
 
 
-def _only(setting: Setting, cases: Collection[str]) -> Setting:
-    kept = {case: architecture for case, architecture in setting.architectures.items() if case in cases}
-    return replace(setting, architectures=kept)
+def _article_alone(setting: Setting) -> Setting:
+    return replace(setting, architectures={"article": setting.architectures["article"]})
 
 
 def _trips(setting: Setting, trained: Path | None) -> list[Trip]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from bench.labels import ROW, SECTION, Row, groups, incomplete, prepare, provenance
+from bench.labels import ROW, SECTION, Row, groups, prepare
 from bench.measures.sweep import QUANTITIES
+from bench.pivot import assemble
 from bench.records import Record
 from bench.render import MISSING, Table, number
 from bench.scaling import GROWTH, Scaling, fit
@@ -66,17 +67,13 @@ def scaling(records: Iterable[Record]) -> Table:
         figures, cells = _figures(curve)
         raw.append({name: curve.key[name] for name in ROW} | figures)
         shown.append({name: str(curve.key[name]) or MISSING for name in ROW} | cells)
-    columns = pd.DataFrame(shown)
-    same = [name for name in SECTION if name in columns and columns[name].nunique() == 1]
     told = [
         "One size is swept at a time. Fitted: t = fixed cost + c · sizeᵖ, by least squares of log t over all points;",
         f"p ± standard error, where the largest time is at least {GROWTH:g} × the least.",
         "Knee: the size at which the growing part equals the fixed cost; launches stop mattering well above it.",
         "Best: over the points. FLOP/s: of the matrix products alone.",
     ]
-    caption = " ".join([*provenance(used), *told, *incomplete(data[data["protocol"].isin(used["protocol"])])])
-    labels = tuple(name for name in (*ROW, "axis", "operation") if name not in same)
-    return Table("scaling", "How cost grows", caption, columns.drop(columns=same), pd.DataFrame(raw), labels)
+    return assemble("scaling", "How cost grows", data, used, raw, shown, told)
 
 
 def _curve(key: Row, axis: str, operation: str, rows: pd.DataFrame) -> Curve:

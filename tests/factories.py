@@ -19,7 +19,6 @@ SHUFFLED = replace(SMALL, permutation="shuffle")
 TINY = replace(SMALL, couplings=2, hidden_layers=1)  # where it's the training that takes the time to compile
 
 TOO_SLOW_FOR_EVERY_TEST = {("torch", "compile")}  # has a test of its own
-GPU_ONLY = {("torch", "cudagraph")}
 TRAINING_ONLY = {("jax", "jit")}  # another way to train; the rest is the same as in scan
 
 
@@ -126,16 +125,22 @@ def backend_names():
     return [name for name in backends.REGISTRY if name in names]  # in the registry's order, which matters for imports
 
 
-def cases(*, training=False):
-    """(backend, mode) of each mode that a CPU has and that compiles in a moment; also those only `training` knows."""
-    left_out = TOO_SLOW_FOR_EVERY_TEST | GPU_ONLY | (set() if training else TRAINING_ONLY)
+def every_mode(device="cpu"):
+    """(backend, mode) of each mode of each backend on a device."""
     found = []
     for name in backend_names():
         try:
-            modes = backends.backend_class(name).modes
+            modes = backends.backend_class(name).modes_on(device)
         except UnavailableError:
             modes = (None,)  # so that each of its tests fails, saying why
-        found += [(name, mode) for mode in modes if (name, mode) not in left_out]
+        found += [(name, mode) for mode in modes]
+    return found
+
+
+def cases(*, training=False):
+    """The modes on a CPU that compile in a moment; also those only `training` knows."""
+    left_out = TOO_SLOW_FOR_EVERY_TEST | (set() if training else TRAINING_ONLY)
+    found = [case for case in every_mode() if case not in left_out]
     return [pytest.param(*case, id="-".join(map(str, case))) for case in found]
 
 

@@ -11,16 +11,17 @@ from functools import cache
 
 import numpy as np
 import pytest
-from factories import backend_names, error
+from factories import error, every_mode
 
 import backends
-from backends import Adam, Architecture, Pixels, UnavailableError, parameters
+from backends import Adam, Architecture, Pixels, parameters
 from bench.streams import TrainingStream, initial_parameters
 
 SIZES = {"small": replace(Architecture.article(), hidden_layers=2, hidden_units=64), "full": Architecture.article()}
 SIZE = os.environ.get("NICE_BENCH_BENCHMARK_SIZE", "small")
 BATCH = int(os.environ.get("NICE_BENCH_BENCHMARK_BATCH", "128"))
 DEVICE = os.environ.get("NICE_BENCH_BENCHMARK_DEVICE", "cpu")
+MODES = every_mode(DEVICE)
 TEMPERATURE = 0.8
 STEPS = 4
 ROUNDS = 5
@@ -30,18 +31,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # compilers warn as they like, and nothing of theirs is tested here
     pytest.mark.benchmark(min_rounds=3, max_time=0.5, warmup=False),
 ]
-
-
-def every_mode():
-    """(backend, mode) of all there are; those that the device lacks are skipped when their turn comes."""
-    found = []
-    for name in backend_names():
-        try:
-            modes = backends.backend_class(name).modes
-        except UnavailableError:
-            modes = (None,)  # so that each of its benchmarks fails, saying why
-        found += [pytest.param(name, mode, id=f"{name}-{mode}") for mode in modes]
-    return found
 
 
 @cache
@@ -62,14 +51,9 @@ def reference():
 
 
 def create(name, mode):
-    """A model in float32; a mode that the device lacks is skipped."""
+    """A model in float32."""
     device = "cpu" if name == "numpy" else DEVICE
-    try:
-        return backends.create(name, architecture(), initial("float32"), device=device, mode=mode)
-    except UnavailableError as lack:
-        if "no mode" not in str(lack):
-            raise
-        pytest.skip(str(lack))
+    return backends.create(name, architecture(), initial("float32"), device=device, mode=mode)
 
 
 def rows():
@@ -95,7 +79,7 @@ def check(operation, model, result):
         assert np.abs(part - right).max() < TOLERANCE * max(1.0, np.abs(right).max())
 
 
-@pytest.mark.parametrize(("name", "mode"), every_mode())
+@pytest.mark.parametrize(("name", "mode"), MODES)
 @pytest.mark.parametrize("operation", ["encode", "decode", "log_prob", "sample"])
 def test_operation(benchmark, operation, name, mode):
     model = create(name, mode)
@@ -122,7 +106,7 @@ def training_set():
     return images, TrainingStream(0, len(images), dim, BATCH, Pixels(1 / 255))
 
 
-@pytest.mark.parametrize(("name", "mode"), every_mode())
+@pytest.mark.parametrize(("name", "mode"), MODES)
 def test_training_step(benchmark, name, mode):
     """Each round is an epoch of a few steps, synchronised at its ends; the time that is shown is that of the epoch."""
     images, stream = training_set()

@@ -85,13 +85,15 @@ def test_what_was_not_measured_is_told_once_with_its_reason():
 
 def test_a_curve_without_a_fit_says_why():
     found = row(sweep_tables.scaling([swept("torch", sizes=[1, 2, 4])]), operation="log p")
-    assert (found["exponent p"], found["knee"]) == ("too few points (3)", "–")
+    assert found["exponent p"] == "too few points (3)"
+    assert "knee" not in found  # nobody has one
 
 
 def test_points_left_out_altogether_are_a_row():
     made = record("torch", measurements=left_out(1, 2), kind="sweep")
     found = row(sweep_tables.scaling([made]), operation="log p")
-    assert (found["exponent p"], found["least time, ms"]) == ("too few points (0)", "–")
+    assert found["exponent p"] == "too few points (0)"
+    assert "least time, ms" not in found
 
 
 def test_of_several_runs_the_median_counts():
