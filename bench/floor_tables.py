@@ -19,7 +19,7 @@ RATES = (  # quantity, heading, factor from the recorded unit to the shown one
     ("bytes_seconds", "bytes, ms", 1e3),
 )
 TOLD = (
-    "Medians over rounds, ratios within a round.",
+    "Medians over rounds, ratios within a round; products, bytes and chain: the fastest of each round.",
     "Floor: the larger of the products of a step, at their shapes and with nothing between them, and the bytes of a",
     "step, at the bandwidth of adding to an array in place; × sum: against the two one after the other.",
     "Chain: the same products waiting for each other, written by hand in the framework; between 1 and 1.3 × the floor",

@@ -59,7 +59,6 @@ class SweepPlan(_Message):
         longest_call: most seconds that one call may take.
     """
 
-    kind: Literal["sweep"] = "sweep"
     protocol: Protocol
     backend: str
     device: Literal["cpu", "gpu"]
@@ -114,4 +113,3 @@ class Finished(_Message):
 
 Event = Started | EpochDone | PointBegun | Measured | Finished
 EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
-PLAN: TypeAdapter[WorkerPlan | SweepPlan] = TypeAdapter(WorkerPlan | SweepPlan)

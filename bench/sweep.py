@@ -113,7 +113,7 @@ def run(request: Request, listener: Listener, command: Callable[[str, str], list
     Args:
         request: what to sweep.
         listener: told of every event.
-        command: (backend, interpreter) → the worker's command line, in place of `python -m bench.worker`.
+        command: (backend, interpreter) → the worker's command line, in place of `python -m bench.sweep_worker`.
 
     Returns:
         One record a backend, as written to the request's folder.
@@ -123,7 +123,7 @@ def run(request: Request, listener: Listener, command: Callable[[str, str], list
     """
     device = runner.resolve_device(request.device)
     run_id = runner.new_run_id()
-    turns = {b: _Turn(request, b, device, run_id, command or runner.worker_command) for b in request.backends}
+    turns = {b: _Turn(request, b, device, run_id, command or worker_command) for b in request.backends}
     for round_, (axis, values) in enumerate(request.values.items()):
         wanted = points(axis, values, request.operations)
         for backend in runner.rotated(request.backends, round_):
@@ -133,6 +133,11 @@ def run(request: Request, listener: Listener, command: Callable[[str, str], list
                 turn.sweep(wanted, listener)
                 listener.end(backend, turn.status, turn.reason)
     return [turn.conclude() for turn in turns.values()]
+
+
+def worker_command(backend: str, interpreter: str) -> list[str]:
+    """The command line of a sweep's worker."""
+    return [interpreter, "-m", "bench.sweep_worker"]
 
 
 class _Turn:

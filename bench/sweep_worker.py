@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -12,11 +13,19 @@ import backends
 from backends import Architecture, Backend, UnavailableError, parameters
 from bench.environment import fingerprint, gpu_state
 from bench.failures import reason_of, status_of
+from bench.line import take_standard_output, tell
 from bench.measures import sweep
 from bench.measures.precision import probe
-from bench.plan import Event, Measured, Point, PointBegun, Started, SweepPlan
+from bench.plan import Event, Finished, Measured, Point, PointBegun, Started, SweepPlan
 from bench.records import Measurement
 from bench.streams import initial_parameters
+
+
+def main() -> int:
+    """Read a plan from standard input, measure its points, and write events to what standard output was."""
+    out = take_standard_output()
+    plan = SweepPlan.model_validate_json(sys.stdin.read())
+    return 0 if tell(events(plan), out) == "ok" else 1
 
 
 def events(plan: SweepPlan) -> Iterator[Event]:
@@ -38,6 +47,7 @@ def events(plan: SweepPlan) -> Iterator[Event]:
         yield PointBegun(point=point)
         for measurement in sweeper.measure(point):
             yield Measured(measurement=measurement)
+    yield Finished(status="ok")
 
 
 class _Sweeper:
@@ -106,3 +116,7 @@ def _make(plan: SweepPlan, architecture: Architecture) -> Backend:
         precision=plan.precision,
         mode=plan.mode,
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,35 +1,31 @@
 """One round of one backend, in a process of its own: a plan comes in on standard input, events go out as JSON lines.
 
-A plan of a sweep is handed on to `bench.sweep_worker`.
-
 Whatever a framework prints goes to standard error, so that nothing but events is on the line. Every failure ends in a
 `Finished` event that says what it was; the runner tells the rest (killed, silent) from the outside.
 """
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
 import time
-import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
 
 import backends
 from backends import Backend, TrainingState, parameters, state
 from backends.parameters import Parameters
-from bench import data, sweep_worker
+from bench import data
 from bench.environment import fingerprint, gpu_state
-from bench.failures import DivergedError, reason_of, status_of
+from bench.failures import DivergedError
+from bench.line import take_standard_output, tell
 from bench.measures import agreement, floor, invertibility, likelihood, sampling
 from bench.measures.precision import probe
-from bench.plan import PLAN, EpochDone, Event, Finished, Measured, Started, SweepPlan, WorkerPlan
+from bench.plan import EpochDone, Event, Finished, Measured, Started, WorkerPlan
 from bench.protocol import Protocol
 from bench.records import EpochPoint, Measurement, Status
 from bench.streams import TrainingStream, initial_parameters, pixels_to_x
@@ -37,54 +33,18 @@ from bench.streams import TrainingStream, initial_parameters, pixels_to_x
 
 def main() -> int:
     """Read a plan from standard input, work, and write events to what standard output was."""
-    plan, events = read_plan()
-    return 0 if work(plan, events) == "ok" else 1
-
-
-def read_plan() -> tuple[WorkerPlan | SweepPlan, TextIO]:
-    """The plan from standard input, and where events go; from here on, what anybody prints goes to standard error."""
     events = take_standard_output()
-    return PLAN.validate_json(sys.stdin.read()), events
+    return 0 if work(WorkerPlan.model_validate_json(sys.stdin.read()), events) == "ok" else 1
 
 
-def take_standard_output() -> TextIO:
-    """What standard output was; from here on whatever is printed goes to standard error."""
-    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return events
-
-
-def work(plan: WorkerPlan | SweepPlan, out: TextIO) -> Status:
+def work(plan: WorkerPlan, out: TextIO) -> Status:
     """Carry a plan out; every event is written and flushed as it happens."""
     return tell(_to_the_end(plan), out)
 
 
-def tell(events: Iterable[BaseModel], out: TextIO) -> Status:
-    """Write events as they happen, the last one a `Finished`; an exception becomes one that says what it was."""
-
-    def emit(event: BaseModel) -> None:
-        out.write(event.model_dump_json() + "\n")
-        out.flush()
-
-    try:
-        for event in events:
-            emit(event)
-        return "ok"
-    except Exception as error:
-        status = status_of(error)
-        if status == "failed":
-            traceback.print_exc()
-        emit(Finished(status=status, reason=reason_of(error)))
-        return status
-
-
-def _to_the_end(plan: WorkerPlan | SweepPlan) -> Iterator[Event]:
-    if isinstance(plan, SweepPlan):
-        yield from sweep_worker.events(plan)
-        yield Finished(status="ok")
-    else:
-        yield from _round(plan)
-        yield Finished(status="ok", digests=_final_digests(plan))
+def _to_the_end(plan: WorkerPlan) -> Iterator[Event]:
+    yield from _round(plan)
+    yield Finished(status="ok", digests=_final_digests(plan))
 
 
 def model_of(plan: WorkerPlan) -> tuple[Backend, Parameters]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 import backends
 from backends import Architecture, parameters
-from bench import cli, environment, records, runner
+from bench import cli, environment, records, runner, sweep
 from bench.errors import BenchError
 
 COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands]
@@ -232,7 +232,7 @@ def test_a_failing_default_backend_fails_the_run(nice_bench, talkers, monkeypatc
 
 def test_a_sweep_prints_its_table_and_leaves_records_and_plots(nice_bench, monkeypatch):
     script = str(Path(__file__).with_name("sweeping_worker.py"))
-    monkeypatch.setattr(runner, "worker_command", lambda backend, python: [python, script, "well"])
+    monkeypatch.setattr(sweep, "worker_command", lambda backend, python: [python, script, "well"])
     arguments = ("--protocol", "smoke", "--backends", "torch,jax", "--axis", "batch,depth", "--device", "cpu")
     done = nice_bench("sweep", *arguments, "--values", "batch=32,64", "--operations", "train", "--output", "out")
     assert done.code == 0

@@ -14,7 +14,7 @@ from factories import backend_names
 import backends
 from backends import Backend, parameters
 from backends.architecture import flops
-from bench import protocol, records, runner, sweep, sweep_worker
+from bench import protocol, records, sweep, sweep_worker
 from bench.errors import BenchError
 from bench.measures import sweep as points_measured
 from bench.measures.timing import Timing
@@ -126,7 +126,7 @@ def clock(monkeypatch):
 
     def time_calls(model, call, budget):
         told.calls.append(call())
-        return Timing(told.seconds, told.seconds / 2, told.seconds * 2, 7)
+        return Timing(told.seconds, told.seconds / 2, told.seconds * 2, 7, told.seconds / 2)
 
     monkeypatch.setattr(points_measured, "time_calls", time_calls)
     return told
@@ -167,7 +167,7 @@ def test_training_is_real_and_leaves_the_model_as_it_was(monkeypatch, backend):
     def time_calls(model, call, budget):
         reports = [call(), call()]
         seen.append((reports, model.training_state()))
-        return Timing(0.1, 0.1, 0.1, 3)
+        return Timing(0.1, 0.1, 0.1, 3, 0.1)
 
     monkeypatch.setattr(points_measured, "time_calls", time_calls)
     [point] = batches(32, operation="train")
@@ -351,4 +351,4 @@ def test_the_real_worker_takes_the_plan_of_a_sweep(tmp_path):
     assert (record.status, record.precision.seen, record.plan.mode) == ("ok", "float32", "eager")
     assert [operation for _, _, operation in rows(record)] == ["log_prob", "sample", "train"]
     assert all(m.value > 0 for m in record.measurements)
-    assert runner.worker_command("numpy", sys.executable)[-1] == "bench.worker"
+    assert sweep.worker_command("numpy", sys.executable)[-1] == "bench.sweep_worker"

@@ -1,5 +1,6 @@
 """The clock, and what is read off it: sampling and the floor, on models that take as long as a test wants."""
 
+import itertools
 import math
 
 import numpy as np
@@ -139,7 +140,8 @@ def floors(monkeypatch):
         clock, model = Clock(monkeypatch), create("numpy")
 
         def working(seconds):
-            return lambda _: lambda: setattr(clock, "time", clock.time + seconds)
+            disturbed = itertools.cycle([1.0, 1.5, 1.0])  # by other work on the machine
+            return lambda _: lambda: setattr(clock, "time", clock.time + seconds * next(disturbed))
 
         monkeypatch.setattr(model, "products_workload", working(products))
         monkeypatch.setattr(model, "chain_workload", working(1.25 * products))

@@ -2,9 +2,10 @@
 
 The products of a training step (or of one pass through the flow), at their very shapes and in the framework's own
 routine, but with nothing between them; and the bytes that the parameters at least must move, at the bandwidth of adding
-to an array in place. The larger of the two is the floor; their sum is what remains when nothing overlaps. A pure chain
-of the same products (`backends.chain`) takes as long or a little longer; one that is
-faster, or slower by more than a third, says that the floor is wrong.
+to an array in place: of each the fastest that was seen, as other work on the machine only adds to a time. The larger of
+the two is the floor; their sum is what remains when nothing overlaps. A pure chain of the same products
+(`backends.chain`) takes as long or a little longer; one that is faster, or slower by more than a third, says that the
+floor is wrong.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def measure(model: Backend, protocol: Protocol, steps: int, round_: int) -> Iter
     """Rates, and the floor of a training step and of an epoch of `steps` steps."""
     batch, budget = protocol.training.batch, protocol.measure.seconds_per_timing
     products = model.architecture.training_products(batch)
-    by_products = time_calls(model, model.products_workload(products), budget).median
+    by_products = time_calls(model, model.products_workload(products), budget).least
     bandwidth = _bandwidth(model, budget / 2)
     by_bytes = model.architecture.training_bytes(model.dtype.itemsize) / bandwidth
     step = max(by_products, by_bytes)
@@ -37,7 +38,7 @@ def measure(model: Backend, protocol: Protocol, steps: int, round_: int) -> Iter
         ("train_epoch_seconds", step * steps, "s"),
     ):
         yield Measurement(measure="floor", quantity=quantity, value=value, unit=unit, context={"round": round_})
-    chain = time_calls(model, model.chain_workload(batch), budget).median
+    chain = time_calls(model, model.chain_workload(batch), budget).least
     yield Measurement(measure="floor", quantity="chain_seconds", value=chain, unit="s", context={"round": round_})
 
 
@@ -50,7 +51,7 @@ def measure_forward(model: Backend, protocol: Protocol) -> Iterator[Measurement]
         products = model.architecture.forward_products(batch)
         if rate and flops(products) / rate > rule.longest_call_seconds:
             continue
-        by_products = time_calls(model, model.products_workload(products), rule.seconds_per_timing / 2).median
+        by_products = time_calls(model, model.products_workload(products), rule.seconds_per_timing / 2).least
         rate = flops(products) / by_products
         by_bytes = model.architecture.forward_bytes(batch, model.dtype.itemsize) / bandwidth
         yield Measurement(
@@ -64,4 +65,4 @@ def measure_forward(model: Backend, protocol: Protocol) -> Iterator[Measurement]
 
 def _bandwidth(model: Backend, budget: float) -> float:
     """Bytes a second that are read and written where an array is added to in place."""
-    return 2 * MEMORY_BYTES / time_calls(model, model.memory_workload(MEMORY_BYTES), budget).median
+    return 2 * MEMORY_BYTES / time_calls(model, model.memory_workload(MEMORY_BYTES), budget).least

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -109,7 +110,8 @@ def _time_training(model: Backend, protocol: Protocol, batch: int, expected: flo
     steps = int(np.clip(CALL_SECONDS / expected, 1, MOST_STEPS))
     with _training(model, protocol, batch, steps) as call:
         timing = time_calls(model, call, budget)
-    return Timing(timing.median / steps, timing.low / steps, timing.high / steps, timing.blocks)
+    each = {name: getattr(timing, name) / steps for name in ("median", "low", "high", "least")}
+    return replace(timing, **each)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from bench import data
 from bench.environment import fingerprint, gpu_state
 from bench.errors import BenchError
 from bench.failures import reason_of, status_of
+from bench.line import take_standard_output, tell
 from bench.measures.agreement import relative
 from bench.measures.precision import probe
 from bench.peers import OURS, Entry, of_framework, peer_class
@@ -31,7 +32,6 @@ from bench.peers.plan import Begun, PeerEvent, PeersPlan, missed
 from bench.plan import Finished, Measured, Started
 from bench.records import Measurement
 from bench.streams import TrainingStream, initial_parameters, normals
-from bench.worker import take_standard_output, tell
 
 PIXELS = Pixels(1 / 255, 0.0)
 CHECKED_ROWS = 32

@@ -22,11 +22,12 @@ import backends
 from backends import Backend, UnavailableError, parameters
 from bench import data
 from bench.environment import fingerprint, gpu_state
+from bench.line import take_standard_output, tell
 from bench.measures.precision import probe
 from bench.plan import Event, Finished, Measured, Started, WorkerPlan
 from bench.profiling import hlo, summary
 from bench.streams import TrainingStream
-from bench.worker import model_of, read_plan, tell
+from bench.worker import model_of
 
 TRACED = ("torch", "tensorflow", "jax")
 EPOCHS = 4
@@ -38,8 +39,8 @@ def main() -> int:
     arguments.add_argument("--steps", type=int, required=True)
     arguments.add_argument("--folder", type=Path, required=True)
     chosen = arguments.parse_args()
-    plan, events = read_plan()
-    assert isinstance(plan, WorkerPlan)
+    events = take_standard_output()
+    plan = WorkerPlan.model_validate_json(sys.stdin.read())
     with tempfile.TemporaryDirectory() as dump:
         hlo.dump_into(Path(dump))
         return 0 if tell(profile(plan, chosen.steps, chosen.folder, Path(dump)), events) == "ok" else 1
