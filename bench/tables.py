@@ -98,7 +98,9 @@ SPEED = (  # measure, quantity, heading, factor from the recorded unit to the sh
     ("startup", "warm_first_call_seconds", "first call warm, s", 1, 4),
     ("startup", "import_seconds", "start-up, s", 1, 4),
     ("training", "peak_memory", "peak MiB", 2**-20, 4),
-    ("training", "wait_fraction", "waits for input, %", 100, 3),
+    ("training", "training_memory_ratio", "memory × needed", 1, 3),
+    ("training", "wait_fraction", "waits for input, %", 100, 2),
+    ("training", "harness_fraction", "harness, %", 100, 2),
 )
 TARGETS = (("epochs_to_target", "epochs to target"), ("seconds_to_target", "s to target"))
 
@@ -138,6 +140,9 @@ def speed(records: Iterable[Record]) -> Table:
         "First call: cold in a run's first process, warm in later ones, which find what that one left in caches.",
         "× fastest: against the fastest of the same machine, protocol and precision.",
         "× floor: against the least time that the products and bytes of a step take on this machine.",
+        "Memory × needed: what the process takes on top of its framework (on a GPU: of the device's memory), against",
+        "parameters, moments, gradients and one epoch's inputs. Harness: the share of training's time that is neither",
+        "an epoch nor an evaluation: streams, progress, records.",
         *targets(data),
     ]
     return assemble("speed", "Training speed", data, pd.concat([data[:0], *used]), raw, shown, told, failures=False)

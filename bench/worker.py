@@ -6,7 +6,6 @@ Whatever a framework prints goes to standard error, so that nothing but events i
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from bench import data
 from bench.environment import fingerprint, gpu_state
 from bench.failures import DivergedError
 from bench.line import take_standard_output, tell
-from bench.measures import agreement, floor, invertibility, likelihood, sampling
+from bench.measures import agreement, floor, invertibility, likelihood, resources, sampling
 from bench.measures.precision import probe
 from bench.plan import EpochDone, Event, Finished, Measured, Started, WorkerPlan
 from bench.protocol import Protocol
@@ -49,28 +48,35 @@ def _to_the_end(plan: WorkerPlan) -> Iterator[Event]:
 
 def model_of(plan: WorkerPlan) -> tuple[Backend, Parameters]:
     """The model that a plan asks for, and the initial weights before they are rounded to its dtype."""
-    protocol = plan.protocol
-    architecture = protocol.make_architecture()
-    initial = initial_parameters(architecture, plan.seed, protocol.initial.kernels, protocol.initial.log_scale)
+    initial = _initial(plan)
     held = parameters.rounded(initial, plan.precision)
+    architecture = plan.protocol.make_architecture()
     model = backends.create(
         plan.backend, architecture, held, device=plan.device, precision=plan.precision, mode=plan.mode
     )
     return model, initial
 
 
+def _initial(plan: WorkerPlan) -> Parameters:
+    protocol = plan.protocol
+    architecture = protocol.make_architecture()
+    return initial_parameters(architecture, plan.seed, protocol.initial.kernels, protocol.initial.log_scale)
+
+
 def _round(plan: WorkerPlan) -> Iterator[Event]:
     protocol = plan.protocol
     start = time.perf_counter()
     backends.backend_class(plan.backend)
-    import_seconds = time.perf_counter() - start
+    import_seconds, before = time.perf_counter() - start, resources.resident()
     model, initial = model_of(plan)
+    digests = {"initial_parameters": parameters.digest(initial)}
+    del initial  # it would be held, as float64, while the model trains
     images = Images.of(protocol)
     yield Started(
         environment=fingerprint() | {"framework": model.versions(), "gpu_before": gpu_state()},
         mode=model.mode,
         precision=probe(model),
-        digests={"data": images.digest, "initial_parameters": parameters.digest(initial)},
+        digests={"data": images.digest} | digests,
     )
     yield _measured("startup", "import_seconds", import_seconds, "s", round=plan.round)
     if plan.round > 1:
@@ -79,11 +85,11 @@ def _round(plan: WorkerPlan) -> Iterator[Event]:
         plan.seed, protocol.data.train, model.architecture.dim, protocol.training.batch, protocol.training_pixels()
     )
     yield from _train(model, images, stream, plan)
-    peak = model.peak_memory() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    yield _measured("training", "peak_memory", peak, "bytes", round=plan.round)
+    least = resources.needed(model.architecture, protocol.make_optimiser(), stream, model.dtype.itemsize)
+    yield from _wrap(resources.memory(model, before, least, plan.round))
     yield from _wrap(floor.measure(model, protocol, stream.steps, plan.round))
     if plan.round == 1:
-        yield from _at_the_start(model, images, parameters.rounded(initial, plan.precision), plan)
+        yield from _at_the_start(model, images, plan)
     if plan.round < plan.rounds:
         return
     if protocol.training.keep == "best":
@@ -105,13 +111,16 @@ def _train(model: Backend, images: Images, stream: TrainingStream, plan: WorkerP
     select = pixels_to_x(images.select, protocol.evaluation_pixels(), plan.seed).astype(model.dtype)
     best_loss, best = _best_so_far(plan)
     epochs_seconds, waits = [], 0.0
+    apart, begun = 0.0, time.perf_counter()  # apart: what is neither an epoch nor the harness' own
     for report in model.train(images.train, protocol.make_optimiser(), stream, plan.epochs):
         if report.first_call_seconds:
             quantity = "first_call_seconds" if plan.round == 1 else "warm_first_call_seconds"
             yield _measured("startup", quantity, report.first_call_seconds, "s", round=plan.round)
         losses = report.losses
         train_loss = likelihood.reported_loss(float(losses.mean()), dim, protocol.training.loss)
+        start = time.perf_counter()
         test_loss = likelihood.test_loss(model, select, protocol)
+        apart += time.perf_counter() - start + report.first_call_seconds
         epochs_seconds.append(report.seconds)
         waits += report.wait_seconds
         per_step = [likelihood.reported_loss(float(loss), dim, protocol.training.loss) for loss in losses]
@@ -130,11 +139,13 @@ def _train(model: Backend, images: Images, stream: TrainingStream, plan: WorkerP
             raise DivergedError(f"loss is {losses[step]} at step {step + 1} of epoch {report.epoch}")
         if protocol.training.keep == "best" and test_loss < best_loss:
             best_loss, best = test_loss, model.parameters()
+    whole = time.perf_counter() - begun - apart
     images_a_second = stream.steps * stream.batch / float(np.median(epochs_seconds))
     for quantity, value, unit in (
         ("seconds_per_epoch", float(np.median(epochs_seconds)), "s"),
         ("images_per_second", images_a_second, "images/s"),
         ("wait_fraction", waits / sum(epochs_seconds), "1"),
+        ("harness_fraction", 1 - sum(epochs_seconds) / whole, "1"),
     ):
         yield _measured("training", quantity, value, unit, round=plan.round, n=len(epochs_seconds))
     if best is not None:
@@ -152,13 +163,14 @@ def _best_so_far(plan: WorkerPlan) -> tuple[float, Parameters | None]:
     return float(told.read_text()), parameters.load(plan.best)[1]
 
 
-def _at_the_start(model: Backend, images: Images, initial: Parameters, plan: WorkerPlan) -> Iterator[Event]:
+def _at_the_start(model: Backend, images: Images, plan: WorkerPlan) -> Iterator[Event]:
     """What is measured at the initial weights.
 
     It comes after training, since training's first call must find nothing compiled in this process; the model goes back
     to the start for it, and returns.
     """
     protocol, trained = plan.protocol, model.training_state()
+    initial = parameters.rounded(_initial(plan), plan.precision)
     model.resume(TrainingState(initial))
     x = pixels_to_x(images.test, protocol.evaluation_pixels(), plan.seed)
     yield from _at(model, x, "initial", plan)

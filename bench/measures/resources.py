@@ -1,0 +1,46 @@
+"""Resources: the memory that a training run takes, and the share of its time that goes to the harness itself."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+
+import psutil
+
+from backends import Architecture, Backend, Optimiser, Stream
+from bench.records import Measurement
+
+
+def resident() -> int:
+    """Bytes of main memory that this process holds now."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def needed(architecture: Architecture, optimiser: Optimiser, stream: Stream, itemsize: int) -> int:
+    """Bytes that training can't do without: parameters, moments, gradients, and the inputs of one epoch.
+
+    The inputs are the images as bytes, the order as int32, and the noise, where there is any, as uint16.
+    """
+    arrays = 2 + len(optimiser.moments)
+    drawn = stream.steps * stream.batch * (4 + (2 * architecture.dim if stream.pixels.noise else 0))
+    return arrays * architecture.trainable_count * itemsize + stream.examples * architecture.dim + drawn
+
+
+def memory(model: Backend, before: int, least: int, round_: int) -> Iterator[Measurement]:
+    """The peak so far: of the device's memory or, on a CPU, of the process and of what came on top of `before`.
+
+    Args:
+        model: one that has been trained.
+        before: bytes that the process held when it had imported its framework, and nothing else.
+        least: bytes that training can't do without.
+        round_: of the run.
+    """
+    on_device = model.peak_memory()
+    peak = on_device or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    taken = on_device or peak - before
+    for quantity, value, unit in (
+        ("peak_memory", peak, "bytes"),
+        ("training_memory", taken, "bytes"),
+        ("training_memory_ratio", taken / least, "1"),
+    ):
+        yield Measurement(measure="training", quantity=quantity, value=value, unit=unit, context={"round": round_})

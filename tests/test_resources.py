@@ -1,0 +1,48 @@
+"""Memory: what a run needs, and what it took."""
+
+import numpy as np
+import pytest
+
+from backends import Adam, Architecture, Pixels, RMSProp
+from bench.measures import resources
+from bench.streams import TrainingStream
+
+
+def stream(architecture, pixels):
+    return TrainingStream(0, 60_000, architecture.dim, 128, pixels)
+
+
+class OnADevice:
+    def peak_memory(self):
+        return 3000
+
+
+class OnTheCPU:
+    def peak_memory(self):
+        return None
+
+
+def figures(measurements):
+    return {measurement.quantity: measurement.value for measurement in measurements}
+
+
+def test_the_full_network_needs_its_numbers_four_times_and_the_images_once():
+    architecture = Architecture.article()
+    plain = resources.needed(architecture, Adam(), stream(architecture, Pixels(1 / 255)), 4)
+    assert plain == 4 * 19_158_352 * 4 + 60_000 * 784 + 468 * 128 * 4
+    noisy = resources.needed(architecture, RMSProp(), stream(architecture, Pixels(1 / 256, 1 / 256)), 8)
+    assert noisy == 4 * 19_158_352 * 8 + 60_000 * 784 + 468 * 128 * (4 + 2 * 784)
+
+
+def test_a_device_is_asked_itself():
+    found = figures(resources.memory(OnADevice(), before=10**9, least=1000, round_=1))
+    assert found == {"peak_memory": 3000, "training_memory": 3000, "training_memory_ratio": 3}
+
+
+def test_of_a_process_only_what_came_on_top_counts():
+    before = resources.resident()
+    least = figures(resources.memory(OnTheCPU(), before, 1, 1))["peak_memory"] + 2**27 - before
+    held = np.ones(int(least), np.uint8)  # until the process holds 128 MiB more than it ever did
+    found = figures(resources.memory(OnTheCPU(), before, held.size, 1))
+    assert found["training_memory"] == pytest.approx(held.size, rel=0.05)
+    assert found["training_memory_ratio"] == pytest.approx(1, rel=0.05)
