@@ -1,4 +1,4 @@
-"""The agreement suite's checks as one CSV file, and that file as the tables that people read.
+"""The agreement suite's checks as one compressed CSV file, and that file as the tables that people read.
 
 The file is the record: a row a check, with its tolerance, headed by comment lines that say where it was made. The
 tables are made from it alone.
@@ -6,6 +6,7 @@ tables are made from it alone.
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,7 @@ from bench.agree import Check, Setting
 from bench.errors import BenchError
 from bench.render import MISSING, Table, number, render
 
-FILE = "checks.csv"
+FILE = "checks.csv.gz"
 IN_BRIEF = (
     "test, x-z-x: max, grey levels",
     "test, x-z-x × 9: max, grey levels",
@@ -68,7 +69,7 @@ def save(data: pd.DataFrame, setting: Setting, device: str, folder: Path) -> Pat
         text = "".join(f"# {line}\n" for line in head) + data.to_csv(
             index=False, lineterminator="\n", float_format="%.4g"
         )
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(gzip.compress(text.encode(), mtime=0))
     except OSError as error:
         raise BenchError(f"{path}: can't be written ({error.strerror})") from error
     return path
@@ -79,7 +80,7 @@ def load(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     path = folder / FILE
     if not path.is_file():
         raise BenchError(f"{path}: no such file; `nice-bench agree --output {folder}` makes it")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
     head = [line.removeprefix("# ") for line in lines if line.startswith("# ")]
     return pd.read_csv(path, comment="#", keep_default_na=True), head
 

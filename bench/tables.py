@@ -8,6 +8,7 @@ agree in all of these and differ in seed or run are one row, their median with t
 
 from __future__ import annotations
 
+import gzip
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -63,8 +64,9 @@ def all_tables(records: Iterable[Record], *, brief: bool = False) -> list[Table]
 def write(records: Iterable[Record], folder: str | Path, formats: Sequence[str] = ("markdown", "csv")) -> list[Path]:
     """Write every table into `folder`, one file a table and format, and return the files' paths.
 
-    With "csv" or "parquet" among the formats the tidy frame is written too, as measurements.csv or .parquet. The
-    same records give the same bytes. Raises BenchError for an unknown format or a folder that cannot be written.
+    With "csv" or "parquet" among the formats the tidy frame is written too, as measurements.csv.gz or
+    measurements.parquet. The same records give the same texts. Raises BenchError for an unknown format or a folder
+    that cannot be written.
     """
     allowed = [*SUFFIXES, "parquet"]
     for name in formats:
@@ -79,12 +81,12 @@ def write(records: Iterable[Record], folder: str | Path, formats: Sequence[str] 
                 paths.append(folder / "measurements.parquet")
                 tidy.to_parquet(paths[-1], index=False)
                 continue
-            texts = {table.name: render(table, name) for table in tables}
+            for table in tables:
+                paths.append(folder / f"{table.name}.{SUFFIXES[name]}")
+                paths[-1].write_text(render(table, name), encoding="utf-8", newline="\n")
             if name == "csv":
-                texts["measurements"] = to_csv(tidy)
-            for stem, text in texts.items():
-                paths.append(folder / f"{stem}.{SUFFIXES[name]}")
-                paths[-1].write_text(text, encoding="utf-8", newline="\n")
+                paths.append(folder / "measurements.csv.gz")
+                paths[-1].write_bytes(gzip.compress(to_csv(tidy).encode(), mtime=0))
     except OSError as error:
         raise BenchError(f"{folder}: cannot write tables here: {error.strerror or error}") from error
     return paths

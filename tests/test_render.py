@@ -29,7 +29,7 @@ def test_tables_written_twice_are_the_same_bytes(tmp_path, formats):
     first = tables.write(everything(), tmp_path / "a", formats)
     tables.write(list(reversed(everything())), tmp_path / "b", formats)
     assert {path.name for path in first} == {path.name for path in (tmp_path / "b").iterdir()}
-    assert {"speed.md", "accuracy.tex", "curves-paper.txt", "measurements.csv", "measurements.parquet"} < {
+    assert {"speed.md", "accuracy.tex", "curves-paper.txt", "measurements.csv.gz", "measurements.parquet"} < {
         path.name for path in first
     }
     for path in first:
@@ -39,7 +39,7 @@ def test_tables_written_twice_are_the_same_bytes(tmp_path, formats):
 def test_parquet_and_csv_carry_every_digit(tmp_path):
     tables.write(everything(), tmp_path, ["csv", "parquet"])
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "measurements.parquet"), frame(everything()))
-    read = pd.read_csv(tmp_path / "measurements.csv")
+    read = pd.read_csv(tmp_path / "measurements.csv.gz")
     assert 1 / 3 in set(read["value"])
     assert 0.123456789 in set(pd.read_csv(tmp_path / "sampling.csv")["torch"])
 
