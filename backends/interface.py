@@ -89,7 +89,7 @@ class Backend(ABC):
 
     @classmethod
     def default_mode(cls, device: str) -> str:
-        """The fastest mode on a device."""
+        """The mode that is used where none is asked for: the fastest that needs nothing beside the framework."""
         return cls.modes[0]
 
     @classmethod

@@ -40,6 +40,7 @@ from bench.options import (
     errors,
     loaded_records,
     measured,
+    modes_of,
     pairs,
     refuse_failures,
 )
@@ -106,7 +107,7 @@ def run(
         backends=names,
         device=device,
         precision=precision,
-        modes=pairs(mode, "--mode"),
+        modes=modes_of(mode),
         seed=seed,
         folder=output or Path("results/runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{loaded.name}"),
         interpreters=pairs(python, "--python"),

@@ -24,7 +24,8 @@ def register(app: typer.Typer) -> None:
 def peers(
     frameworks: Annotated[str, typer.Option(help="Comma-separated: whose libraries to time.")] = "torch,tensorflow,jax",
     only: Annotated[
-        str | None, typer.Option("--peers", help="Comma-separated: which libraries. [default: all]")
+        str | None,
+        typer.Option("--peers", help="Comma-separated. [default: all libraries, and all modes of ours]"),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 128,
     rounds: Annotated[int, typer.Option(min=1, help="How often everyone's turn comes.")] = 5,

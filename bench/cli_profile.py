@@ -21,6 +21,7 @@ from bench.options import (
     check_device,
     check_precision,
     measured,
+    modes_of,
     pairs,
     refuse_failures,
 )
@@ -62,7 +63,7 @@ def profile(
         backends=backend_names(chosen),
         device=device,
         precision=precision,
-        modes=pairs(mode, "--mode"),
+        modes=modes_of(mode),
         seed=seed,
         folder=output or Path("results/runs", f"{time.strftime('%Y%m%d-%H%M%S')}-profile-{loaded.name}"),
         interpreters=pairs(python, "--python"),

@@ -15,7 +15,7 @@ from bench.options import (
     Device,
     Folders,
     Interpreters,
-    Modes,
+    Mode,
     Precision,
     Verbose,
     backend_names,
@@ -53,7 +53,7 @@ def sweep(
     chosen: Chosen = None,
     device: Device = "auto",
     precision: Precision = "float32",
-    mode: Modes = None,
+    mode: Mode = None,
     python: Interpreters = None,
     longest_call: Annotated[
         float, typer.Option(min=1e-3, help="Seconds; a point where a call would take longer is left out.")

@@ -22,7 +22,11 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of 
 Chosen = Annotated[str | None, typer.Option("--backends", help="Comma-separated. [default: torch,tensorflow,jax]")]
 Device = Annotated[str, typer.Option(help="auto, cpu or gpu.")]
 Precision = Annotated[str, typer.Option(help="float64, float32, tf32 or bfloat16.")]
-Modes = Annotated[list[str] | None, typer.Option(help="BACKEND=MODE, repeatable. [default: the fastest]")]
+Modes = Annotated[
+    list[str] | None,
+    typer.Option(help="BACKEND=MODE, repeatable; several modes of a backend take turns. [default: its usual one]"),
+]
+Mode = Annotated[list[str] | None, typer.Option(help="BACKEND=MODE, repeatable. [default: its usual one]")]
 Seed = Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of weights, order and noise.")]
 Interpreters = Annotated[
     list[str] | None, typer.Option(help="BACKEND=INTERPRETER, repeatable: the Python that has its framework.")
@@ -85,6 +89,15 @@ def backend_names(chosen: str | None) -> list[str]:
     if unknown or not names:
         raise BenchError(f"--backends {chosen!r}: expected some of {', '.join(backends.REGISTRY)}, with commas between")
     return list(dict.fromkeys(names))
+
+
+def modes_of(given: list[str] | None) -> dict[str, list[str]]:
+    """What the --mode options say, by backend: each mode once."""
+    found: dict[str, list[str]] = {}
+    for entry in given or []:
+        for name, modes in pairs([entry], "--mode").items():
+            found[name] = list(dict.fromkeys([*found.get(name, []), *listed([modes])]))
+    return found
 
 
 def pairs(given: list[str] | None, option: str) -> dict[str, str]:

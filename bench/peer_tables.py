@@ -13,7 +13,7 @@ import pandas as pd
 
 from bench.frame import BACKENDS, machine_of, rank
 from bench.labels import prepare, provenance
-from bench.peers import OURS, of_framework
+from bench.peers import OURS, of_framework, our_mode
 from bench.records import Record
 from bench.render import Table, number, spread
 
@@ -58,14 +58,16 @@ def _rows(record: Record) -> Iterable[dict[str, Any]]:
         "framework": plan.backend,
     }
     ours = _by_round(record, OURS)
-    for name, package in ((OURS, None), *((entry.name, entry.package) for entry in of_framework(plan.backend))):
+    told = dict.fromkeys(str(m.context.get("peer")) for m in record.measurements)
+    names = [(OURS, None), *((name, None) for name in told if name.startswith(our_mode("")))]
+    for name, package in (*names, *((entry.name, entry.package) for entry in of_framework(plan.backend))):
         if record.status == "ok" and not any(m.context.get("peer") == name for m in record.measurements):
             continue
         seconds = _by_round(record, name)
         ratios = [seconds[round_] / ours[round_] for round_ in seconds if round_ in ours]
         yield {
             **about,
-            "peer": f"{OURS} ({plan.mode})" if name == OURS and plan.mode else name,
+            "peer": our_mode(plan.mode) if name == OURS and plan.mode else name,
             "version": packages.get(package),
             "status": _status(record, name),
             **_summary("step_seconds", list(seconds.values())),

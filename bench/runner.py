@@ -1,7 +1,8 @@
 """The runner: puts each backend through a protocol, round by round, one fresh process at a time, and keeps the records.
 
-Within a round the backends take turns, so that a drift of the machine hits all alike. A backend that fails becomes a
-row that says how and the others go on. Records are written after every epoch, so that nothing measured is lost.
+Within a round the backends, each in every mode asked for, take turns, so that a drift of the machine hits all alike. A
+backend that fails becomes a row that says how and the others go on. Records are written after every epoch, so that
+nothing measured is lost.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from bench import data, environment, records
 from bench.errors import BenchError
@@ -25,6 +26,7 @@ from bench.records import Kind, Measurement, Plan, Record, Status
 from bench.variables import cache_environment, worker_environment
 
 DEFAULT_BACKENDS = ("torch", "tensorflow", "jax")
+T = TypeVar("T")
 
 
 class Listener(Protocol):
@@ -49,7 +51,7 @@ class Request:
         backends: whose turn it is, in this order.
         device: "auto", "cpu" or "gpu".
         precision: of products.
-        modes: backend → mode; the fastest one where a backend isn't named.
+        modes: backend → its modes, each of which has turns of its own; the default one where a backend isn't named.
         seed: of weights, order and noise.
         folder: where records and weights are written.
         interpreters: backend → the Python that has its framework; this one where a backend isn't named.
@@ -61,7 +63,7 @@ class Request:
     backends: Sequence[str] = DEFAULT_BACKENDS
     device: str = "auto"
     precision: str = "float32"
-    modes: Mapping[str, str] = field(default_factory=dict)
+    modes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     seed: int = 0
     folder: Path = Path("results/runs")
     interpreters: Mapping[str, str] = field(default_factory=dict)
@@ -75,10 +77,10 @@ def run(request: Request, listener: Listener, command: Callable[[str, str], list
     Args:
         request: what to run.
         listener: told of every event.
-        command: (backend, interpreter) → the worker's command line, in place of `python -m bench.worker`.
+        command: (label of a turn, interpreter) → the worker's command line, in place of `python -m bench.worker`.
 
     Returns:
-        One record a backend, as written to the request's folder.
+        One record a backend and mode, as written to the request's folder.
 
     Raises:
         BenchError: nothing can be run: no images, a folder that can't be written, no GPU where one is asked for.
@@ -92,17 +94,29 @@ def run(request: Request, listener: Listener, command: Callable[[str, str], list
     except OSError as error:
         raise BenchError(f"{request.folder}: can't be written ({error.strerror})") from error
     run_id = new_run_id()
-    turns = {b: Turn(request, b, device, run_id, scratch, command or worker_command) for b in request.backends}
+    turns = [
+        Turn(request, label, backend, mode, device, run_id, scratch, command or worker_command)
+        for label, (backend, mode) in arms(request).items()
+    ]
     try:
         for round_, epochs_now in enumerate(epochs, start=1):
-            for backend in rotated(request.backends, round_ - 1):
-                if turns[backend].status == "ok":
-                    listener.begin(backend, round_, epochs_now)
-                    turns[backend].make_round(round_, len(epochs), epochs_now, listener)
-                    listener.end(backend, turns[backend].status, turns[backend].reason)
+            for turn in rotated(turns, round_ - 1):
+                if turn.status == "ok":
+                    listener.begin(turn.label, round_, epochs_now)
+                    turn.make_round(round_, len(epochs), epochs_now, listener)
+                    listener.end(turn.label, turn.status, turn.reason)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return [turn.record() for turn in turns.values()]
+    return [turn.record() for turn in turns]
+
+
+def arms(request: Request) -> dict[str, tuple[str, str | None]]:
+    """Label → backend and mode of everyone who takes turns; the label names the mode where a backend has several."""
+    found: dict[str, tuple[str, str | None]] = {}
+    for backend in request.backends:
+        modes = request.modes.get(backend) or [None]
+        found |= {f"{backend}-{mode}" if len(modes) > 1 else backend: (backend, mode) for mode in modes}
+    return found
 
 
 def new_run_id() -> str:
@@ -110,10 +124,10 @@ def new_run_id() -> str:
     return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.urandom(3).hex()}"
 
 
-def rotated(backends: Sequence[str], by: int) -> list[str]:
-    """The backends, each round beginning with another, so that none is always the first on a cold machine."""
-    shift = by % len(backends)
-    return [*backends[shift:], *backends[:shift]]
+def rotated(turns: Sequence[T], by: int) -> list[T]:
+    """The turns, each round beginning with another, so that none is always the first on a cold machine."""
+    shift = by % len(turns)
+    return [*turns[shift:], *turns[:shift]]
 
 
 def resolve_device(device: str) -> str:
@@ -130,7 +144,7 @@ def resolve_device(device: str) -> str:
     return ("gpu" if gpus else "cpu") if device == "auto" else device
 
 
-def worker_command(backend: str, interpreter: str) -> list[str]:
+def worker_command(label: str, interpreter: str) -> list[str]:
     """The command line of a worker."""
     return [interpreter, "-m", "bench.worker"]
 
@@ -142,22 +156,24 @@ def _epochs_by_round(protocol: BenchProtocol) -> list[int]:
 
 
 class Turn:
-    """One backend's way through the rounds, and its record as it grows."""
+    """One backend's way through the rounds in one mode, and its record as it grows."""
 
     def __init__(
         self,
         request: Request,
+        label: str,
         backend: str,
+        mode: str | None,
         device: str,
         run_id: str,
         scratch: Path,
         command: Callable[[str, str], list[str]],
     ) -> None:
-        self.request, self.backend, self.device, self.run_id, self.scratch = request, backend, device, run_id, scratch
-        self.command = command
+        self.request, self.label, self.backend, self.device = request, label, backend, device
+        self.run_id, self.scratch, self.command = run_id, scratch, command
         self.status: Status = "ok"
         self.reason: str | None = None
-        self._mode = request.modes.get(backend)
+        self._mode = mode
         self._created = records.now()
         self._parts: dict[str, Any] = {
             "curve": [],
@@ -206,9 +222,9 @@ class Turn:
             round=round_,
             rounds=rounds,
             epochs=epochs,
-            state=str(self.scratch / f"{self.backend}-state.safetensors"),
-            best=str(self.scratch / f"{self.backend}-best.safetensors"),
-            weights=str(self.scratch / f"{self.backend}-weights.safetensors"),
+            state=str(self.scratch / f"{self.label}-state.safetensors"),
+            best=str(self.scratch / f"{self.label}-best.safetensors"),
+            weights=str(self.scratch / f"{self.label}-weights.safetensors"),
         )
         # Until the worker says otherwise, this is what a reader of the record should know.
         self.status, self.reason = "failed", f"ended in round {round_} without saying why"
@@ -233,15 +249,15 @@ class Turn:
         """Run a worker to its end; how it ended, for when it didn't say so itself."""
         interpreter = self.request.interpreters.get(self.backend, sys.executable)
         variables = worker_environment(self.backend, interpreter, self.device)
-        variables |= cache_environment(self.scratch / f"{self.backend}-cache", variables)
+        variables |= cache_environment(self.scratch / f"{self.label}-cache", variables)
         self._finished = None
 
         def take(event: Event) -> None:
             self._take(event)
-            listener.event(self.backend, event)
+            listener.event(self.label, event)
 
         end = converse(
-            self.command(self.backend, interpreter), plan.model_dump_json(), variables, self.request.timeout, each(take)
+            self.command(self.label, interpreter), plan.model_dump_json(), variables, self.request.timeout, each(take)
         )
         if end.status == "timeout":
             self._finished = None

@@ -47,7 +47,7 @@ class Request:
         backends: whose turn it is, in this order.
         device: "auto", "cpu" or "gpu".
         precision: of products.
-        modes: backend → mode; the fastest one where a backend isn't named.
+        modes: backend → mode; the default one where a backend isn't named.
         folder: where records are written.
         interpreters: backend → the Python that has its framework; this one where a backend isn't named.
         timeout: most seconds for one process.

@@ -82,7 +82,7 @@ def stand_in(fault):
     cache = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
     measured("startup", "cache_found", float(cache.exists()), round=plan["round"])
     cache.mkdir(parents=True, exist_ok=True)
-    say("started", environment={"cpu": "none"}, mode="eager", precision=seen, digests={"data": "d"})
+    say("started", environment={"cpu": "none"}, mode=plan["mode"] or "eager", precision=seen, digests={"data": "d"})
     done = sum(epochs_of(plan, round_) for round_ in range(1, plan["round"]))
     for epoch in range(done + 1, done + plan["epochs"] + 1):
         point = {"epoch": epoch, "train_loss": -50.0 * epoch, "seconds": 2.0, "round": plan["round"]}

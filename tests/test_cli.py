@@ -83,6 +83,7 @@ def test_help_names_every_command(nice_bench):
         (["run", "--protocol", "smoke", "--precision", "half"], "expected float64, float32, tf32 or bfloat16"),
         (["run", "--protocol", "smoke", "--device", "tpu"], "--device is 'tpu'; expected auto, cpu or gpu"),
         (["run", "--protocol", "smoke", "--mode", "eager"], "--mode 'eager': expected BACKEND=VALUE"),
+        (["run", "--protocol", "smoke", "--mode", "torch=eager,,", "--mode", "jx=jit"], "--mode 'jx=jit': expected"),
         (["run", "--protocol", "smoke", "--python", "mxnet=python"], "BACKEND one of torch"),
         (["run", "--protocol", "smoke", "--batch", "0"], "training.batch is 0: Input should be greater than 0"),
         (["run", "--protocol", "smoke", "--epochs", "0"], "training.epochs is 0"),

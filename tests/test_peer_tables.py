@@ -48,6 +48,7 @@ MEASURED = record(
         *times("zuko", 0.2, 0.2, 0.6),
         measurement("step_seconds", None, "nflows", note="unavailable: no nflows"),
         *times("FrEIA", 0.3),
+        *times(f"{OURS}: compile", 0.1, 0.1, 0.3),
         measurement("step_seconds", None, "FrEIA", note="failed: in round 2"),
     ]
 )
@@ -68,7 +69,8 @@ def test_a_ratio_is_taken_within_a_round():
         "log p error": "1.3e-07",
         "training error": "–",
     }
-    assert rows[f"{OURS} (eager)"]["× this harness"] == "1.00"
+    assert rows[f"{OURS}: eager"]["× this harness"] == "1.00"
+    assert rows[f"{OURS}: compile"]["× this harness"] == "0.750 [0.500–1.00]"
 
 
 @pytest.mark.parametrize(("peer", "told"), [("nflows", "unavailable: no nflows"), ("FrEIA", "failed: in round 2")])
@@ -79,7 +81,13 @@ def test_a_peer_without_a_time_is_a_row_that_says_why(peer, told):
 
 
 def test_one_that_was_not_asked_for_has_no_row():
-    assert set(by_peer(peer_tables.peers([MEASURED]))) == {f"{OURS} (eager)", "zuko 1.6.0", "nflows", "FrEIA"}
+    assert set(by_peer(peer_tables.peers([MEASURED]))) == {
+        f"{OURS}: eager",
+        "zuko 1.6.0",
+        "nflows",
+        "FrEIA",
+        f"{OURS}: compile",
+    }
 
 
 def test_where_the_framework_is_missing_every_peer_says_so():

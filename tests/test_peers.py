@@ -168,6 +168,28 @@ def test_the_harness_is_checked_and_timed_like_its_peers(checked):
     assert [m.quantity for m in checked["good"]] == ["log_prob_error", "trained_error", "step_seconds", "step_seconds"]
 
 
+def test_other_modes_of_the_harness_are_checked_and_timed_like_its_peers():
+    plan = PeersPlan(
+        framework="jax",
+        peers=[],
+        modes=True,
+        architecture=SMALL.to_dict(),
+        device="cpu",
+        precision="float32",
+        batch=8,
+        steps=3,
+        rounds=2,
+        seed=0,
+    )
+    events = list(worker.measure(plan))
+    made = [event.measurement for event in events if event.event == "measured"]
+    found = [(m.quantity, m.value) for m in made if m.context["peer"] == f"{OURS}: jit"]
+    assert [quantity for quantity, _ in found] == ["log_prob_error", "trained_error", "step_seconds", "step_seconds"]
+    assert max(error for quantity, error in found if quantity.endswith("error")) < 1e-5
+    again = list(worker.measure(plan.model_copy(update={"lost": [f"{OURS}: jit"]})))
+    assert {event.measurement.context["peer"] for event in again if event.event == "measured"} == {OURS}
+
+
 def test_turns_change_so_that_nobody_is_always_first_or_after_the_same_one():
     rounds = [worker.turns(list("abc"), round_) for round_ in range(1, 7)]
     assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
@@ -184,9 +206,10 @@ plan = json.load(sys.stdin)
 if plan["framework"] == "tensorflow":
     told = dict(event="finished", status="unavailable", reason="no TensorFlow here")
     sys.exit(print(json.dumps(told)))
-for name in ["this harness", *plan["peers"]]:
+assert plan["modes"]
+for name in ["this harness", *({"this harness: xla"} - {*plan["lost"]}), *plan["peers"]]:
     print(json.dumps(dict(event="begun", peer=name, stage="round 1")), flush=True)
-    if name == "nflows":
+    if name in ("nflows", "this harness: xla"):
         os.abort()
     figure = dict(measure="peers", quantity="step_seconds", value=1.0, unit="s", context=dict(peer=name, round=1))
     print(json.dumps(dict(event="measured", measurement=figure)), flush=True)
@@ -197,7 +220,7 @@ print(json.dumps(dict(event="finished", status="ok")))
 
 @pytest.fixture(scope="module")
 def talked(tmp_path_factory):
-    """Records by framework, of workers of which torch's is taken down by nflows."""
+    """Records by framework, of workers of which torch's is taken down by a mode of our own, and by nflows."""
     request = runner.Request(SMALL, ("torch", "tensorflow"), device="cpu", folder=tmp_path_factory.mktemp("peers"))
     return {record.plan.backend: record for record in runner.run(request, lambda _: None, ("-c", TALKER))}
 
@@ -206,7 +229,7 @@ def test_a_library_that_takes_the_process_down_is_a_row_and_the_others_go_on(tal
     record = talked["torch"]
     times = {m.context["peer"]: (m.value, m.note) for m in record.measurements}
     assert record.status == "ok"
-    assert times.pop("nflows") == (None, "failed: ended by SIGABRT")
+    assert times.pop("nflows") == times.pop("this harness: xla") == (None, "failed: ended by SIGABRT")
     assert times == dict.fromkeys(times, (1.0, None))
     assert set(times) == {OURS, *(entry.name for entry in of_framework("torch"))} - {"nflows"}
 

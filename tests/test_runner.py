@@ -284,6 +284,25 @@ def test_a_record_says_what_was_planned(well):
     assert (plan.epochs, plan.batch, plan.rounds) == (5, 64, 3)
 
 
+def test_several_modes_of_a_backend_take_turns(tmp_path):
+    listener, modes = Listener(), {"a": ("one", "two"), "c": ("three",)}
+    loaded = protocol.load("smoke", training__epochs=2, training__rounds=2)
+    runner.run(Request(loaded, ["a", "b", "c"], "cpu", modes=modes, folder=tmp_path), listener, faulty)
+    first, second = ["a-one", "a-two", "b", "c"], ["a-two", "b", "c", "a-one"]
+    assert [label for label, *_ in listener.begun] == first + second
+    made = records.load_all(tmp_path)
+    assert sorted((record.plan.backend, record.plan.mode, record.status) for record in made) == [
+        ("a", "one", "ok"),
+        ("a", "two", "ok"),
+        ("b", "eager", "ok"),
+        ("c", "three", "ok"),
+    ]
+    weights = {path.read_bytes() for path in tmp_path.glob("*.safetensors")}
+    assert weights == {b"weights of " + label.encode() for label in first}
+    caches = [m.value for record in made for m in record.measurements if m.quantity == "cache_found"]
+    assert caches == [0, 1] * 4
+
+
 # Before anything starts
 
 

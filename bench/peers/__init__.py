@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bench.peers.interface import Peer
 
 OURS = "this harness"
-"""What the harness' own backend is called among the peers."""
+"""What the harness' own backend is called among the peers, in its default mode."""
 
 FRAMEWORKS = ("torch", "tensorflow", "jax")
 
@@ -55,6 +55,11 @@ REGISTRY = (
     Entry("distrax", "jax", "distrax", "jax_peers:Distrax"),
     Entry("tensorflow-probability", "tensorflow", "tensorflow-probability", "tensorflow_peers:TensorFlowProbability"),
 )
+
+
+def our_mode(mode: str) -> str:
+    """What the harness' own backend is called among the peers in another mode than its default one."""
+    return f"{OURS}: {mode}"
 
 
 def of_framework(framework: str) -> list[Entry]:

@@ -16,6 +16,8 @@ class PeersPlan(BaseModel):
     Attributes:
         framework: whose peers, and whose backend is timed beside them.
         peers: names, as the registry has them.
+        modes: whether the harness' own backend takes turns in its other modes too.
+        lost: those of its modes, by their names among the peers, that are not to be tried again.
         architecture: as `Architecture.to_dict` makes it.
         steps: training steps that are timed together.
         rounds: how often everyone's turn comes.
@@ -25,6 +27,8 @@ class PeersPlan(BaseModel):
 
     framework: str
     peers: list[str]
+    modes: bool = False
+    lost: list[str] = []
     architecture: Json
     device: Literal["cpu", "gpu"]
     precision: Literal["float32", "tf32"]

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from backends import Adam, Architecture
 from bench import environment, records
 from bench.errors import BenchError
-from bench.peers import FRAMEWORKS, OURS, of_framework
+from bench.peers import FRAMEWORKS, OURS, of_framework, our_mode
 from bench.peers.plan import PEER_EVENT, Begun, PeersPlan, missed
 from bench.plan import Finished, Measured, Started
 from bench.processes import converse
@@ -112,7 +112,7 @@ def run(request: Request, tell: Callable[[str], None], command: Sequence[str] = 
 
 
 class Turn:
-    """One framework's peers, measured; its worker is started anew without the peer that took it down."""
+    """One framework's peers, measured; its worker is started anew without the peer or the mode that took it down."""
 
     def __init__(
         self, request: Request, framework: str, device: str, tell: Callable[[str], None], command: Sequence[str]
@@ -122,6 +122,7 @@ class Turn:
         self._interpreter = request.interpreters.get(framework, sys.executable)
         self._created = records.now()
         self._lost: list[Measurement] = []
+        self._lost_modes: list[str] = []
         self._measurements: list[Measurement] = []
         self._started: Started | None = None
         self._status: Status = "failed"
@@ -132,7 +133,10 @@ class Turn:
         names = [entry.name for entry in of_framework(self._framework)]
         wanted = [name for name in names if name in self._request.peers or not self._request.peers]
         while culprit := self._attempt(wanted):
-            wanted.remove(culprit)
+            if culprit in wanted:
+                wanted.remove(culprit)
+            else:
+                self._lost_modes.append(culprit)
             self._lost.append(missed(culprit, self._status, self._reason or "no reason known"))
 
     def _attempt(self, wanted: list[str]) -> str | None:
@@ -150,7 +154,7 @@ class Turn:
             self._status, self._reason = told.status, told.reason
             return None
         self._status, self._reason = end
-        return self._begun if self._begun in wanted else None
+        return self._begun if self._begun in wanted or self._begun.startswith(our_mode("")) else None
 
     def _told(self) -> Finished | None:
         """What the worker said of its end, if it came so far."""
@@ -161,6 +165,8 @@ class Turn:
         return PeersPlan(
             framework=self._framework,
             peers=wanted,
+            modes=not request.peers,
+            lost=self._lost_modes,
             architecture=request.architecture.to_dict(),
             device="gpu" if self._device == "gpu" else "cpu",
             precision=request.precision,

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,7 +27,7 @@ from bench.failures import reason_of, status_of
 from bench.line import take_standard_output, tell
 from bench.measures.agreement import relative
 from bench.measures.precision import probe
-from bench.peers import OURS, Entry, of_framework, peer_class
+from bench.peers import OURS, Entry, of_framework, our_mode, peer_class
 from bench.peers.interface import Peer
 from bench.peers.plan import Begun, PeerEvent, PeersPlan, missed
 from bench.plan import Finished, Measured, Started
@@ -143,9 +144,7 @@ def measure(plan: PeersPlan) -> Iterator[PeerEvent]:
     """Build, check and time everyone; a peer that fails at any stage is a row, and the others go on."""
     work = Work.of(plan)
     yield Begun(peer=OURS, stage="build")
-    model = backends.create(
-        plan.framework, work.architecture, work.weights, device=plan.device, precision=plan.precision
-    )
+    model = make_model(plan, work)
     yield Started(
         environment=fingerprint() | {"framework": model.versions(), "gpu_before": gpu_state()},
         mode=model.mode,
@@ -159,32 +158,50 @@ def measure(plan: PeersPlan) -> Iterator[PeerEvent]:
     ours.seconds()
     trained = model.log_prob(work.checked)
     arms: dict[str, Arm] = {OURS: ours}
-    for entry in of_framework(plan.framework):
-        if entry.name in plan.peers:
-            yield Begun(peer=entry.name, stage="check and warm-up")
-            yield from _admit(entry, arms, work, expected, trained, plan)
+    others: dict[str, Callable[[], Arm]] = {
+        our_mode(mode): partial(make_ours, plan, work, mode)
+        for mode in (model.modes_on(plan.device) if plan.modes else ())
+        if mode != model.mode and our_mode(mode) not in plan.lost
+    }
+    wanted = [entry for entry in of_framework(plan.framework) if entry.name in plan.peers]
+    others |= {entry.name: partial(make_arm, entry, work) for entry in wanted}
+    for name, make in others.items():
+        yield Begun(peer=name, stage="check and warm-up")
+        yield from _admit(name, make, arms, work, expected, trained, plan)
     yield from _rounds(arms, plan)
     yield Finished(status="ok")
 
 
+def make_model(plan: PeersPlan, work: Work, mode: str | None = None) -> Backend:
+    """The harness' own backend, in its default mode if none is named."""
+    name, device, precision = plan.framework, plan.device, plan.precision
+    return backends.create(name, work.architecture, work.weights, device=device, precision=precision, mode=mode)
+
+
+def make_ours(plan: PeersPlan, work: Work, mode: str) -> Ours:
+    """The harness' own backend in another mode, as someone to be timed."""
+    return Ours(make_model(plan, work, mode), work, plan.rounds + 1)
+
+
 def _admit(
-    entry: Entry,
+    name: str,
+    make: Callable[[], Arm],
     arms: dict[str, Arm],
     work: Work,
     expected: NDArray,
     trained: NDArray,
     plan: PeersPlan,
 ) -> Iterator[PeerEvent]:
-    """Build and check a peer, let it warm up, check it again, and add it to those to be timed."""
+    """Build and check somebody, let it warm up, check it again, and add it to those to be timed."""
     try:
-        arm = make_arm(entry, work)
-        yield from _checked(entry.name, arm, work, expected, plan)
+        arm = make()
+        yield from _checked(name, arm, work, expected, plan)
         arm.seconds()
-        yield from _trained(entry.name, arm.log_prob(work.checked) - expected, trained - expected)
+        yield from _trained(name, arm.log_prob(work.checked) - expected, trained - expected)
     except Exception as error:
-        yield _missed(entry.name, error)
+        yield _missed(name, error)
     else:
-        arms[entry.name] = arm
+        arms[name] = arm
 
 
 def make_arm(entry: Entry, work: Work) -> Arm:

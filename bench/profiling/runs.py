@@ -7,29 +7,29 @@ from dataclasses import replace
 from bench.errors import BenchError
 from bench.protocol import Protocol, validate
 from bench.records import Record
-from bench.runner import Listener, Request, run
+from bench.runner import Listener, Request, arms, run
 
 
 def profile(request: Request, steps: int, listener: Listener) -> list[Record]:
     """Trace `steps` training steps of each backend.
 
     Args:
-        request: what to train; its folder gets the records and, in one subfolder a backend, the frameworks' traces.
+        request: what to train; its folder gets the records and the frameworks' traces, a subfolder a backend and mode.
         steps: how many.
         listener: told of every event.
 
     Returns:
-        One record a backend.
+        One record a backend and mode.
 
     Raises:
         BenchError: nothing can be run, or the folder holds a profile already.
     """
-    present = [name for name in request.backends if (request.folder / name).exists()]
+    present = [label for label in arms(request) if (request.folder / label).exists()]
     if present:
         raise BenchError(f"{request.folder / present[0]}: exists; choose another --output")
 
-    def command(backend: str, interpreter: str) -> list[str]:
-        folder = request.folder / backend
+    def command(label: str, interpreter: str) -> list[str]:
+        folder = request.folder / label
         return [interpreter, "-m", "bench.profiling.worker", "--steps", str(steps), "--folder", str(folder)]
 
     return run(replace(request, kind="profile", protocol=shortened(request.protocol, steps)), listener, command)
