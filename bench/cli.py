@@ -12,6 +12,7 @@ import typer
 import backends
 from bench import (
     agreement_runs,
+    cli_campaign,
     cli_peers,
     cli_profile,
     cli_sweep,
@@ -123,6 +124,7 @@ def run(
     refuse_failures(made, asked=chosen is not None)
 
 
+cli_campaign.register(app)
 cli_peers.register(app)
 cli_profile.register(app)
 cli_sweep.register(app)

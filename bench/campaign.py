@@ -1,0 +1,200 @@
+"""Campaigns: the commands that a whole comparison takes, in order of worth, as one command that can be cut off.
+
+A campaign is a TOML file of steps, each a `nice-bench` command and the folder for what it makes. What is done is noted
+after every step, so that the next call goes on where this one ended: a machine that is lent by the hour, or ten minutes
+at a time, gets through it nevertheless.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from bench.errors import BenchError
+
+COMMANDS = ("run", "agree", "sweep", "peers", "profile")
+"""Those that take --device and --output."""
+
+STATE = "campaign.state"
+GRACE_SECONDS = 30.0
+"""For an interrupted command to write what it has measured."""
+
+
+class Step(BaseModel):
+    """One command.
+
+    Attributes:
+        name: unique within the campaign.
+        folder: below the campaign's output; several steps may share one.
+        command: arguments of `nice-bench`, without --device and --output.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1)
+    folder: str = Field(pattern=r"^[\w\-]+$")
+    command: tuple[str, ...] = Field(min_length=1)
+
+    @field_validator("command")
+    @classmethod
+    def _known(cls, command: tuple[str, ...]) -> tuple[str, ...]:
+        if command[0] not in COMMANDS:
+            raise ValueError(f"begins with {command[0]!r}; expected one of {', '.join(COMMANDS)}")
+        return command
+
+
+class Campaign(BaseModel):
+    """What to do, the most worthwhile first."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    device: Literal["cpu", "gpu"]
+    step: tuple[Step, ...] = Field(min_length=1)
+
+    @field_validator("step")
+    @classmethod
+    def _unique(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        names = [step.name for step in steps]
+        if len(set(names)) < len(names):
+            raise ValueError(f"names are not unique: {', '.join(names)}")
+        return steps
+
+
+class Outcome(BaseModel):
+    """How a step ended; one that was cut off is begun again."""
+
+    status: Literal["done", "failed", "cut off"]
+    command: tuple[str, ...]
+    exit_code: int | None = None
+    seconds: float
+
+
+class State(BaseModel):
+    """What has been done, by the names of the steps."""
+
+    steps: dict[str, Outcome] = {}
+
+
+def names() -> list[str]:
+    """The campaigns that come with the package."""
+    folder = resources.files("bench") / "campaigns"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load(name: str) -> Campaign:
+    """Read a campaign: one that comes with the package, or a .toml file.
+
+    Raises:
+        BenchError: there is none, or it isn't one.
+    """
+    packaged = resources.files("bench") / "campaigns" / f"{name}.toml"
+    path = Path(name) if name.endswith(".toml") else packaged
+    if not path.is_file():
+        raise BenchError(f"campaign {name!r}: expected one of {', '.join(names())}, or a .toml file")
+    try:
+        return Campaign.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BenchError(f"campaign {name}: no TOML ({error})") from error
+    except ValidationError as error:
+        told = error.errors()[0]
+        raise BenchError(f"campaign {name}: {'.'.join(map(str, told['loc']))}: {told['msg']}") from error
+
+
+def carry_out(
+    campaign: Campaign,
+    output: Path,
+    budget: float,
+    tell: Callable[[str], None],
+    interpreters: Sequence[str] = (),
+    program: Sequence[str] = (sys.executable, "-m", "bench"),
+) -> State:
+    """Do what has not been done yet, for as long as the budget lasts.
+
+    Args:
+        campaign: what to do.
+        output: folder for everything; its `campaign.state` says what has been done.
+        budget: seconds; a command that is still at work then is interrupted.
+        tell: told what begins and how it ended.
+        interpreters: BACKEND=INTERPRETER, for commands that take them.
+        program: what the commands are arguments of.
+
+    Raises:
+        BenchError: the folder can't be written, or holds something else under that name.
+    """
+    state, deadline = _read(output), time.monotonic() + budget
+    for step in campaign.step:
+        command = _command(step, campaign, output, interpreters)
+        before = state.steps.get(step.name)
+        if before is not None and before.status != "cut off" and before.command == step.command:
+            continue
+        if time.monotonic() >= deadline:
+            break
+        tell(f"{step.name}: {' '.join(command)}")
+        start = time.monotonic()
+        code = _run([*program, *command], deadline)
+        seconds = time.monotonic() - start
+        status: Literal["done", "failed", "cut off"] = "cut off" if code is None else "done" if code == 0 else "failed"
+        state.steps[step.name] = Outcome(status=status, command=step.command, exit_code=code, seconds=seconds)
+        _write(state, output)
+        tell(f"{step.name}: {status} after {seconds:.0f} s")
+    return state
+
+
+def remaining(campaign: Campaign, state: State) -> dict[str, str]:
+    """Steps that are not done, and how it stands with them."""
+    told = {step.name: state.steps.get(step.name) for step in campaign.step}
+    return {name: "not begun" if end is None else end.status for name, end in told.items() if not _done(end)}
+
+
+def _done(end: Outcome | None) -> bool:
+    return end is not None and end.status == "done"
+
+
+def _command(step: Step, campaign: Campaign, output: Path, interpreters: Sequence[str]) -> list[str]:
+    chosen = [part for given in interpreters for part in ("--python", given)] if step.command[0] != "agree" else []
+    return [*step.command, *chosen, "--device", campaign.device, "--output", str(output / step.folder)]
+
+
+def _run(command: Sequence[str], deadline: float) -> int | None:
+    """The exit code of a command, or None if it was interrupted at the deadline."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait(timeout=max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        return None
+    except KeyboardInterrupt:  # it has been told so too
+        process.wait()
+        raise
+
+
+def _read(output: Path) -> State:
+    path = output / STATE
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        return State.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else State()
+    except OSError as error:
+        raise BenchError(f"{output}: can't be used ({error.strerror})") from error
+    except ValidationError as error:
+        raise BenchError(f"{path}: not the state of a campaign; choose another --output") from error
+
+
+def _write(state: State, output: Path) -> None:
+    path = output / STATE
+    beside = path.with_suffix(".new")
+    beside.write_text(state.model_dump_json(indent=1), encoding="utf-8")
+    beside.replace(path)

@@ -1,0 +1,127 @@
+"""Campaigns: what is done once, what is done again, and what a file must say."""
+
+import sys
+
+import pytest
+
+from bench import campaign
+from bench.errors import BenchError
+
+# A command of which the third argument says what comes of it; it leaves a mark in its folder each time.
+PROGRAM = """
+import sys, time
+from pathlib import Path
+kind, fate, *options = sys.argv[1:]
+folder = Path(options[options.index("--output") + 1])
+folder.mkdir(exist_ok=True)
+with (folder / "calls").open("a") as calls:
+    print(kind, fate, *options, file=calls)
+if fate == "long":
+    try:
+        time.sleep(600)
+    except KeyboardInterrupt:
+        (folder / "kept").touch()
+        raise SystemExit(130)
+sys.exit(3 if fate == "fails" else 0)
+"""
+
+
+def of(*fates):
+    steps = [campaign.Step(name=fate, folder=fate, command=("run", fate)) for fate in fates]
+    return campaign.Campaign(device="cpu", step=steps)
+
+
+def carry_out(wanted, folder, budget=60.0, interpreters=()):
+    told = []
+    program = (sys.executable, "-c", PROGRAM)
+    state = campaign.carry_out(wanted, folder, budget, told.append, interpreters, program)
+    return {name: end.status for name, end in state.steps.items()}, told
+
+
+def calls(folder, fate):
+    path = folder / fate / "calls"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_a_step_that_fails_keeps_no_other_from_being_done(tmp_path):
+    wanted = of("fails", "works")
+    ends, told = carry_out(wanted, tmp_path)
+    assert ends == {"fails": "failed", "works": "done"}
+    assert campaign.remaining(wanted, campaign._read(tmp_path)) == {"fails": "failed"}
+    assert any(line.startswith("fails: failed after") for line in told)
+
+
+def test_what_has_been_done_is_not_done_again_unless_it_is_asked_for_otherwise(tmp_path):
+    wanted = of("fails", "works")
+    carry_out(wanted, tmp_path)
+    carry_out(wanted, tmp_path)
+    assert len(calls(tmp_path, "works")) == len(calls(tmp_path, "fails")) == 1
+    changed = campaign.Step(name="works", folder="works", command=("sweep", "works"))
+    carry_out(campaign.Campaign(device="cpu", step=[changed]), tmp_path)
+    assert [call.split()[0] for call in calls(tmp_path, "works")] == ["run", "sweep"]
+
+
+def test_what_is_at_work_when_the_budget_ends_is_interrupted_and_begun_again(tmp_path):
+    wanted = of("works", "long", "never")
+    ends, _ = carry_out(wanted, tmp_path, budget=3.0)
+    assert ends == {"works": "done", "long": "cut off"}
+    assert (tmp_path / "long" / "kept").exists()
+    assert campaign.remaining(wanted, campaign._read(tmp_path)) == {"long": "cut off", "never": "not begun"}
+    carry_out(wanted, tmp_path, budget=3.0)
+    assert len(calls(tmp_path, "long")) == 2
+    assert len(calls(tmp_path, "works")) == 1
+
+
+def test_device_folder_and_interpreters_are_handed_on(tmp_path):
+    steps = [campaign.Step(name=kind, folder=kind, command=(kind, "works")) for kind in ("run", "agree")]
+    carry_out(campaign.Campaign(device="gpu", step=steps), tmp_path, interpreters=["jax=/python"])
+    handed = {kind: calls(tmp_path, kind)[0] for kind in ("run", "agree")}
+    assert handed["run"] == f"run works --python jax=/python --device gpu --output {tmp_path / 'run'}"
+    assert handed["agree"] == f"agree works --device gpu --output {tmp_path / 'agree'}"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("device = ", "no TOML"),
+        ('device = "tpu"\n[[step]]\nname = "a"\nfolder = "a"\ncommand = ["run"]', "device"),
+        ('device = "cpu"\n[[step]]\nname = "a"\nfolder = "../a"\ncommand = ["run"]', "folder"),
+        ('device = "cpu"\n[[step]]\nname = "a"\nfolder = "a"\ncommand = ["rm"]', "begins with 'rm'"),
+        ('device = "cpu"\n' + '[[step]]\nname = "a"\nfolder = "a"\ncommand = ["run"]\n' * 2, "not unique"),
+        ('device = "cpu"\nsteps = []\nstep = []', "step"),
+    ],
+)
+def test_a_file_that_is_no_campaign_is_refused(tmp_path, text, told):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(BenchError, match=told):
+        campaign.load(str(path))
+
+
+def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
+    (tmp_path / campaign.STATE).write_text("[]")
+    with pytest.raises(BenchError, match="not the state of a campaign"):
+        carry_out(of("works"), tmp_path)
+    assert (tmp_path / campaign.STATE).read_text() == "[]"
+
+
+def test_a_name_that_is_not_known_is_refused_with_those_that_are():
+    with pytest.raises(BenchError, match="expected one of cpu, gpu, or a"):
+        campaign.load("tpu")
+
+
+@pytest.mark.parametrize("name", campaign.names())
+def test_the_commands_of_the_campaigns_that_come_along_are_understood(name):
+    import typer
+
+    from bench.cli import app
+
+    group = typer.main.get_command(app)
+    for step in campaign.load(name).step:
+        command = group.commands[step.command[0]]
+        context = command.make_context("nice-bench", [*step.command[1:], "--device", "cpu", "--output", "x"])
+        given = context.params.get("protocol_name")
+        if given is not None:
+            from bench import protocol
+
+            protocol.load(given)
