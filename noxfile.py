@@ -38,12 +38,12 @@ def tests(session: nox.Session) -> None:
     session.run(python, "-m", "pytest", *session.posargs)
 
 
-@nox.session
-def benchmarks(session: nox.Session) -> None:
-    """Micro-benchmarks of every operation in every mode, each checked before it is timed (arguments go to pytest)."""
+@nox.session(name="bench-micro")
+def bench_micro(session: nox.Session) -> None:
+    """Micro-benchmarks of every operation in every mode, checked and saved in .benchmarks (arguments go to pytest)."""
     install_cpu(session, "dev")
     command = (interpreter(session), "-m", "pytest", "tests/test_benchmarks.py", "--benchmark-only")
-    session.run(*command, *(session.posargs or ["--benchmark-columns=min,median,iqr,rounds"]))
+    session.run(*command, "--benchmark-autosave", "--benchmark-columns=min,median,iqr,rounds", *session.posargs)
 
 
 @nox.session(venv_backend="none")

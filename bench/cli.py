@@ -13,6 +13,7 @@ import backends
 from bench import (
     agreement_runs,
     cli_campaign,
+    cli_compare,
     cli_peers,
     cli_profile,
     cli_sweep,
@@ -125,6 +126,7 @@ def run(
 
 
 cli_campaign.register(app)
+cli_compare.register(app)
 cli_peers.register(app)
 cli_profile.register(app)
 cli_sweep.register(app)

@@ -30,7 +30,7 @@ SCHEMA_VERSIONS = (1,)
 Status = Literal["ok", "failed", "unavailable", "timeout", "out_of_memory", "diverged"]
 
 
-Kind = Literal["run", "sweep", "profile", "peers"]
+Kind = Literal["run", "sweep", "profile", "peers", "micro"]
 """What was done: each kind has tables of its own."""
 
 
@@ -290,14 +290,21 @@ def load(path: str | Path) -> Record:
 
     Raises RecordError for no such file, no JSON, no record, an unknown version, a field that is not as it should be.
     """
-    path = Path(path)
+    return _record(Path(path), *_parsed(Path(path)))
+
+
+def _parsed(path: Path) -> tuple[str, Any]:
+    """A file's text, and the JSON in it."""
     try:
         text = path.read_text(encoding="utf-8")
-        data = json.loads(text, parse_constant=_refuse_constant)
+        return text, json.loads(text, parse_constant=_refuse_constant)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, nested without end
         raise RecordError(f"{path}: not a record: expected JSON, found {_one_line(error)}") from error
+
+
+def _record(path: Path, text: str, data: Any) -> Record:
     if not isinstance(data, dict) or "schema_version" not in data:
         other = " (this is pytest-benchmark output)" if isinstance(data, dict) and "benchmarks" in data else ""
         raise RecordError(f"{path}: not a record: expected an object with schema_version, found none{other}")
@@ -308,16 +315,16 @@ def load(path: str | Path) -> Record:
     try:
         return Record.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise RecordError(f"{path}: {_explain(error)}") from error
+        raise RecordError(f"{path}: {explain(error)}") from error
 
 
 def load_all(paths: str | Path | Iterable[str | Path]) -> list[Record]:
     """Read all records in files and folders (every *.json below), in the order of their paths, each file once.
 
     Below a folder, subfolders called `runs` are left out: they hold what is not meant to be kept. Name such a folder,
-    or one inside it, to read it.
+    or one inside it, to read it. What pytest-benchmark saved of the micro-benchmarks becomes records too.
 
-    Raises RecordError where a path does not exist or a file is not a record.
+    Raises RecordError where a path does not exist or a file is neither.
     """
     if isinstance(paths, str | Path):
         paths = [paths]
@@ -327,7 +334,14 @@ def load_all(paths: str | Path | Iterable[str | Path]) -> list[Record]:
             raise RecordError(f"{path}: no such file or folder")
         for file in _json_below(path) if path.is_dir() else [path]:
             files.setdefault(file.resolve(), file)
-    return [load(file) for file in files.values()]
+    return [record for file in files.values() for record in _loaded(file)]
+
+
+def _loaded(path: Path) -> list[Record]:
+    from bench import micro  # which makes records, so that it can't be imported before them
+
+    text, data = _parsed(path)
+    return micro.records_of(path, data) if micro.is_output(data) else [_record(path, text, data)]
 
 
 def _json_below(folder: Path) -> list[Path]:
@@ -345,7 +359,7 @@ def _one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
     """Return the first problem as `field: found …, expected …`, and how many more there are."""
     problems = error.errors(include_url=False)
     first = problems[0]

@@ -1,4 +1,4 @@
-"""The tables with a column per backend: agreement, sampling and density, invertibility."""
+"""The tables with a column per backend: agreement, sampling and density, invertibility, micro-benchmarks."""
 
 from __future__ import annotations
 
@@ -30,6 +30,19 @@ def sampling(records: Iterable[Record]) -> Table:
     used["quantity"] = [names.get(name, name) for name in used["quantity"]]
     told = ["Median [95 % interval]; over several rounds or seeds, their median [lowest–highest]."]
     return _by_series("sampling", "Sampling and density throughput", data, used, ["quantity", "at_batch"], told)
+
+
+def micro(records: Iterable[Record]) -> Table:
+    """Time of single operations: a row per operation and batch, a column per backend."""
+    data = prepare(records)
+    # The batch is in a column of its own here, and no other protocol.
+    several = data.groupby("plan_protocol")["protocol_digest"].transform("nunique") > 1
+    digests = " (digest " + data["protocol_digest"].str.slice(0, 8) + ")"
+    data["protocol"] = data["plan_protocol"].where(~several, data["plan_protocol"] + digests)
+    used = data[data["measure"] == "micro"].copy()
+    used[["value", "low", "high"]] *= 1e6
+    told = ["µs a call: median [95 % interval] within one process; over several runs, their median [lowest–highest]."]
+    return _by_series("micro", "Micro-benchmarks, µs", data, used, ["at_operation", "at_batch"], told)
 
 
 INVERTIBILITY = {

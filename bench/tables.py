@@ -25,7 +25,7 @@ from bench.pivot import RECORD, Spread, assemble, clean, numbers_of, over_rounds
 from bench.profile_tables import profile
 from bench.records import Kind, Record, slug
 from bench.render import MISSING, SUFFIXES, Table, number, render, spread, to_csv
-from bench.series_tables import agreement, invertibility, sampling
+from bench.series_tables import agreement, invertibility, micro, sampling
 from bench.sweep_tables import scaling
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "curves",
     "frame",
     "invertibility",
+    "micro",
     "peers",
     "profile",
     "render",
@@ -57,7 +58,7 @@ def all_tables(records: Iterable[Record], *, brief: bool = False) -> list[Table]
     per_protocol = [curves([record for record in runs if record.plan.protocol == name]) for name in protocols]
     tables = [speed(runs), accuracy(runs), *per_protocol]
     tables += [agreement(runs), invertibility(runs, brief=brief), sampling(runs), floors(runs), forward_floors(runs)]
-    tables += [profile(kinds["profile"]), scaling(kinds["sweep"]), peers(kinds["peers"])]
+    tables += [profile(kinds["profile"]), scaling(kinds["sweep"]), peers(kinds["peers"]), micro(kinds["micro"])]
     return [table for table in tables if not table.raw.empty]
 
 

@@ -6,4 +6,18 @@ one that can't be imported here is a failure, not a skip.
 
 import os
 
+import pytest
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_machine_info(config, machine_info):
+    """What `bench.micro` wants to know of the machine: as records have it, but for what changes from hour to hour."""
+    from bench.environment import fingerprint
+
+    found = fingerprint()
+    del found["git"]  # commit_info says it
+    lasting = ("index", "name", "driver", "memory_bytes", "mig")
+    found["gpus"] = [{key: gpu[key] for key in lasting} for gpu in found["gpus"]]
+    machine_info["nice_bench"] = found

@@ -1,0 +1,137 @@
+"""Micro-benchmarks: what pytest-benchmark saved of tests/test_benchmarks.py, as records.
+
+A saved file (`--benchmark-json`, `--benchmark-autosave`) is one run: of each backend, mode, device, precision and batch
+it makes a record with a figure an operation, the median time of a call over the calls in one process. The file itself
+stays as pytest-benchmark wrote it, so that its own `compare` reads it too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bench.records import Finite, Json, Measurement, Plan, Positive, PrecisionSeen, Record, RecordError, explain
+
+CAPTION = "Single operations, called over and over in one process"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)  # pytest-benchmark says more than is read here
+
+
+class _Info(_Part):
+    """What tests/test_benchmarks.py says of a benchmark; `calls` to a round, and the interval of the median round."""
+
+    backend: str
+    mode: str
+    device: str
+    precision: PrecisionSeen
+    operation: str
+    batch: Positive
+    size: str
+    architecture: Json
+    optimiser: Json
+    calls: Positive
+    interval: tuple[Finite, Finite]
+
+
+class _Stats(_Part):
+    median: Finite
+    rounds: Positive
+
+
+class _Benchmark(_Part):
+    extra_info: _Info
+    stats: _Stats
+
+
+class _Machine(_Part):
+    nice_bench: Json
+
+
+class _Commit(_Part):
+    id: str | None = None
+    dirty: bool | None = None
+
+
+class _Output(_Part):
+    machine_info: _Machine
+    commit_info: _Commit
+    benchmarks: Annotated[list[_Benchmark], Field(min_length=1)]
+    datetime: datetime
+
+
+def is_output(data: Any) -> bool:
+    """Whether this JSON was written by pytest-benchmark."""
+    return isinstance(data, dict) and "benchmarks" in data and "machine_info" in data
+
+
+def records_of(path: Path, data: Any) -> list[Record]:
+    """The records in what pytest-benchmark wrote.
+
+    Raises RecordError where the benchmarks are others than this project's.
+    """
+    try:
+        output = _Output.model_validate(data)
+    except ValidationError as error:
+        what = "pytest-benchmark output, but not of tests/test_benchmarks.py"
+        raise RecordError(f"{path}: {what}: {explain(error)}") from error
+    groups: dict[str, list[_Benchmark]] = defaultdict(list)
+    for benchmark in output.benchmarks:
+        of_call = {"operation", "calls", "interval"}
+        groups[benchmark.extra_info.model_dump_json(exclude=of_call)].append(benchmark)
+    created = output.datetime.astimezone(UTC).isoformat(timespec="seconds")
+    commit = {"commit": output.commit_info.id, "dirty": output.commit_info.dirty}
+    return [
+        Record(
+            run=f"micro-{output.datetime.astimezone(UTC):%Y%m%dT%H%M%S%f}",
+            created=created,
+            status="ok",
+            plan=_plan(its[0].extra_info),
+            environment=output.machine_info.nice_bench | {"git": commit},
+            precision=its[0].extra_info.precision,
+            measurements=[_measurement(benchmark) for benchmark in its],
+        )
+        for its in groups.values()
+    ]
+
+
+def _plan(info: _Info) -> Plan:
+    settings = [info.architecture, info.optimiser]
+    return Plan(
+        kind="micro",
+        protocol=f"micro-{info.size}",
+        protocol_digest=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
+        backend=info.backend,
+        device=info.device,
+        precision=info.precision.asked,
+        mode=info.mode,
+        seed=0,
+        epochs=0,
+        batch=info.batch,
+        rounds=1,
+        architecture=info.architecture,
+        optimiser=info.optimiser,
+        loss="article",
+        caption=CAPTION,
+    )
+
+
+def _measurement(benchmark: _Benchmark) -> Measurement:
+    info, stats = benchmark.extra_info, benchmark.stats
+    return Measurement(
+        measure="micro",
+        quantity="seconds",
+        value=stats.median / info.calls,
+        unit="s",
+        low=info.interval[0] / info.calls,
+        high=info.interval[1] / info.calls,
+        n=stats.rounds,
+        context={"operation": info.operation, "batch": info.batch},
+    )

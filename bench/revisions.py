@@ -1,0 +1,78 @@
+"""Revisions: the records that a git revision holds, without touching the checkout."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.errors import BenchError
+from bench.records import Record, load_all
+
+FOLDER = "results"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: what it is called, its records, and what has to be said about where they come from."""
+
+    name: str
+    records: list[Record]
+    note: str | None = None
+
+
+def read(name: str) -> Side:
+    """Read the records of a file, of a folder, or of a git revision's `results/` (REVISION:FOLDER: another folder).
+
+    A name that is a path and a revision too is taken for the path, and `note` says so.
+
+    Raises BenchError for a name that is neither, no records, or records that can't be read.
+    """
+    if Path(name).exists():
+        revision = _commit(name)
+        note = f"{name!r} is a path and a git revision; the path is taken ({name}:{FOLDER} is the revision's)"
+        return _some(Side(name, load_all(name), note if revision else None))
+    revision, colon, folder = name.partition(":")
+    folder = folder.strip("/") if colon else FOLDER
+    commit = _commit(revision)
+    if commit is None:
+        where = "a git revision" if _git("rev-parse", "--git-dir") else "a git revision (this is no git repository)"
+        raise BenchError(f"{name}: neither a file or folder nor {where}")
+    return _some(Side(f"{revision} ({commit[:8]})", _archived(revision, commit, folder)))
+
+
+def _some(side: Side) -> Side:
+    if not side.records:
+        raise BenchError(f"{side.name}: no records")
+    return side
+
+
+def _commit(name: str) -> str | None:
+    found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    return found.decode().strip() if found else None
+
+
+def _archived(revision: str, commit: str, folder: str) -> list[Record]:
+    top = (_git("rev-parse", "--show-toplevel") or b".").decode().strip()
+    archive = _git("-C", top, "archive", "--format=tar", commit, "--", folder)
+    if archive is None:
+        raise BenchError(f"{revision}:{folder}: no such folder in this revision")
+    with tempfile.TemporaryDirectory(prefix="nice-bench-") as temporary:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            tar.extractall(temporary, filter="data")
+        try:
+            return load_all(Path(temporary, folder))
+        except BenchError as error:
+            raise BenchError(str(error).replace(f"{temporary}{os.sep}", f"{revision}:")) from error
+
+
+def _git(*arguments: str) -> bytes | None:
+    """What git says, None if it fails or is missing."""
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
