@@ -92,7 +92,7 @@ def table(rows: Sequence[Row], notes: Sequence[str] = (), margins: str = "10 %")
             shown.append(_shown(row))
     for its in together.values():
         shown.append(_shown(its[0]) | (_several(its) if len(its) > 1 else {}))
-    columns = pd.DataFrame(shown, dtype=object).fillna(MISSING)
+    columns = pd.DataFrame(shown, dtype=object)
     told = [*notes]
     for name, said in CAPTION.items():
         values = [value for value in dict.fromkeys(columns[name]) if value != MISSING] if name in columns else []

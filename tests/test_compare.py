@@ -123,6 +123,8 @@ def test_three_runs_on_either_side_are_the_unit_so_that_drift_between_them_count
 def test_a_record_given_twice_counts_once():
     a, b = a_and_b(1.1)
     assert only(compared([a, a], b)).n == (5, 5)
+    a, b = (record(run=run, measurements=likelihood(1900.0, 0.1)) for run in "ab")
+    assert only(compared([a, a], b), "test log-likelihood").noise == "noise draws"
 
 
 def test_all_backends_of_a_run_are_a_figure_of_their_own():

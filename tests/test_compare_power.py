@@ -19,6 +19,7 @@ from record_factories import record, seconds
 
 from bench import records
 from bench.compare import ALL, LEAST_RATIO, compare
+from bench.conditions import judge, parse
 from bench.matching import sides
 from bench.observations import observations
 from bench.statistics import adjusted, welch
@@ -84,3 +85,5 @@ def test_these_are_the_marks_that_compare_gives(effect):
         found = {row.pair.context or row.pair.about.backend: row.verdict for row in rows}
         numbers = {"worse": 1, "better": -1, "same": 0, "unclear": 0}
         assert [numbers[found[name]] for name in (*BACKENDS, ALL)] == expected[run].tolist()
+        allowed = {"fails", "can't tell"} if effect else {"holds", "can't tell"}
+        assert judge(parse("speed worse by 10%"), rows).answer in allowed
