@@ -122,7 +122,7 @@ class Expected:
         off_score = model.score(rows) - score
         if rounding.coarse:
             size = self.amplified * float(np.linalg.norm(score))
-            yield check("score norm", np.linalg.norm(off_score), size, rounding.gradient_norm)
+            yield check("score norm", np.asarray(np.linalg.norm(off_score)), size, rounding.gradient_norm)
         else:
             yield check("score", off_score, self.amplified * float(np.abs(score).max()), rounding.score)
         loss, gradients = model.gradients(rows)
