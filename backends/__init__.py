@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike
 
 from backends import parameters
 from backends.architecture import Architecture, ArchitectureError
-from backends.interface import Backend, UnavailableError
+from backends.choices import UnavailableError
+from backends.interface import Backend
 from backends.optimisers import Adam, Optimiser, RMSProp
 from backends.parameters import ParameterError
 from backends.values import EpochInputs, EpochReport, Pixels, Stream, TrainingState

@@ -1,4 +1,4 @@
-"""The interface that every backend implements, and its errors.
+"""The interface that every backend implements.
 
 NumPy arrays go in and come out; device arrays stay inside. `Backend` holds everything that has nothing to do with a
 framework: checking, the loop over epochs with the next epoch's inputs made meanwhile, the clock. A framework's file
@@ -17,19 +17,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from backends.architecture import Architecture
+from backends.choices import PRECISIONS, choose, choose_device
 from backends.layout import from_layout, make_layout, to_layout
 from backends.optimisers import Optimiser
 from backends.parameters import ParameterError, Parameters, check, check_arrays, dtype_of
 from backends.values import EpochInputs, EpochReport, Pixels, Stream, TrainingState
 
-PRECISIONS = ("float64", "float32", "tf32", "bfloat16")
-DEVICES = ("cpu", "gpu")
-
 DeviceArray = Any
-
-
-class UnavailableError(RuntimeError):
-    """A framework, device, precision or mode that can't be had here; the message says what is there instead."""
 
 
 class Backend(ABC):
@@ -57,10 +51,10 @@ class Backend(ABC):
         given = {name: np.asarray(array) for name, array in parameters.items()}
         check(architecture, given)
         self.architecture = architecture
-        self.device = self._choose_device(device)
-        self.precision = self._chosen("precision", precision, PRECISIONS, self.precisions(self.device))
-        mode = self.default_mode(self.device) if mode is None else mode
-        self.mode = self._chosen("mode", mode, self.modes, self.modes_on(self.device))
+        self.device = on = choose_device(self.name, device, self.devices())
+        self.precision = choose(self.name, "precision", precision, PRECISIONS, self.precisions(on), on)
+        mode = self.default_mode(on) if mode is None else mode
+        self.mode = choose(self.name, "mode", mode, self.modes, self.modes_on(on), on)
         self.dtype = np.dtype(dtype_of(precision))
         self._given_dtype = given["log_scale"].dtype
         self._fixed = {name: array.copy() for name, array in given.items() if name.endswith(".permutation")}
@@ -97,26 +91,6 @@ class Backend(ABC):
     def versions(cls) -> dict[str, str]:
         """The framework's version, and those of the libraries that it computes with."""
 
-    def _choose_device(self, device: str) -> str:
-        present = self.devices()
-        if device == "auto":
-            return "gpu" if "gpu" in present else "cpu"
-        if device not in DEVICES:
-            raise ValueError(f"device is {device!r}; expected one of {('auto', *DEVICES)}")
-        if device not in present:
-            raise UnavailableError(f"{self.name}: no {device} is visible to it here; it has {', '.join(present)}")
-        return device
-
-    def _chosen(self, what: str, asked: str, known: Sequence[str], present: Sequence[str]) -> str:
-        """A precision or a mode that this backend knows and has on its device."""
-        if asked not in known:
-            raise ValueError(f"{what} is {asked!r}; {self.name} has {known}")
-        if asked not in present:
-            raise UnavailableError(
-                f"{self.name}: no {what} {asked} on device {self.device}; it has {', '.join(present)}"
-            )
-        return asked
-
     # The flow ---------------------------------------------------------------------------------------------------
 
     def encode(self, x: ArrayLike) -> tuple[NDArray, NDArray]:
@@ -138,6 +112,10 @@ class Backend(ABC):
     def log_prob(self, x: ArrayLike) -> NDArray:
         """log p(x) in nats, floating point [B, D] → [B]; arXiv 1410.8516, equation 2."""
         return self._to_numpy(self._log_prob(self._input(x)))
+
+    def score(self, x: ArrayLike) -> NDArray:
+        """The score ∇ₓ log p(x) of each row, in nats per unit of x, floating point [B, D] → [B, D]."""
+        return self._to_numpy(self._score(self._input(x)))
 
     def sample(self, n: int, *, temperature: float = 1.0, seed: int = 0) -> NDArray:
         """Samples [n, D]: latents from the prior times `temperature`, by the device's own generator, decoded."""
@@ -368,6 +346,9 @@ class Backend(ABC):
 
     @abstractmethod
     def _log_prob(self, x: DeviceArray) -> DeviceArray: ...
+
+    @abstractmethod
+    def _score(self, x: DeviceArray) -> DeviceArray: ...
 
     @abstractmethod
     def _sample(self, n: int, temperature: float, seed: int) -> DeviceArray: ...

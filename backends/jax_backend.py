@@ -95,6 +95,10 @@ class Flow:
             return -0.5 * ((z * z).sum(axis=1) + self.architecture.dim * LOG_TWO_PI)
         return (jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z)).sum(axis=1)
 
+    def total_log_prob(self, p: Tree, x: Array) -> Array:
+        """Sum over the batch of log p(x), in nats: its gradient by x is the score of each row."""
+        return self.log_prob(p, x).sum()
+
     def loss(self, p: Tree, x: Array) -> Array:
         """Mean over the batch of −log p(x), in nats."""
         return -self.log_prob(p, x).mean()
@@ -147,6 +151,7 @@ class JaxBackend(Backend):
             self._jit_encode = jax.jit(self._flow.encode)
             self._jit_decode = jax.jit(self._flow.decode)
             self._jit_log_prob = jax.jit(self._flow.log_prob)
+            self._jit_score = jax.jit(jax.grad(self._flow.total_log_prob, argnums=1))
             self._jit_product = jax.jit(self._flow.product)
             self._jit_gradients = jax.jit(jax.value_and_grad(self._flow.loss))
             self._jit_sample = jax.jit(self._latents_decoded, static_argnums=2)
@@ -175,6 +180,9 @@ class JaxBackend(Backend):
 
     def _log_prob(self, x: Array) -> Array:
         return self._jit_log_prob(self._parameters, x)
+
+    def _score(self, x: Array) -> Array:
+        return self._jit_score(self._parameters, x)
 
     def _sample(self, n: int, temperature: float, seed: int) -> Array:
         return self._jit_sample(self._parameters, self._to_device(np.asarray(seed, np.uint32)), n, temperature)

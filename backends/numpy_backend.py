@@ -146,6 +146,14 @@ class NumpyBackend(Backend):
             return -0.5 * ((z * z).sum(axis=1) + self.architecture.dim * LOG_TWO_PI)
         return -(np.logaddexp(0, z) + np.logaddexp(0, -z)).sum(axis=1)
 
+    def _score(self, x: NDArray) -> NDArray:
+        z, tape = self._forward(x)
+        return self._backward(tape, -self._slope(z))[0]
+
+    def _slope(self, z: NDArray) -> NDArray:
+        """−∂ log prior/∂z: z for the gaussian, tanh(z/2) for the logistic density."""
+        return z if self.architecture.prior == "gaussian" else 2 * expit(z) - 1
+
     @property
     def _sign(self) -> int:
         return -1 if self.architecture.sign == "subtract" else 1
@@ -171,14 +179,17 @@ class NumpyBackend(Backend):
     # The loss and its gradient ----------------------------------------------------------------------------------
 
     def _gradients(self, x: NDArray) -> tuple[NDArray, dict[str, NDArray]]:
-        architecture = self.architecture
         z, tape = self._forward(x)
-        log_scale = self._parameters["log_scale"]
-        loss = -(self._log_prior(z) + log_scale.sum()).mean()
-        # −∂ log prior/∂z is z for the gaussian, tanh(z/2) for the logistic density.
-        by_z = (z if architecture.prior == "gaussian" else 2 * expit(z) - 1) / len(x)
-        gradients = {"log_scale": (by_z * z).sum(axis=0) - 1}
-        gradient = by_z * np.exp(log_scale)
+        loss = -(self._log_prior(z) + self._parameters["log_scale"].sum()).mean()
+        by_z = self._slope(z) / len(x)
+        _, gradients = self._backward(tape, by_z)
+        gradients["log_scale"] = (by_z * z).sum(axis=0) - 1
+        return np.asarray(loss), {name: gradients[name] for name in self.architecture.trainable_shapes}
+
+    def _backward(self, tape: list[list[NDArray]], by_z: NDArray) -> tuple[NDArray, dict[str, NDArray]]:
+        """From ∂L/∂z to ∂L/∂x and the gradients by all kernels and biases; `tape` is that of `_forward`."""
+        architecture, gradients = self.architecture, {}
+        gradient = by_z * np.exp(self._parameters["log_scale"])
         for k in reversed(range(architecture.couplings)):
             if architecture.permute == "after":
                 gradient = gradient[:, np.argsort(self._permutation(k))]
@@ -188,7 +199,9 @@ class NumpyBackend(Backend):
             gradient = merge(architecture, by_x1 + by_input, by_x2)
             if architecture.permute == "before":
                 gradient = gradient[:, np.argsort(self._permutation(k))]
-        return np.asarray(loss), {name: gradients[name] for name in architecture.trainable_shapes}
+        if architecture.reorder == "tile":
+            gradient = gradient[:, np.argsort(tile(architecture.dim))]
+        return gradient, gradients
 
     # Optimisers -------------------------------------------------------------------------------------------------
 

@@ -91,6 +91,10 @@ class Flow(tf.Module):
             return -0.5 * (tf.reduce_sum(z * z, axis=1) + self.architecture.dim * LOG_TWO_PI)
         return tf.reduce_sum(tf.math.log_sigmoid(z) + tf.math.log_sigmoid(-z), axis=1)
 
+    def total_log_prob(self, x: Tensor) -> Tensor:
+        """Sum over the batch of log p(x), in nats: its gradient by x is the score of each row."""
+        return tf.reduce_sum(self.log_prob(x))
+
     def loss(self, x: Tensor) -> Tensor:
         """Mean over the batch of −log p(x), in nats."""
         return -tf.reduce_mean(self.log_prob(x))
@@ -153,6 +157,7 @@ class TensorFlowBackend(Backend):
             self._call_encode = self._function(self._flow.encode)
             self._call_decode = self._function(self._flow.decode)
             self._call_log_prob = self._function(self._flow.log_prob)
+            self._call_score = self._function(self._score_on_tape)
             self._call_product = self._function(self._flow.product)
             self._call_gradients = self._function(self._loss_and_gradients)
             self._call_sample = self._function(self._latents_decoded)
@@ -190,6 +195,15 @@ class TensorFlowBackend(Backend):
 
     def _log_prob(self, x: Tensor) -> Tensor:
         return self._call_log_prob(x)
+
+    def _score(self, x: Tensor) -> Tensor:
+        return self._call_score(x)
+
+    def _score_on_tape(self, x: Tensor) -> Tensor:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            total = self._flow.total_log_prob(x)
+        return tape.gradient(total, x)
 
     def _sample(self, n: int, temperature: float, seed: int) -> Tensor:
         with tf.device(self._tf_device):

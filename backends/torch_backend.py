@@ -1,7 +1,7 @@
 """NICE in PyTorch: an `nn.Module`, autograd, `torch.optim`.
 
-Modes: `eager`; `compile`, the loss through `torch.compile`; `cudagraph`, the whole step, optimiser included, captured
-once and replayed.
+Modes: `eager`; `compile`, the loss and the score through `torch.compile`; `cudagraph`, the whole step, optimiser
+included, captured once and replayed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from backends.interface import Backend
 from backends.layout import Layout
 from backends.optimisers import Adam, Optimiser, RMSProp
 from backends.torch_files import module_name
+from backends.torch_graphs import captured
 from backends.values import EpochInputs, Pixels
 
 LOG_TWO_PI = math.log(2 * math.pi)
@@ -104,6 +105,10 @@ class Flow(nn.Module):
             return -0.5 * ((z * z).sum(dim=1) + self.architecture.dim * LOG_TWO_PI)
         return (functional.logsigmoid(z) + functional.logsigmoid(-z)).sum(dim=1)
 
+    def total_log_prob(self, x: Tensor) -> Tensor:
+        """Sum over the batch of log p(x), in nats: its gradient by x is the score of each row."""
+        return self.log_prob(x).sum()
+
     def loss(self, x: Tensor) -> Tensor:
         """Mean over the batch of −log p(x), in nats."""
         return -self.log_prob(x).mean()
@@ -164,8 +169,12 @@ class TorchBackend(Backend):
     def _load(self, arrays: Mapping[str, NDArray]) -> None:
         if not hasattr(self, "_flow"):
             self._flow = Flow(self.architecture, self.layout, self.precision, self._torch_device)
-            self._loss = torch.compile(self._flow.loss, dynamic=False) if self.mode == "compile" else self._flow.loss
+            self._loss = self._function(self._flow.loss)
+            self._total_log_prob = self._function(self._flow.total_log_prob)
         self._copy(arrays, self._by_name(self._flow.get_parameter))
+
+    def _function(self, function: Callable) -> Callable:
+        return torch.compile(function, dynamic=False) if self.mode == "compile" else function
 
     def _parameter_arrays(self) -> Mapping[str, Tensor]:
         return self._by_name(lambda name: self._flow.get_parameter(name).detach())
@@ -207,6 +216,9 @@ class TorchBackend(Backend):
     @torch.no_grad()
     def _log_prob(self, x: Tensor) -> Tensor:
         return self._flow.log_prob(x)
+
+    def _score(self, x: Tensor) -> Tensor:
+        return torch.autograd.grad(self._total_log_prob(x.requires_grad_()), x)[0]
 
     def _sample(self, n: int, temperature: float, seed: int) -> Tensor:
         generator = torch.Generator(self._torch_device).manual_seed(seed)
@@ -359,20 +371,6 @@ class TorchBackend(Backend):
     def memory_workload(self, size: int) -> Callable[[], Any]:
         numbers = torch.zeros(size // 4, dtype=torch.float32, device=self._torch_device)
         return lambda: numbers.add_(1)
-
-
-def captured(call: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
-    """Warm a call up on a side stream, as capture asks for, then capture it; the graph and what the call returned."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            call()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = call()
-    return graph, result
 
 
 def rmsprop(

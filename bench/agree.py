@@ -1,7 +1,7 @@
 """The agreement suite: do the backends run the same mathematics? Every check has a derived tolerance and can fail.
 
-    matrix      parameters through every ordered pair of backends bit for bit; then z, log_det, log p, decode and all
-                gradients against the float64 reference, at initial and at trained weights
+    matrix      parameters through every ordered pair of backends bit for bit; then z, log_det, log p, decode, the score
+                and all gradients against the float64 reference, at initial and at trained weights
     lockstep    training from one start with the same order and noise: the whole parameter vector and the loss compared
                 with the reference after every step
     resume      training stopped, carried to another backend and resumed, against training that was not stopped

@@ -81,6 +81,7 @@ class Expected:
                 "every row has a ReLU that float32 might turn: no gradient can be compared; take more rows"
             )
         self.at_settled, self.at_all = reference.gradients(self.settled), reference.gradients(x)
+        self.score_at_settled, self.score_at_all = reference.score(self.settled), reference.score(x)
         s = given["log_scale"].astype(np.float64)
         # z = exp(s) · h: where h is a small difference of larger terms, exp(s) makes its rounding error large too.
         h = float(np.abs(self.z * np.exp(-s)).max())
@@ -117,6 +118,13 @@ class Expected:
         yield check("log_prob", model.log_prob(self.x) - self.log_prob, self.size_log_prob, rounding.log_prob)
         yield check("decode", model.decode(self.z) - self.decoded, self.size_decoded, rounding.chain)
         rows, (exact_loss, exact) = (self.x, self.at_all) if rounding.coarse else (self.settled, self.at_settled)
+        score = self.score_at_all if rounding.coarse else self.score_at_settled
+        off_score = model.score(rows) - score
+        if rounding.coarse:
+            size = self.amplified * float(np.linalg.norm(score))
+            yield check("score norm", np.asarray(np.linalg.norm(off_score)), size, rounding.gradient_norm)
+        else:
+            yield check("score", off_score, self.amplified * float(np.abs(score).max()), rounding.score)
         loss, gradients = model.gradients(rows)
         yield check("loss", np.asarray(loss - exact_loss), self.size_log_prob, rounding.log_prob)
         if not rounding.coarse:

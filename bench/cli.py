@@ -16,9 +16,9 @@ from bench import (
     cli_compare,
     cli_peers,
     cli_profile,
+    cli_sample,
     cli_sweep,
     environment,
-    pictures,
     porting,
     protocol,
     readme,
@@ -129,6 +129,7 @@ cli_campaign.register(app)
 cli_compare.register(app)
 cli_peers.register(app)
 cli_profile.register(app)
+cli_sample.register(app)
 cli_sweep.register(app)
 
 
@@ -156,27 +157,6 @@ def show_tables(
             typer.echo(path)
     else:
         typer.echo(tables.render(tables.all_tables(loaded), style))
-
-
-@app.command(epilog="Example: nice-bench sample weights.safetensors --temperature 0.8 --output digits.png")
-def sample(
-    weights: Annotated[Path, typer.Argument(help="Canonical weights, as `run` leaves them.")],
-    backend: Annotated[str | None, typer.Option(help="[default: the first one that can be used here]")] = None,
-    device: Device = "auto",
-    temperature: Annotated[float, typer.Option(min=0, help="Scales the latents.")] = 0.8,
-    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of the latents.")] = 0,
-    rows: Annotated[int, typer.Option(min=1, help="Digits down and across.")] = 15,
-    output: Annotated[Path, typer.Option(help="A .png file.")] = Path("samples.png"),
-    verbose: Verbose = False,
-) -> None:
-    """Draw a picture of digits from the model; the same latents for every backend."""
-    check_device(device)
-    if backend is not None and backend not in backends.REGISTRY:
-        raise BenchError(f"--backend is {backend!r}; expected one of {', '.join(backends.REGISTRY)}")
-    path = pictures.sample_grid(
-        weights, output, backend=backend, device=device, temperature=temperature, seed=seed, rows=rows
-    )
-    typer.echo(path)
 
 
 @app.command(

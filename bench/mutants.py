@@ -3,7 +3,8 @@
 Each is a change to the text of the backends' own files, so that this list reads as the mistake itself. A backend that
 isn't named can't have the fault: where PyTorch's fused Adam does the sum, nobody can write it down wrongly.
 
-This file has the flow, its precision and its samples; `bench.mutants_training`, what training adds.
+This file has the flow, its precision and its samples; `bench.mutants_score`, the gradient by x; and
+`bench.mutants_training`, what training adds.
 """
 
 from __future__ import annotations
@@ -244,10 +245,10 @@ FLOW = (
         tensorflow=("-tf.reduce_mean(self.log_prob(x))", "-tf.reduce_sum(self.log_prob(x))"),
         jax=("-self.log_prob(p, x).mean()", "-self.log_prob(p, x).sum()"),
         numpy=(
-            "log_scale.sum()).mean()",
-            "log_scale.sum()).sum()",
-            "expit(z) - 1) / len(x)",
-            "expit(z) - 1)",
+            '"log_scale"].sum()).mean()',
+            '"log_scale"].sum()).sum()',
+            "self._slope(z) / len(x)",
+            "self._slope(z)",
             "(by_z * z).sum(axis=0) - 1",
             "(by_z * z).sum(axis=0) - len(x)",
         ),

@@ -3,7 +3,7 @@
     for result in run():
         print(result.mutation.name, result.backend, result.caught_by or result.crash or "SURVIVED")
 
-A fault is a change to the text of a backend's file (`bench.mutants`, `bench.mutants_training`). The changed text is
+A fault is a change to the text of a backend's file (`bench.mutants` and the files beside it). The changed text is
 written to a temporary folder and imported beside the original under a name of its own; while a fault is planted,
 `backends.create` makes the mutant. One that survives is a hole in the suite, not a property of the fault.
 """
@@ -31,10 +31,11 @@ from bench.agree_matrix import matrix, sampling
 from bench.agree_training import lockstep, resume
 from bench.errors import BenchError
 from bench.mutants import FLOW, PRECISION, SAMPLING, Mutation
+from bench.mutants_score import SCORE
 from bench.mutants_training import EXAMPLES_AND_NOISE, OPTIMISERS, TRAINING
 from bench.render import MISSING, Table, number
 
-MUTATIONS: tuple[Mutation, ...] = (*FLOW, *EXAMPLES_AND_NOISE, *OPTIMISERS, *TRAINING, *PRECISION, *SAMPLING)
+MUTATIONS: tuple[Mutation, ...] = (*FLOW, *SCORE, *EXAMPLES_AND_NOISE, *OPTIMISERS, *TRAINING, *PRECISION, *SAMPLING)
 
 LOCKSTEPS = ("article, noise, Adam, epochs of 4", "paper, RMSProp", "paper, RMSProp, epochs of 4", "article, Adam")
 """All of `agree_training.LOCKSTEPS`, those first that have the most to find."""

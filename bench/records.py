@@ -322,7 +322,8 @@ def load_all(paths: str | Path | Iterable[str | Path]) -> list[Record]:
     """Read all records in files and folders (every *.json below), in the order of their paths, each file once.
 
     Below a folder, subfolders called `runs` are left out: they hold what is not meant to be kept. Name such a folder,
-    or one inside it, to read it. What pytest-benchmark saved of the micro-benchmarks becomes records too.
+    or one inside it, to read it. So are captions, which lie beside a picture of their name. What pytest-benchmark saved
+    of the micro-benchmarks becomes records too.
 
     Raises RecordError where a path does not exist or a file is neither.
     """
@@ -347,7 +348,7 @@ def _loaded(path: Path) -> list[Record]:
 def _json_below(folder: Path) -> list[Path]:
     # Seen from where we stand: a checkout that itself lies somewhere below a folder called runs is none of these.
     inside_runs = "runs" in Path(os.path.relpath(folder)).parts
-    files = sorted(file for file in folder.rglob("*.json") if file.is_file())
+    files = sorted(file for file in folder.rglob("*.json") if file.is_file() and not file.with_suffix(".png").exists())
     return [file for file in files if inside_runs or "runs" not in file.relative_to(folder).parts[:-1]]
 
 

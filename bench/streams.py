@@ -19,6 +19,7 @@ from backends.architecture import permutation_name
 from backends.parameters import Parameters
 
 PURPOSES = {"weights": 1, "permutation": 2, "order": 3, "noise": 4, "dequantisation": 5, "latents": 6, "inputs": 7}
+PURPOSES |= {"masks": 8, "start": 9, "ascent": 10}  # of inpainting
 
 Kernels = Literal["glorot_uniform", "small_uniform"]
 LogScale = Literal["glorot_normal", "zeros"]

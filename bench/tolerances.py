@@ -78,8 +78,13 @@ class Rounding:
         return 2 * self.chain * math.sqrt(self.batch)
 
     @property
+    def score(self) -> float:
+        """Of the gradient of log p by x, relative to its largest entry, at the rows of `gradient`, each for itself."""
+        return 2 * self.chain
+
+    @property
     def gradient_norm(self) -> float:
-        """Of a gradient by coarse products: the norm of its error over its norm, all parameters taken as one vector.
+        """Of a gradient by coarse products: the norm of its error over its norm, all its entries taken as one vector.
 
         No row is without a turned ReLU there, and the largest error says nothing. A norm is a mean over so many
         roundings that it needs no λ. The chain is passed twice. Besides, an input of a ReLU that has a relative error

@@ -145,7 +145,7 @@ def test_the_default_mode_is_one_of_the_modes(name):
 
 @names
 @pytest.mark.parametrize("shape", [(12,), (3, 11), (3, 13), (0, 12), (2, 3, 12), ()])
-@pytest.mark.parametrize("method", ["encode", "decode", "log_prob", "gradients"])
+@pytest.mark.parametrize("method", ["encode", "decode", "log_prob", "score", "gradients"])
 def test_input_of_a_wrong_shape_is_refused(name, method, shape):
     with pytest.raises(ValueError, match=r"input has shape .*; expected \[B, 12\] with B ≥ 1"):
         getattr(shared(name), method)(np.zeros(shape))
@@ -153,7 +153,7 @@ def test_input_of_a_wrong_shape_is_refused(name, method, shape):
 
 @names
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "bool", "complex128", "object"])
-@pytest.mark.parametrize("method", ["encode", "decode", "log_prob", "gradients"])
+@pytest.mark.parametrize("method", ["encode", "decode", "log_prob", "score", "gradients"])
 def test_input_that_is_not_floating_point_is_refused(name, method, dtype):
     with pytest.raises(ValueError, match=rf"input has dtype {dtype}; expected floating point"):
         getattr(shared(name), method)(np.zeros((3, 12), dtype))

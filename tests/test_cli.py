@@ -97,6 +97,9 @@ def test_help_names_every_command(nice_bench):
         (["tables"], "results: no such file or folder"),
         (["tables", "."], "no records in .; `nice-bench run` makes some"),
         (["sample", "none.safetensors"], "none.safetensors: no such file"),
+        (["sample", "none.safetensors", "--kind", "mosaic"], "--kind is 'mosaic'; expected one of grid"),
+        (["sample", "none.safetensors", "--steps", "5"], "--steps doesn't go with --kind grid, but with inpainting"),
+        (["sample", "none.safetensors", "--kind", "spectrum", "--seed", "5"], "--seed doesn't go with --kind spectrum"),
         (["port", "none.safetensors", "b.npz"], "none.safetensors: no such file"),
         (["port", "none.onnx", "b.npz"], "unknown form '.onnx'"),
     ],
@@ -328,6 +331,24 @@ def test_sample_draws_a_picture_and_says_where(nice_bench):
     done = nice_bench("sample", "w.safetensors", "--backend", "numpy", "--rows", 2, "--output", "two.png")
     assert (done.code, done.out) == (0, "two.png\n")
     assert np.asarray(Image.open("two.png")).shape == (56, 56)
+    assert sorted(left_here()) == ["two.json", "two.png", "w.safetensors"]
+
+
+def test_sample_names_its_picture_by_its_kind(nice_bench):
+    parameters.save("w.safetensors", SMALL, weights(SMALL, "float32"))
+    done = nice_bench("sample", "w.safetensors", "--kind", "spectrum")
+    assert (done.code, done.out) == (0, "samples-spectrum.png\n")
+    assert sorted(left_here()) == ["samples-spectrum.json", "samples-spectrum.png", "w.safetensors"]
+
+
+def test_sample_takes_several_temperatures(nice_bench):
+    architecture = Architecture(dim=16, couplings=1, hidden_layers=1, hidden_units=2)
+    parameters.save("w.safetensors", architecture, weights(architecture, "float32"))
+    done = nice_bench(
+        *("sample", "w.safetensors", "--backend", "numpy", "--rows", 2, "--temperature", 0.5, "--temperature", 1)
+    )
+    assert (done.code, done.out) == (0, "samples-grid.png\n")
+    assert np.asarray(Image.open("samples-grid.png")).shape == (8, 22)
 
 
 def test_port_writes_the_other_form_and_prints_the_agreement(nice_bench, monkeypatch):

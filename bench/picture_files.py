@@ -1,0 +1,87 @@
+"""A picture on disk: a small PNG that says in its own text what it shows, and the same as JSON beside it."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from bench.errors import BenchError
+
+MOST_GREYS = 256
+HIDDEN_COLOUR = (0, 114, 178)  # blue, in a picture that is grey otherwise
+GAP = 6
+"""Pixels between panels."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture and what it says.
+
+    Attributes:
+        image: 8 bits a pixel or fewer.
+        title: a few words.
+        caption: what is seen, and from what it was made.
+    """
+
+    image: Image.Image
+    title: str
+    caption: str
+
+
+def levels(images: NDArray, greys: int = MOST_GREYS) -> NDArray[np.uint8]:
+    """Units of white → the nearest of so many grey levels; what is out of [0, 1] is cut off."""
+    return np.round(np.clip(images, 0, 1) * (greys - 1)).astype(np.uint8)
+
+
+def tiled(images: NDArray[np.uint8], rows: int, side: int) -> NDArray[np.uint8]:
+    """[rows · columns, side²], row by row → one array [side · rows, side · columns]."""
+    columns = len(images) // rows
+    return images.reshape(rows, columns, side, side).swapaxes(1, 2).reshape(rows * side, columns * side)
+
+
+def side_by_side(panels: list[NDArray[np.uint8]], greys: int) -> NDArray[np.uint8]:
+    """Panels of one height from left to right, a band of middle grey between them."""
+    gap = np.full((len(panels[0]), GAP), greys // 2, np.uint8)
+    return np.hstack([part for panel in panels for part in (gap, panel)][1:])
+
+
+def grey_image(indices: NDArray[np.uint8], greys: int) -> Image.Image:
+    """An image of grey levels; index `greys`, where it occurs, is the colour of what is hidden."""
+    image = Image.fromarray(indices)
+    if greys < MOST_GREYS:
+        palette = [level for i in range(greys) for level in [round(255 * i / (greys - 1))] * 3]
+        image.putpalette(palette + (list(HIDDEN_COLOUR) if (indices == greys).any() else []))
+    return image
+
+
+def save(picture: Picture, output: Path) -> None:
+    """Write the PNG, with title and caption in its metadata, and beside it a .json of both.
+
+    Raises:
+        BenchError: a name that doesn't end in .png, or a file that can't be written.
+    """
+    check_name(output)
+    text = PngInfo()
+    for keyword, told in (("Title", picture.title), ("Description", picture.caption), ("Software", "nice-bench")):
+        text.add_text(keyword, told)
+    encoded = io.BytesIO()
+    picture.image.save(encoded, format="PNG", optimize=True, pnginfo=text)
+    told = json.dumps({"title": picture.title, "caption": picture.caption}, ensure_ascii=False, indent=2)
+    try:
+        output.write_bytes(encoded.getvalue())
+        output.with_suffix(".json").write_text(told + "\n", encoding="utf-8")
+    except OSError as error:
+        raise BenchError(f"{output}: can't be written ({error.strerror or error})") from error
+
+
+def check_name(output: Path) -> None:
+    """Refuse a name that isn't a PNG's, before anything is drawn."""
+    if output.suffix.lower() != ".png":
+        raise BenchError(f"{output}: expected a name that ends in .png")
