@@ -325,15 +325,16 @@ def load_all(paths: str | Path | Iterable[str | Path]) -> list[Record]:
     for path in map(Path, paths):
         if not path.exists():
             raise RecordError(f"{path}: no such file or folder")
-        for file in _json_below(path) if path.is_dir() else [path]:
+        for file in files_below(path, "*.json") if path.is_dir() else [path]:
             files.setdefault(file.resolve(), file)
     return [load(file) for file in files.values()]
 
 
-def _json_below(folder: Path) -> list[Path]:
+def files_below(folder: Path, pattern: str) -> list[Path]:
+    """Return the files of that name below `folder`, sorted, but for those in subfolders called `runs`."""
     # Seen from where we stand: a checkout that itself lies somewhere below a folder called runs is none of these.
     inside_runs = "runs" in Path(os.path.relpath(folder)).parts
-    files = sorted(file for file in folder.rglob("*.json") if file.is_file())
+    files = sorted(file for file in folder.rglob(pattern) if file.is_file())
     return [file for file in files if inside_runs or "runs" not in file.relative_to(folder).parts[:-1]]
 
 
