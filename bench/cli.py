@@ -14,6 +14,7 @@ from bench import (
     agreement_runs,
     cli_peers,
     cli_profile,
+    cli_report,
     cli_sweep,
     environment,
     pictures,
@@ -124,6 +125,7 @@ def run(
 
 cli_peers.register(app)
 cli_profile.register(app)
+cli_report.register(app)
 cli_sweep.register(app)
 
 
