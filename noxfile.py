@@ -9,9 +9,11 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import nox
@@ -29,13 +31,18 @@ nox.options.sessions = ["tests"]
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Lint, formatting, types and all tests, on the CPU (arguments go to pytest)."""
+    """Lint, formatting, types and all tests, on the CPU (arguments go to pytest).
+
+    The report is tested in a browser: the Chromium or Chrome that is there, else Debian's package, else Playwright's.
+    Where none can be had these tests fail if CI is set, since there nobody would miss them, and are skipped elsewhere.
+    """
     install_cpu(session, "dev")
+    install_browser(session)
     python = interpreter(session)
     session.run(python, "-m", "ruff", "check", ".")
     session.run(python, "-m", "ruff", "format", "--check", ".")
     session.run(python, "-m", "mypy")
-    session.run(python, "-m", "pytest", *session.posargs)
+    session.run(python, "-m", "pytest", "-rs", *session.posargs)
 
 
 @nox.session(name="bench-micro")
@@ -119,6 +126,14 @@ def tables(session: nox.Session) -> None:
     session.run(interpreter(session), "-m", "bench", "tables", "--into", "README.md")
 
 
+@nox.session
+def report(session: nox.Session) -> None:
+    """Make report.html, one page that needs nothing else, from the records in results/ (`-- --output PAGE`)."""
+    if session.virtualenv.is_sandboxed:
+        install_runtime(session)
+    session.run(interpreter(session), "-m", "bench", "report", "results", *session.posargs)
+
+
 @nox.session(reuse_venv=False)
 def lock(session: nox.Session) -> None:
     """Write the pins in bench/requirements/ anew, from the newest releases that fit (with Python 3.11)."""
@@ -199,6 +214,20 @@ def install_cpu(session: nox.Session, pins: str) -> None:
     if session.virtualenv.is_sandboxed:
         install_torch_cpu(session)
         session.install("-r", str(PINS / f"{pins}.txt"))
+
+
+def install_browser(session: nox.Session) -> None:
+    """Install Chromium unless a browser is there; what comes of a failure is for the tests to say."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    if not session.virtualenv.is_sandboxed or any(map(shutil.which, names)):
+        return
+    run = partial(session.run_install, external=True, success_codes=range(256))
+    if shutil.which("apt-get") and os.geteuid() == 0:
+        quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+        run("apt-get", "update", "-q", env=quiet)
+        run("apt-get", "install", "-q", "-y", "--no-install-recommends", "chromium", env=quiet)
+    if not any(map(shutil.which, names)):
+        run("python", "-m", "playwright", "install", "chromium")
 
 
 def install_torch_cpu(session: nox.Session) -> None:

@@ -16,6 +16,7 @@ from bench import (
     cli_compare,
     cli_peers,
     cli_profile,
+    cli_report,
     cli_sample,
     cli_sweep,
     environment,
@@ -129,6 +130,7 @@ cli_campaign.register(app)
 cli_compare.register(app)
 cli_peers.register(app)
 cli_profile.register(app)
+cli_report.register(app)
 cli_sample.register(app)
 cli_sweep.register(app)
 

@@ -59,7 +59,7 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     Columns: `COLUMNS`, then one `at_<key>` per key of any measurement's context. The order of rows depends on the
     records alone, not on the order they come in.
     """
-    rows = [row for record in sorted(records, key=_order) for row in _rows(record)]
+    rows = [row for record in sorted(records, key=order) for row in _rows(record)]
     contexts = sorted({name for row in rows for name in row} - set(COLUMNS))
     data = pd.DataFrame(rows, columns=[*COLUMNS, *contexts], dtype=object).astype(COLUMNS)
     for name in contexts:
@@ -87,7 +87,8 @@ def versions_of(record: Record) -> str:
     return ", ".join(f"{name} {packages[name]}" for name in names if name in packages)
 
 
-def _order(record: Record) -> tuple[Any, ...]:
+def order(record: Record) -> tuple[Any, ...]:
+    """Return the sort key of a record: what it is of, then when it was made."""
     plan = record.plan
     return (
         plan.protocol,

@@ -18,14 +18,11 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from bench.errors import BenchError
-from bench.frame import BACKENDS
 from bench.labels import SECTION, groups, prepare, provenance
+from bench.palette import COLOURS, OTHER_COLOURS
 from bench.records import Record, slug
-from bench.sweep_tables import SAID, Curve, curves, exponent, knee, sweeps
+from bench.sweep_tables import SAID, SIZES, Curve, curves, exponent, knee, sweeps
 
-# Okabe and Ito's palette, which is told apart whatever colours one sees.
-COLOURS = dict(zip(BACKENDS, ("#D55E00", "#E69F00", "#0072B2", "#009E73"), strict=True))
-OTHER_COLOURS = ("#CC79A7", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 STYLE = {
@@ -107,12 +104,6 @@ def save(figure: Figure, path: Path) -> None:
 
 # Sweeps
 
-SIZES = {
-    "batch": "batch, examples",
-    "width": "width, units of a hidden layer",
-    "depth": "depth, hidden layers of a coupling",
-    "couplings": "couplings",
-}
 TICKS = 7
 TOLD = (
     "Median with its 95 % interval (mostly smaller than the marker). Dashed: the growing part c · sizeᵖ of the fit "

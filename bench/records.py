@@ -333,8 +333,9 @@ def load_all(paths: str | Path | Iterable[str | Path]) -> list[Record]:
     for path in map(Path, paths):
         if not path.exists():
             raise RecordError(f"{path}: no such file or folder")
-        for file in _json_below(path) if path.is_dir() else [path]:
-            files.setdefault(file.resolve(), file)
+        for file in files_below(path, "*.json") if path.is_dir() else [path]:
+            if file == path or not file.with_suffix(".png").exists():
+                files.setdefault(file.resolve(), file)
     return [record for file in files.values() for record in _loaded(file)]
 
 
@@ -345,10 +346,11 @@ def _loaded(path: Path) -> list[Record]:
     return micro.records_of(path, data) if micro.is_output(data) else [_record(path, text, data)]
 
 
-def _json_below(folder: Path) -> list[Path]:
+def files_below(folder: Path, pattern: str) -> list[Path]:
+    """Return the files of that name below `folder`, sorted, but for those in subfolders called `runs`."""
     # Seen from where we stand: a checkout that itself lies somewhere below a folder called runs is none of these.
     inside_runs = "runs" in Path(os.path.relpath(folder)).parts
-    files = sorted(file for file in folder.rglob("*.json") if file.is_file() and not file.with_suffix(".png").exists())
+    files = sorted(file for file in folder.rglob(pattern) if file.is_file())
     return [file for file in files if inside_runs or "runs" not in file.relative_to(folder).parts[:-1]]
 
 

@@ -90,7 +90,7 @@ def _by_series(
         for series, its in groups(rows, ["series"]):
             heading = str(series["series"])
             if worst:
-                figures[heading], cells[heading] = _worst(its)
+                figures[heading], cells[heading] = worst_of(its)
             else:
                 found = over_rounds(its)
                 figures |= {heading: found.middle, f"{heading} low": found.low, f"{heading} high": found.high}
@@ -100,7 +100,7 @@ def _by_series(
     return assemble(name, title, data, used, raw, shown, told)
 
 
-def _worst(rows: pd.DataFrame) -> tuple[float, str]:
+def worst_of(rows: pd.DataFrame) -> tuple[float, str]:
     """Return the greatest magnitude, and how it reads; one that was not finite is worse than any number."""
     if rows.empty:
         return math.nan, MISSING

@@ -20,6 +20,14 @@ from bench.sweep import AXES, OPERATIONS
 SAID = {"log_prob": "log p", "sample": "sampling", "train": "training step"}
 """Operations as people call them."""
 
+SIZES = {
+    "batch": "batch, examples",
+    "width": "width, units of a hidden layer",
+    "depth": "depth, hidden layers of a coupling",
+    "couplings": "couplings",
+}
+"""Axes, as the axes of plots are called."""
+
 
 @dataclass(frozen=True)
 class Curve:

@@ -170,7 +170,7 @@ def accuracy(records: Iterable[Record]) -> Table:
             ("dequantised_log_likelihood", "test log-likelihood, nats", LOSS_DIGITS),
             ("bits_per_dim", "bits/dim", 4),
         ):
-            picked = _trained(pick(rows, "likelihood", quantity))
+            picked = trained(pick(rows, "likelihood", quantity))
             found = over_rounds(picked)
             figures |= {quantity: found.middle, f"{quantity} low": found.low, f"{quantity} high": found.high}
             single = len(picked) == 1 and found.high > found.low
@@ -210,7 +210,7 @@ def curves(records: Iterable[Record]) -> Table:
                     found = over_rounds(its)
                     figures[f"{series['series']} {part} {kind}"] = found.middle
                     cells[f"{series['series']} {part} {kind}"] = number(found.middle, LOSS_DIGITS)
-                apart, relative = _apart(some)
+                apart, relative = largest_difference(some)
                 figures |= {f"max difference {part} {kind}": apart, f"relative difference {part} {kind}": relative}
                 cells[f"max difference {part} {kind}"] = number(apart, 3)
                 cells[f"relative difference {part} {kind}"] = number(relative, 3)
@@ -233,17 +233,23 @@ def curves(records: Iterable[Record]) -> Table:
 def _losses(rows: pd.DataFrame, part: str) -> tuple[Spread, Spread, list[int]]:
     """Return final and best loss, the latter with its epochs, one a record."""
     curve = pick(rows, "curve", f"{part}_loss")
-    measured = pick(rows, "training", "final_train_loss") if part == "train" else pick(rows, "likelihood", "test_loss")
-    final = _trained(measured)
-    if final.empty and not curve.empty:
-        ends = curve.groupby([*RECORD, "at_round"], dropna=False)["at_epoch"].transform("max")
-        final = curve[curve["at_epoch"] == ends]
+    final = final_losses(rows, part)
     finite = curve.dropna(subset=["value"])
     best = finite.loc[[its["value"].idxmin() for _, its in finite.groupby(RECORD, dropna=False)]]
     return over_rounds(final), over_rounds(best), [int(epoch) for epoch in best["at_epoch"]] if len(best) else []
 
 
-def _apart(rows: pd.DataFrame) -> tuple[float, float]:
+def final_losses(rows: pd.DataFrame, part: str) -> pd.DataFrame:
+    """Return the rows of final losses, `part` "train" or "test": as measured or, without that, where the curves end."""
+    measured = pick(rows, "training", "final_train_loss") if part == "train" else pick(rows, "likelihood", "test_loss")
+    final, curve = trained(measured), pick(rows, "curve", f"{part}_loss")
+    if final.empty and not curve.empty:
+        ends = curve.groupby([*RECORD, "at_round"], dropna=False)["at_epoch"].transform("max")
+        final = curve[curve["at_epoch"] == ends]
+    return final
+
+
+def largest_difference(rows: pd.DataFrame) -> tuple[float, float]:
     """Return the greatest difference between backends that share seed and round, absolute and relative."""
     apart, relative = [], []
     for _, some in rows.dropna(subset=["value"]).groupby(["seed", "at_round"], dropna=False):
@@ -264,7 +270,7 @@ def _fastest(rows: list[Row]) -> dict[tuple[Any, ...], float]:
     return best
 
 
-def _trained(rows: pd.DataFrame) -> pd.DataFrame:
+def trained(rows: pd.DataFrame) -> pd.DataFrame:
     """Leave out figures taken at initial weights."""
     return rows[(rows["at_weights"] != "initial").fillna(True)] if "at_weights" in rows else rows
 

@@ -1,0 +1,353 @@
+"""The figures of runs: loss curves, time and its floor, sampling, invertibility, agreement, the spread over seeds.
+
+Every function takes the rows of one group out of the prepared frame, and sums up with what the tables sum up with, so
+that a figure can't show another number than its table.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Iterator
+
+import pandas as pd
+
+from bench.frame import PRECISIONS, rank
+from bench.labels import SECTION, groups, place
+from bench.pivot import RECORD, over_rounds, pick
+from bench.report.panels import Group, Panel, axis, error_bars, look, panel, said, section_label, thinned, ticks
+from bench.series_tables import worst_of
+from bench.tables import KINDS, final_losses, largest_difference
+
+BAND_OPACITY = 0.18
+LABEL_CHARACTERS = 26  # of a line of a heat map's label
+
+
+def run_groups(data: pd.DataFrame) -> Iterator[tuple[str, Group]]:
+    """The panels of each group in a prepared frame of runs."""
+    for key, rows in groups(data, SECTION):
+        beside = data[(data["machine"] == key["machine"]) & (data["protocol"] == key["protocol"])]
+        panels = [*losses(rows), *epoch_times(rows), *sampling(rows), *invertibility(beside), *agreement(rows)]
+        panels += seeds(rows)
+        yield section_label(key), Group(section_label(key), panels)
+
+
+def series_of(rows: pd.DataFrame) -> list[str]:
+    """The series in reading order."""
+    return sorted(set(rows["series"]), key=lambda name: place("series", name))
+
+
+def losses(rows: pd.DataFrame) -> Iterator[Panel]:
+    """A panel for each of training and test loss, and one for how far apart the series are."""
+    import plotly.graph_objects as go
+
+    curve = rows[rows["measure"] == "curve"]
+    if curve.empty or curve["loss"].nunique() != 1:
+        return
+    kind, names = KINDS[str(curve["loss"].iloc[0])], series_of(rows)
+    apart = []
+    for part, said_part in (("train", "Training"), ("test", "Test")):
+        its = pick(curve, "curve", f"{part}_loss")
+        if its["value"].notna().sum() == 0:
+            continue
+        epochs, told = thinned(sorted({int(epoch) for epoch in its["at_epoch"]}))
+        its = its[its["at_epoch"].isin(epochs)]
+        traces = []
+        for name, found in groups(its, ["series"]):
+            by_epoch = {int(at["at_epoch"]): over_rounds(some) for at, some in groups(found, ["at_epoch"])}
+            style = look(str(name["series"]), names)
+            if found["seed"].nunique() > 1:
+                lows, highs = [s.low for s in by_epoch.values()], [s.high for s in by_epoch.values()]
+                traces.append(
+                    go.Scatter(
+                        x=[*by_epoch, *reversed(by_epoch)],
+                        y=[*_plain(highs), *reversed(_plain(lows))],
+                        fill="toself",
+                        fillcolor=style["line"]["color"],
+                        opacity=BAND_OPACITY,
+                        line={"width": 0},
+                        mode="lines",
+                        hoverinfo="skip",
+                        showlegend=False,
+                        legendgroup=name["series"],
+                        name=f"{said(str(name['series']))}, lowest to highest",
+                    )
+                )
+            traces.append(
+                go.Scatter(
+                    x=list(by_epoch),
+                    y=_plain([s.middle for s in by_epoch.values()]),
+                    name=said(str(name["series"])),
+                    legendgroup=name["series"],
+                    mode="lines+markers",
+                    **style,
+                )
+            )
+        several = its["seed"].nunique() > 1
+        spread = f"Median over rounds{' and seeds, the band from lowest to highest' if several else '; one seed'}."
+        table = f"curves-{rows['plan_protocol'].iloc[0]}"
+        layout = {"xaxis": axis("epoch", rangemode="tozero"), "yaxis": axis(f"{said_part.lower()} {kind}")}
+        yield panel(f"loss-{part}", f"{said_part} loss", f"{spread} {told}", table, traces, layout)
+        apart += _differences(its, names, part)
+    if apart:
+        caption = (
+            "Largest difference over seeds and rounds, between runs of the same seed and round. Grey: between any two. "
+            "Identical inputs make it start at rounding; training then amplifies it. Exact zeros are not drawn."
+        )
+        layout = {"xaxis": axis("epoch", rangemode="tozero"), "yaxis": axis("difference of the losses, nats", log=True)}
+        table = f"curves-{rows['plan_protocol'].iloc[0]}"
+        yield panel("loss-difference", "How far apart the losses are", caption, table, apart, layout)
+
+
+def _differences(its: pd.DataFrame, names: list[str], part: str) -> list:
+    """Lines of the largest difference between any two series, and of each to the first."""
+    import plotly.graph_objects as go
+
+    here = series_of(its)
+    if len(here) < 2:
+        return []
+    # With more series than that, pairs would hide each other: then the largest difference alone.
+    pairs = [[here[0], other] for other in here[1:]] if 2 < len(here) <= 5 else []
+    dash = {"train": "solid", "test": "dot"}[part]
+    traces = []
+    for pair in [here, *pairs]:
+        some = its[its["series"].isin(pair)]
+        by_epoch = {int(at["at_epoch"]): largest_difference(its)[0] for at, its in groups(some, ["at_epoch"])}
+        two = len(pair) == 2
+        style = look(pair[1], names) if two else {"line": {"color": "#888888"}, "marker": {"color": "#888888"}}
+        traces.append(
+            go.Scatter(
+                x=list(by_epoch),
+                y=[value if value > 0 else None for value in _finite_or_zero(by_epoch.values())],
+                name=f"{part}: {f'{said(pair[1])} to {said(pair[0])}' if two else 'any two'}",
+                mode="lines+markers",
+                marker=style["marker"] | {"size": 6},
+                line=style["line"] | {"dash": dash, "width": 2 if two else 4},
+            )
+        )
+    return traces
+
+
+def epoch_times(rows: pd.DataFrame) -> Iterator[Panel]:
+    """Seconds an epoch: every round, the median, and the floor."""
+    import plotly.graph_objects as go
+
+    rows = rows[rows["status"] == "ok"]  # the table has what the others did until they ended
+    timed, floor = pick(rows, "training", "seconds_per_epoch"), pick(rows, "floor", "train_epoch_seconds")
+    names = [name for name in series_of(rows) if timed[timed["series"] == name]["value"].notna().any()]
+    if not names:
+        return
+    measured = [over_rounds(timed[timed["series"] == name]) for name in names]
+    floors = [over_rounds(floor[floor["series"] == name]).middle for name in names]
+    points = timed[timed["series"].isin(names)].dropna(subset=["value"])
+    colours = [look(name, series_of(rows))["line"]["color"] for name in names]
+    found = pd.DataFrame(measured)
+    grey = {"color": "#888888"}
+    traces = [
+        go.Scatter(
+            x=points["value"].tolist(),
+            y=[said(str(name)) for name in points["series"]],
+            name="a round",
+            mode="markers",
+            marker=grey | {"symbol": "circle-open", "size": 7},
+        ),
+        go.Scatter(
+            x=[s.middle for s in measured],
+            y=[said(name) for name in names],
+            name="median [lowest–highest]",
+            mode="markers",
+            marker={"color": colours, "size": 13, "symbol": "diamond", "line": {"color": "#777777", "width": 1}},
+            error_x=error_bars(found["middle"], found["low"], found["high"]) | grey,
+        ),
+    ]
+    if any(math.isfinite(value) for value in floors):
+        bar = grey | {"symbol": "line-ns-open", "size": 20, "line": {"width": 3}}
+        traces.append(
+            go.Scatter(x=_plain(floors), y=[said(name) for name in names], name="floor", mode="markers", marker=bar)
+        )
+    caption = "The floor is the least time that the products and bytes of an epoch take on this machine, in the median."
+    layout = {
+        "xaxis": axis("seconds an epoch", rangemode="tozero"),
+        "yaxis": axis("", autorange="reversed", type="category"),
+    }
+    yield panel(
+        "epoch",
+        "Time per epoch and its floor",
+        caption,
+        "speed",
+        traces,
+        layout,
+        height=max(260, 130 + 44 * len(names)),
+    )
+
+
+def sampling(rows: pd.DataFrame) -> Iterator[Panel]:
+    """Throughput of sampling against batch size."""
+    import plotly.graph_objects as go
+
+    its = pick(rows, "sampling", "samples_per_second").dropna(subset=["value"])
+    if its.empty or "at_batch" not in its:
+        return
+    traces = []
+    for name, found in groups(its, ["series"]):
+        by_batch = {int(at["at_batch"]): over_rounds(some) for at, some in groups(found, ["at_batch"])}
+        spreads = pd.DataFrame(list(by_batch.values()))
+        style = look(str(name["series"]), series_of(rows))
+        traces.append(
+            go.Scatter(
+                x=list(by_batch),
+                y=spreads["middle"].tolist(),
+                error_y=error_bars(spreads["middle"], spreads["low"], spreads["high"]),
+                name=said(str(name["series"])),
+                mode="lines+markers",
+                **style,
+            )
+        )
+    caption = "Median [95 % interval]; over several rounds or seeds, their median [lowest–highest]."
+    batches = sorted({int(batch) for batch in its["at_batch"]})
+    layout = {"xaxis": axis("batch", log=True, **ticks(batches)), "yaxis": axis("samples a second", log=True)}
+    yield panel("sampling", "Sampling throughput against batch size", caption, "sampling", traces, layout)
+
+
+def invertibility(rows: pd.DataFrame) -> Iterator[Panel]:
+    """Worst error of one round trip by precision, of one machine and protocol."""
+    import plotly.graph_objects as go
+
+    its = pick(rows, "invertibility", "max_error")
+    wanted = {"at_inputs": "test", "at_direction": "x-z-x", "at_trips": 1}
+    for column, value in wanted.items():
+        its = its[its[column] == value] if column in its else its[:0]
+    its = its[its["at_coupling"].isna()] if "at_coupling" in its else its
+    if its["value"].isna().all():
+        return
+    precisions = sorted(set(its["precision"]), key=lambda name: rank(str(name).split(" ")[0], PRECISIONS))
+    traces = []
+    for key, found in groups(its, ["series", "at_weights"]):
+        worst = {at["precision"]: worst_of(some)[0] for at, some in groups(found, ["precision"])}
+        style = look(str(key["series"]), series_of(rows))
+        if key["at_weights"] == "initial":
+            style["marker"]["symbol"] += "-open"
+            style["marker"]["line"] = {"width": 2}
+            style["line"]["width"] = 1
+        traces.append(
+            go.Scatter(
+                x=[name for name in precisions if name in worst],
+                y=[
+                    value if value > 0 else None
+                    for value in _finite_or_zero(worst[n] for n in precisions if n in worst)
+                ],
+                name=f"{said(str(key['series']))}, {key['at_weights']}",
+                mode="lines+markers",
+                **style,
+            )
+        )
+    caption = (
+        "Largest error of x → z → x over the test images, a round trip of the whole flow; the worst over seeds and "
+        "rounds. One grey level is 1/255; below half a level, pixels without noise come back byte for byte. "
+        "Open symbols: at initial weights. An error of exactly 0, or one that isn't finite, is not drawn."
+    )
+    layout = {
+        "xaxis": axis("precision", type="category", categoryorder="array", categoryarray=precisions),
+        "yaxis": axis("largest error, grey levels", log=True, dtick=1, exponentformat="power"),
+        "shapes": [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0.5, "y1": 0.5, "line": HALF_LEVEL}],
+    }
+    yield panel("invertibility", "Invertibility by precision", caption, "invertibility", traces, layout)
+
+
+HALF_LEVEL = {"color": "#888888", "width": 1, "dash": "dash"}
+
+
+def agreement(rows: pd.DataFrame) -> Iterator[Panel]:
+    """The errors against the float64 reference as a heat map: a row per quantity, a column per series."""
+    its = rows[rows["measure"] == "agreement"]
+    names, lines = series_of(its), []
+    for key, found in groups(its, ["at_weights", "quantity"] if "at_weights" in its else ["quantity"]):
+        label = " · ".join(str(value) for value in key.values())
+        lines.append((label, [worst_of(found[found["series"] == name]) for name in names]))
+    if lines:
+        caption = "Greatest relative error against the float64 reference at the same weights; worst over seeds, rounds."
+        shown = [[(value, text) for value, text in cells] for _, cells in lines]
+        labels = [label for label, _ in lines]
+        yield heat_map("agreement", "Agreement", caption, "agreement", names, labels, shown, span=(-16, 0))
+
+
+def heat_map(
+    name: str,
+    title: str,
+    caption: str,
+    table: str,
+    columns: list[str],
+    labels: list[str],
+    cells: list[list[tuple[float, str]]],
+    span: tuple[float, float],
+) -> Panel:
+    """A heat map of log₁₀ of the cells' values over `span`, with their texts; what isn't finite has the last colour."""
+    import plotly.graph_objects as go
+
+    def level(value: float, text: str) -> float | None:
+        if math.isnan(value):
+            return None if text == "–" else span[1]
+        return span[0] if value <= 0 else min(max(math.log10(value), span[0]), span[1])
+
+    # Light enough everywhere for dark text; orange begins where log₁₀ is 0: at an error as large as what it may be.
+    end = -span[0] / (span[1] - span[0])
+    blues = [[0.0, "#f4f9fd"], [min(end, 0.999), "#6fb4e3"]]
+    lines = [textwrap.wrap(label, LABEL_CHARACTERS) for label in labels]
+    trace = go.Heatmap(
+        x=[said(column.replace(":", " ")) for column in columns],
+        y=["<br>".join(line) for line in lines],
+        z=[[level(*cell) for cell in line] for line in cells],
+        text=[[text for _, text in line] for line in cells],
+        texttemplate="%{text}",
+        textfont={"color": "#111111"},
+        hovertemplate="%{y}<br>%{x}: %{text}<extra></extra>",
+        colorscale=[*blues, [min(end, 0.999), "#E69F00"], [1.0, "#E69F00"]],
+        showscale=False,
+        zmin=span[0],
+        zmax=span[1],
+        xgap=1,
+        ygap=1,
+    )
+    layout = {
+        "xaxis": axis("", side="top", type="category", showgrid=False),
+        "yaxis": axis("", autorange="reversed", type="category", showgrid=False),
+    }
+    height = 110 + 18 * max(sum(len(line) + 0.5 for line in lines), 8)
+    return panel(name, title, caption, table, [trace], layout, height=round(height))
+
+
+def seeds(rows: pd.DataFrame) -> Iterator[Panel]:
+    """The final losses of each seed; nothing where there is one seed only."""
+    import plotly.graph_objects as go
+
+    if rows["seed"].nunique() < 2 or rows["loss"].nunique() != 1:
+        return
+    kind, names, traces = KINDS[str(rows["loss"].iloc[0])], series_of(rows), []
+    for part, symbol in (("train", "circle"), ("test", "circle-open")):
+        for name in names:
+            final = final_losses(rows[rows["series"] == name], part).dropna(subset=["value"])
+            values = final.groupby(RECORD)["value"].median().reset_index()
+            if len(values):
+                colour = look(name, names)["line"]["color"]
+                traces.append(
+                    go.Scatter(
+                        x=[f"{said(name)}, {part}"] * len(values),
+                        y=values["value"].tolist(),
+                        text=[f"seed {seed}" for seed in values["seed"]],
+                        name=f"{said(name)}, {part}",
+                        mode="markers",
+                        marker={"color": colour, "symbol": symbol, "size": 10, "line": {"color": colour, "width": 2}},
+                    )
+                )
+    caption = "The final loss of every record; records differ in their seed."
+    layout = {"xaxis": axis("", type="category"), "yaxis": axis(f"final {kind}"), "showlegend": False}
+    if traces:
+        yield panel("seeds", "Spread over seeds", caption, "accuracy", traces, layout)
+
+
+def _plain(values: list[float]) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in values]
+
+
+def _finite_or_zero(values: Iterable[float]) -> list[float]:
+    return [value if math.isfinite(value) else 0.0 for value in values]

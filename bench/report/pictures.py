@@ -1,0 +1,76 @@
+"""Pictures: the PNG files that lie beside the records, with their captions, inside the page.
+
+A caption is the file of the same name with the suffix .txt, or .json with a key `caption`; without either the file's
+name has to do.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.errors import BenchError
+from bench.records import files_below
+
+MOST_BYTES = 1_800_000
+"""Of all pictures together, before they become a third larger as text; what goes beyond it is left out, by name."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture: its file's name, caption, size in pixels and a data URI."""
+
+    name: str
+    caption: str
+    width: int
+    height: int
+    source: str
+
+
+def pictures(paths: Iterable[Path], most: int = MOST_BYTES) -> tuple[list[Picture], list[str]]:
+    """The pictures in folders, and the names of those for which there is no room; small ones go first.
+
+    Raises:
+        BenchError: a file that can't be read, or is no picture.
+    """
+    files = [file for path in paths if path.is_dir() for file in files_below(path, "*.png")]
+    files = list({file.resolve(): file for file in files}.values())
+    kept, room = set(), most
+    for file in sorted(files, key=lambda file: (file.stat().st_size, file)):
+        if file.stat().st_size <= room:
+            room -= file.stat().st_size
+            kept.add(file)
+    return [_picture(file) for file in files if file in kept], [str(file) for file in files if file not in kept]
+
+
+def _picture(file: Path) -> Picture:
+    from PIL import Image, UnidentifiedImageError  # here, since it would slow every command's start down
+
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            is_png = image.format == "PNG"
+        data = base64.b64encode(file.read_bytes()).decode("ascii")
+    except (OSError, UnidentifiedImageError) as error:
+        raise BenchError(f"{file}: can't be read as a picture ({error})") from error
+    if not is_png:
+        raise BenchError(f"{file}: not a PNG file")
+    return Picture(file.stem, _caption(file), width, height, f"data:image/png;base64,{data}")
+
+
+def _caption(file: Path) -> str:
+    """What stands beside the picture, or its name."""
+    text, facts = file.with_suffix(".txt"), file.with_suffix(".json")
+    try:
+        if text.is_file():
+            return " ".join(text.read_text(encoding="utf-8").split())
+        if facts.is_file():
+            found = json.loads(facts.read_text(encoding="utf-8"))
+            if isinstance(found, dict) and isinstance(found.get("caption"), str):
+                return " ".join(found["caption"].split())
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{file}: its caption can't be read ({error})") from error
+    return file.stem.replace("-", " ").replace("_", " ")

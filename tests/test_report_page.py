@@ -1,0 +1,159 @@
+"""The report's file: from the committed records alone, small, the same bytes each time; and what lies beside them."""
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from record_factories import points, record
+from report_records import FAILED, many, swept, trained
+from typer.testing import CliRunner
+
+from bench import agreement_report, cli, records
+from bench.agree import Check
+from bench.errors import BenchError
+from bench.labels import prepare
+from bench.report import page, pictures, suites
+from bench.report.figures import run_groups
+from bench.report.panels import MOST_POINTS
+
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+def groups_of(made):
+    return [group for _, group in run_groups(prepare(made))]
+
+
+def panel_of(made, name):
+    (found,) = [panel for group in groups_of(made) for panel in group.panels if panel.name == name]
+    return found
+
+
+# The page
+
+
+def test_the_committed_records_make_a_small_page(tmp_path):
+    written = page.write(records.load_all(RESULTS), [RESULTS], tmp_path / "new" / "report.html")
+    assert 1e6 < written.stat().st_size < 6e6
+    text = written.read_text(encoding="utf-8")
+    assert "6 records (6 of runs); all ended well." in text
+    assert "checks passed." in text
+
+
+def test_the_same_records_give_the_same_bytes_in_whatever_order():
+    made = [trained("torch"), trained("jax"), FAILED, swept("jax", 2e-3)]
+    assert page.html(made, []) == page.html(made[::-1], [])
+
+
+def test_a_group_of_many_records_draws_no_more_than_one_of_few():
+    few, lots = groups_of(many(6))[0], groups_of(many(60))
+    assert len(lots) == 5
+    for group in lots:
+        assert {p.name: len(p.data) for p in group.panels if p.name != "invertibility"} == {
+            p.name: len(p.data) for p in few.panels if p.name != "invertibility"
+        }
+
+
+def test_the_command_makes_the_page_and_says_how_large_it_is(tmp_path):
+    records.save(record(), tmp_path / "records")
+    output = tmp_path / "page.html"
+    ran = CliRunner().invoke(cli.app, ["report", str(tmp_path / "records"), "--output", str(output)])
+    assert ran.exit_code == 0
+    assert re.fullmatch(rf"{re.escape(str(output))} \(\d\.\d MB\)\n", ran.stdout)
+    assert "1 record (1 of runs); all ended well." in output.read_text(encoding="utf-8")
+
+
+def test_what_cannot_be_written_is_one_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BenchError, match=r"report\.html: can't be written"):
+        page.write([record()], [], tmp_path / "file" / "report.html")
+
+
+def test_records_without_any_figures_still_make_a_page():
+    text = page.html([record(status="unavailable", reason="not installed")], [])
+    assert "PyTorch on AMD EPYC, 2 cores, article, float32: unavailable: not installed" in text
+
+
+# Figures
+
+
+def test_long_curves_are_thinned_to_their_ends_and_the_caption_says_so():
+    made = [record(backend, curve=points(*(-float(i) for i in range(1, 502)))) for backend in ("torch", "jax")]
+    found = panel_of(made, "loss-train")
+    x = found.data[0]["x"]
+    assert len(x) <= MOST_POINTS + 1
+    assert (x[0], x[1], x[-1]) == (1, 4, 501)
+    assert "Of 501 epochs one in 3 is drawn." in found.caption
+
+
+def test_a_figure_of_a_backend_that_failed_is_not_drawn_beside_the_others():
+    made = [trained("torch"), trained("jax", status="failed", reason="died")]
+    assert panel_of(made, "epoch").data[1]["y"] == ["PyTorch"]
+
+
+def test_losses_that_are_not_finite_leave_a_gap():
+    made = [record(curve=points(-1.0, float("nan"), -3.0))]
+    assert list(panel_of(made, "loss-train").data[0]["y"]) == [-1.0, None, -3.0]
+
+
+# Pictures
+
+
+def png(path, size=(4, 4)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.effect_noise(size, 64).save(path)
+    return path
+
+
+def test_pictures_have_their_captions_from_beside_them(tmp_path):
+    for name in ("a", "b", "some-name"):
+        png(tmp_path / "pictures" / f"{name}.png")
+    (tmp_path / "pictures" / "a.txt").write_text("Digits\nof torch", encoding="utf-8")
+    (tmp_path / "pictures" / "b.json").write_text('{"caption": "σ", "seed": 0}', encoding="utf-8")
+    png(tmp_path / "runs" / "unkept.png")
+    found, left_out = pictures.pictures([tmp_path])
+    assert [picture.caption for picture in found] == ["Digits of torch", "σ", "some name"]
+    assert left_out == []
+    assert found[0].source.startswith("data:image/png;base64,iVBOR")
+
+
+def test_pictures_beyond_the_room_are_named(tmp_path):
+    small, large = png(tmp_path / "small.png"), png(tmp_path / "large.png", (64, 64))
+    found, left_out = pictures.pictures([tmp_path], most=small.stat().st_size + large.stat().st_size - 1)
+    assert [picture.name for picture in found] == ["small"]
+    assert left_out == [str(large)]
+    assert "No room in this page for" not in page.html([record()], [tmp_path])
+
+
+def test_a_broken_picture_is_named(tmp_path):
+    (tmp_path / "broken.png").write_text("not a picture")
+    with pytest.raises(BenchError, match=r"broken\.png: can't be read as a picture"):
+        pictures.pictures([tmp_path])
+
+
+# The agreement suite
+
+
+def checked(tmp_path, *errors):
+    checks = [
+        Check("lockstep", "article", backend, "float64", "initial", "loss", error, float("nan"), 1e-9)
+        for backend, error in zip(("torch", "jax"), errors, strict=True)
+    ]
+    text = agreement_report.frame(checks).to_csv(index=False)
+    (tmp_path / agreement_report.FILE).write_text(f"# machine: a machine; Python 3\n{text}", encoding="utf-8")
+    (found,) = suites.suites([tmp_path])
+    return found
+
+
+def test_a_suite_that_passed_says_so_and_is_a_heat_map(tmp_path):
+    found = checked(tmp_path, 1e-10, 0.0)
+    assert found.told == ["All 2 checks passed."]
+    (panel,) = found.group.panels
+    assert list(panel.data[0]["z"][0]) == pytest.approx([-1.0, -4.0])
+    assert list(panel.data[0]["text"][0]) == ["0.10", "0"]
+
+
+def test_a_suite_that_failed_says_so_first(tmp_path):
+    found = checked(tmp_path, 1e-10, 2e-9)
+    assert found.told == ["1 of 2 checks FAILED.", "lockstep, jax: 1 failed: loss."]
+    assert list(found.group.panels[0].data[0]["text"][0]) == ["0.10", "2.0 FAILED"]
