@@ -79,15 +79,18 @@ def observations(row: Row) -> str:
 
 
 def table(rows: Sequence[Row], notes: Sequence[str] = (), margins: str = "10 %") -> Table:
-    """A row a figure; errors of rounding that are the same, and what can't be compared for one reason, are one row."""
+    """A row a figure; what is equal to the last bit, or of rounding, or can't be compared, is put together."""
     shown: list[dict[str, str]] = []
     together: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
-        nothing = row.verdict == "same" and (row.pair.quantity.form == "error" or row.noise == ITSELF)
+        form = row.pair.quantity.form
+        nothing = row.verdict == "same" and (form == "error" or row.estimate.value == 0)
         if row.verdict == "incomparable" or nothing:
             about = "" if row.noise == ITSELF else _what(row)
-            key = (row.verdict, about, *_section(row), row.pair.b_name, row.pair.reason or row.noise)
-            together[key].append(row)
+            kind = "error" if form == "error" and nothing else ""
+            together[(row.verdict, about, *_section(row), row.pair.b_name, row.pair.reason or row.noise, kind)].append(
+                row
+            )
         else:
             shown.append(_shown(row))
     for its in together.values():
@@ -118,10 +121,10 @@ def _several(rows: Sequence[Row]) -> dict[str, str]:
     if rows[0].noise == ITSELF:
         backends = dict.fromkeys(row.pair.about.backend for row in rows)
         return cells | {"backend": ", ".join(backends), "change [95 %]": MISSING}
-    if rows[0].verdict == "same":
+    if rows[0].pair.quantity.form == "error" and rows[0].verdict == "same":
         low, high = (number(_exp(f(float(row.estimate.value) for row in rows)), 2) for f in (min, max))
         return cells | {"figure": f"{len(rows)} errors of rounding", "change [95 %]": f"× {low}–{high}"}
-    return cells | {"change [95 %]": MISSING}
+    return cells | ({} if rows[0].verdict == "same" else {"change [95 %]": MISSING})
 
 
 def _section(row: Row) -> tuple[str, str, str]:

@@ -364,6 +364,18 @@ def test_the_largest_change_comes_first_and_what_cannot_be_compared_last():
     assert found == ["tensorflow", "torch", "other", "jax", "numpy"]
 
 
+def test_what_there_is_nothing_to_say_about_is_one_row():
+    errors = [
+        measurement("agreement", name, 1e-7, "relative", weights="initial") for name in ("z", "log_det", "log_prob")
+    ]
+    a, b = (record(run=run, curve=points(-5.0, -6.0, test=[-3.0]), measurements=errors) for run in "ab")
+    shown = table(compared(a, b)).shown
+    assert list(shown["figure"]) == ["3 errors of rounding", "final train loss, best train loss, best test loss"]
+    assert list(shown["change [95 %]"]) == ["× 1.0–1.0", "0 nats"]
+    shown = table(compared([a, record("jax", run="a", curve=points(-5.0))], [])).shown
+    assert list(shown["backend"]) == ["torch", "jax"]
+
+
 def test_a_table_says_what_its_figures_are_of():
     shown = render(table(compared(*a_and_b(1.1)), ["A: one. B: other."]), "markdown")
     assert "| slower" in shown
