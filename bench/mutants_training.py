@@ -272,8 +272,8 @@ TRAINING = (
     ),
     fault(
         "rounded_when_compiled",
-        "the compiled loss takes its input in float32",
-        torch=("torch.compile(self._flow.loss,", "torch.compile(lambda x: self._flow.loss(x.float().to(x.dtype)),"),
+        "the compiled loss and score take their input in float32",
+        torch=("torch.compile(function,", "torch.compile(lambda x: function(x.float().to(x.dtype)),"),
         modes={"torch": "compile"},
     ),
     fault(
