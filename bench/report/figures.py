@@ -15,6 +15,7 @@ import pandas as pd
 from bench.frame import PRECISIONS, rank
 from bench.labels import SECTION, groups, place
 from bench.pivot import RECORD, over_rounds, pick
+from bench.render import MISSING
 from bench.report.panels import Group, Panel, axis, error_bars, look, panel, said, section_label, thinned, ticks
 from bench.series_tables import worst_of
 from bench.tables import KINDS, final_losses, largest_difference
@@ -286,7 +287,7 @@ def heat_map(
 
     def level(value: float, text: str) -> float | None:
         if math.isnan(value):
-            return None if text == "–" else span[1]
+            return None if text == MISSING else span[1]
         return span[0] if value <= 0 else min(max(math.log10(value), span[0]), span[1])
 
     # Light enough everywhere for dark text; orange begins where log₁₀ is 0: at an error as large as what it may be.
@@ -297,7 +298,7 @@ def heat_map(
         x=[said(column.replace(":", " ")) for column in columns],
         y=["<br>".join(line) for line in lines],
         z=[[level(*cell) for cell in line] for line in cells],
-        text=[[text for _, text in line] for line in cells],
+        text=[["" if text == MISSING else text for _, text in line] for line in cells],
         texttemplate="%{text}",
         textfont={"color": "#111111"},
         hovertemplate="%{y}<br>%{x}: %{text}<extra></extra>",

@@ -106,7 +106,8 @@ def peer_sentences(table: Table) -> list[str]:
         others = rows[~rows["peer"].astype(str).str.startswith(OURS)]
         timed = others[others["times_ours"].notna()].sort_values("times_ours")
         ratios = timed[["times_ours", "times_ours_low", "times_ours_high"]].to_numpy(float).tolist()
-        parts = [f"{peer} {spread(*its, 3)} ×" for peer, its in zip(timed["peer"], ratios, strict=True)]
+        named = zip(timed["peer"], ratios, strict=True)
+        parts = [f"{peer} {spread(middle, low, high, 3)} ×" for peer, (middle, low, high) in named]
         where = f"On {key['machine']}, {key['precision']}, {key['size']}, batch {key['batch']}"
         if parts:
             told.append(f"{where}, {said(str(key['framework']))}: times the step of this harness: {listed(parts)}.")

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bench import agreement_report
 from bench.records import files_below
-from bench.render import Table, number
+from bench.render import MISSING, Table, number
 from bench.report.figures import heat_map
 from bench.report.panels import Group, Panel
 
@@ -73,13 +73,13 @@ def _panels(rows: pd.DataFrame, suite: str, title: str) -> list[Panel]:
             [
                 (float(shares[key]), number(float(shares[key]), 2) + ("" if passed[key] else " FAILED"))
                 if key in shares.index
-                else (float("nan"), "–")
+                else (float("nan"), MISSING)
                 for key in keys
             ]
         )
     caption = (
         "Largest error as a share of its tolerance, over all architectures, weights and steps; above 1 (orange) it "
-        "has failed."
+        "has failed; empty: not compared."
     )
     name, table = f"suite-{suite}", f"agreement-{suite}"
     return [heat_map(name, title, caption, table, columns, labels, cells, span=(-4, 1))]
