@@ -28,6 +28,7 @@ def opened(browser, tmp_path_factory):
     (folder / "digits.txt").write_text("Digits at temperature 0.8", encoding="utf-8")
     file = report.write(everything(), [folder], folder / "report.html")
     context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900}, color_scheme="light")
+    context.set_default_timeout(120_000)  # a busy machine is no failure
     page = context.new_page()
     requests, complaints = [], []
     page.on("request", lambda request: requests.append(request.url))
