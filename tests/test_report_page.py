@@ -109,10 +109,11 @@ def test_pictures_have_their_captions_from_beside_them(tmp_path):
     for name in ("a", "b", "some-name"):
         png(tmp_path / "pictures" / f"{name}.png")
     (tmp_path / "pictures" / "a.txt").write_text("Digits\nof torch", encoding="utf-8")
-    (tmp_path / "pictures" / "b.json").write_text('{"caption": "σ", "seed": 0}', encoding="utf-8")
+    (tmp_path / "pictures" / "b.json").write_text('{"title": "Scales", "caption": "σ", "seed": 0}', encoding="utf-8")
     png(tmp_path / "runs" / "unkept.png")
     found, left_out = pictures.pictures([tmp_path])
     assert [picture.caption for picture in found] == ["Digits of torch", "σ", "some name"]
+    assert [picture.title for picture in found] == ["", "Scales", ""]
     assert left_out == []
     assert found[0].source.startswith("data:image/png;base64,iVBOR")
 

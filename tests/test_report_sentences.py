@@ -192,7 +192,7 @@ def test_the_overview_counts_records_names_machines_and_what_is_absent():
     assert found == [
         "15 records (13 of runs and 2 of sweeps); 1 did not end well (see below).",
         ("2 machines: AMD EPYC, 2 cores; Intel Xeon, 4 cores. Their figures are nowhere compared with each other."),
-        "Not in these records: profiles and comparisons with other libraries.",
+        "Not in these records: profiles, comparisons with other libraries and micro-benchmarks.",
     ]
 
 

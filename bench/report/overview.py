@@ -18,7 +18,13 @@ from bench.report.panels import said, section_label
 from bench.report.sentences import listed
 from bench.sweep_tables import SAID, curves, sweeps
 
-KINDS = {"run": "runs", "sweep": "sweeps", "profile": "profiles", "peers": "comparisons with other libraries"}
+KINDS = {
+    "run": "runs",
+    "sweep": "sweeps",
+    "profile": "profiles",
+    "peers": "comparisons with other libraries",
+    "micro": "micro-benchmarks",
+}
 
 
 def overall(records: Sequence[Record]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Pictures: the PNG files that lie beside the records, with their captions, inside the page.
 
-A caption is the file of the same name with the suffix .txt, or .json with a key `caption`; without either the file's
-name has to do.
+A caption is the file of the same name with the suffix .txt, or .json with the keys `caption` and, if it has one,
+`title`; without either the file's name has to do.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ MOST_BYTES = 1_800_000
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: its file's name, caption, size in pixels and a data URI."""
+    """One picture: its file's name, title (or ""), caption, size in pixels and a data URI."""
 
     name: str
+    title: str
     caption: str
     width: int
     height: int
@@ -58,19 +59,19 @@ def _picture(file: Path) -> Picture:
         raise BenchError(f"{file}: can't be read as a picture ({error})") from error
     if not is_png:
         raise BenchError(f"{file}: not a PNG file")
-    return Picture(file.stem, _caption(file), width, height, f"data:image/png;base64,{data}")
+    return Picture(file.stem, *_told(file), width, height, f"data:image/png;base64,{data}")
 
 
-def _caption(file: Path) -> str:
-    """What stands beside the picture, or its name."""
+def _told(file: Path) -> tuple[str, str]:
+    """Title and caption from beside the picture, or its name."""
     text, facts = file.with_suffix(".txt"), file.with_suffix(".json")
     try:
         if text.is_file():
-            return " ".join(text.read_text(encoding="utf-8").split())
+            return "", " ".join(text.read_text(encoding="utf-8").split())
         if facts.is_file():
             found = json.loads(facts.read_text(encoding="utf-8"))
             if isinstance(found, dict) and isinstance(found.get("caption"), str):
-                return " ".join(found["caption"].split())
+                return " ".join(str(found.get("title", "")).split()), " ".join(found["caption"].split())
     except (OSError, ValueError) as error:
         raise BenchError(f"{file}: its caption can't be read ({error})") from error
-    return file.stem.replace("-", " ").replace("_", " ")
+    return "", file.stem.replace("-", " ").replace("_", " ")

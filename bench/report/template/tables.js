@@ -17,7 +17,7 @@ for (const table of document.querySelectorAll("details.table table")) {
   const box = table.closest("details.table");
   const input = box.querySelector("input");
   const count = box.querySelector("output");
-  const texts = rows.map((row) => row.textContent.toLowerCase());
+  let texts; // made when they are first asked for: a page of many records has many rows
 
   const sort = (column, direction) => {
     const keys = new Map(rows.map((row) => [row, row.cells[column].textContent.trim()]));
@@ -46,6 +46,7 @@ for (const table of document.querySelectorAll("details.table table")) {
 
   input.addEventListener("input", () => {
     const wanted = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    texts ??= rows.map((row) => row.textContent.toLowerCase());
     let shown = 0;
     rows.forEach((row, place) => {
       row.hidden = !wanted.every((word) => texts[place].includes(word));
