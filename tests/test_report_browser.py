@@ -37,7 +37,7 @@ def opened(browser, tmp_path_factory):
     )
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(file.as_uri())
-    page.wait_for_selector("html[data-plots=ready]")
+    page.wait_for_selector("html[data-plots=ready]", state="attached")
     yield page, requests, complaints, file.as_uri()
     context.close()
 
