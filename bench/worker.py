@@ -23,7 +23,7 @@ from bench import data
 from bench.environment import fingerprint, gpu_state
 from bench.failures import DivergedError
 from bench.line import take_standard_output, tell
-from bench.measures import agreement, floor, invertibility, likelihood, sampling
+from bench.measures import agreement, calibration, floor, invertibility, likelihood, sampling
 from bench.measures.precision import probe
 from bench.plan import EpochDone, Event, Finished, Measured, Started, WorkerPlan
 from bench.protocol import Protocol
@@ -82,6 +82,7 @@ def _round(plan: WorkerPlan) -> Iterator[Event]:
     peak = model.peak_memory() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     yield _measured("training", "peak_memory", peak, "bytes", round=plan.round)
     yield from _wrap(floor.measure(model, protocol, stream.steps, plan.round))
+    yield from _wrap(calibration.measure(model, protocol.measure.seconds_per_timing / 2, plan.round))
     if plan.round == 1:
         yield from _at_the_start(model, images, parameters.rounded(initial, plan.precision), plan)
     if plan.round < plan.rounds:
