@@ -47,7 +47,7 @@ PARTS = (
     Part("trajectory", "trajectory-full", "float32", threads=None, repeats=3),
     Part("trajectory", "trajectory-narrow", "float32", threads=1, repeats=5),
     Part("trajectory", "trajectory-narrow", "float64", threads=1, repeats=5),
-    Part("convergence", "convergence-narrow", "float32", 1, seeds=(10, 11, 12), reference_seeds=tuple(range(10))),
+    Part("convergence", "convergence-narrow", "float32", 1, seeds=(10, 11, 12, 13), reference_seeds=tuple(range(10))),
 )
 
 

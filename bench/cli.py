@@ -12,6 +12,7 @@ import typer
 import backends
 from bench import (
     agreement_runs,
+    cli_check,
     cli_peers,
     cli_profile,
     cli_sweep,
@@ -122,6 +123,7 @@ def run(
     refuse_failures(made, asked=chosen is not None)
 
 
+cli_check.register(app)
 cli_peers.register(app)
 cli_profile.register(app)
 cli_sweep.register(app)
