@@ -14,8 +14,9 @@ import sys
 def main(backend: str, threads: int, fault: str | None = None) -> int:
     """Work as `bench.worker` does."""
     # Before NumPy or any framework is imported: they count the cores that they may use once.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    os.environ["OMP_NUM_THREADS"] = str(len(os.sched_getaffinity(0)))
+    if hasattr(os, "sched_setaffinity"):  # elsewhere JAX and TensorFlow take all cores, whatever they are told
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     from bench import worker
 
     if fault is None:

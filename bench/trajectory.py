@@ -19,7 +19,7 @@ from bench.records import Record
 from bench.reference import Made, Speed, Trajectory
 from bench.verdicts import Outcome, Verdict
 
-FACTOR = 10.0
+FACTOR = 5.0
 """How many times the spread is allowed: of other processors and versions there are more than the few arms it is of."""
 
 ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-8}

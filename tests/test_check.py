@@ -45,10 +45,10 @@ def usual():
 # Trajectories
 
 
-def test_what_a_reference_is_made_of_passes_by_a_factor_of_ten(steps):
+def test_what_a_reference_is_made_of_passes_by_a_factor_of_five(steps):
     verdicts = check.judge_group(arms()[1:], steps, NAMES)
     assert outcomes(verdicts, "trajectory") == ["ok"] * 3
-    assert max(verdict.share for verdict in verdicts if verdict.check == "trajectory") == pytest.approx(0.1, rel=0.05)
+    assert max(verdict.share for verdict in verdicts if verdict.check == "trajectory") == pytest.approx(0.2, rel=0.05)
 
 
 def test_the_tolerance_grows_as_the_spread_does_and_is_no_less_than_rounding(steps):

@@ -46,7 +46,7 @@ def test_a_reference_is_read_as_it_was_written(steps, seeds, tmp_path):
 
 def test_an_edited_reference_is_refused(steps, tmp_path):
     path = reference.save(steps, tmp_path)
-    path.write_text(path.read_text().replace('"factor": 10.0', '"factor": 1000.0'))
+    path.write_text(path.read_text().replace('"factor": 5.0', '"factor": 1000.0'))
     with pytest.raises(BenchError, match="edited since it was made"):
         reference.load(path)
 
@@ -135,7 +135,7 @@ def test_the_narrow_trajectory_goes_red_for_each_planted_fault_and_for_nothing_e
     assert outcomes(judged, "trajectory") == ["ok" if fault is None else "regression"]
     assert "run" not in {verdict.check for verdict in judged}
     if fault is not None:
-        assert planted_check.caught_by(fault, judged).share > 3  # not by a hair
+        assert planted_check.caught_by(fault, judged).share > 2  # not by a hair
 
 
 def test_a_fault_is_found_by_the_right_verdict_alone():
