@@ -1,7 +1,9 @@
 """The regression check's references, what it runs, and the faults that it must find.
 
-The planted faults are run with torch and the narrow network, by the real runner and worker, against what is committed.
+The planted faults are run with torch and the narrow network, by the worker, against what is committed.
 """
+
+from contextlib import nullcontext
 
 import pytest
 from check_factories import (
@@ -17,11 +19,12 @@ from check_factories import (
 )
 from factories import backend_names
 
-from bench import check, check_runs, mutations, planted_check, records, reference
+from bench import check, check_runs, mutations, planted_check, records, reference, worker
 from bench import protocol as protocols
 from bench.check_runs import PARTS, Job, Where
 from bench.errors import BenchError
 from bench.mutants_check import FAULTS, SLOW, WRONG
+from bench.plan import EpochDone, Started, WorkerPlan
 
 
 @pytest.fixture
@@ -125,17 +128,56 @@ def test_every_fault_fits_the_present_sources(mutation):
         compile(mutations.mutate(mutation, name), mutation.name, "exec")
 
 
+@pytest.fixture
+def one_thread():
+    """Torch on one thread, as the check has it for a narrow network."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def first_epoch(fault, folder):
+    """What the worker tells of the narrow trajectory with torch, up to the end of its first epoch, as a record."""
+    part, files = planted_check.PART, {name: str(folder / name) for name in ("state", "best", "weights")}
+    loaded = protocols.load(part.protocol)
+    planned = {"backend": "torch", "device": "cpu", "precision": part.precision, "mode": None, "seed": 0}
+    plan = WorkerPlan(protocol=loaded, **planned, round=1, rounds=1, epochs=1, **files)
+    with nullcontext() if fault is None else mutations.planted(FAULTS[fault], "torch"):
+        told = {}
+        for event in worker._round(plan):
+            told[type(event)] = event
+            if isinstance(event, EpochDone):
+                break
+    return run_of(
+        "torch",
+        losses=told[EpochDone].first_epoch_losses,
+        digests=told[Started].digests,
+        protocol=part.protocol,
+        protocol_digest=loaded.digest(),
+    )
+
+
 @pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
 @pytest.mark.parametrize("fault", [None, *(mutation.name for mutation in WRONG)])
-def test_the_narrow_trajectory_goes_red_for_each_planted_fault_and_for_nothing_else(tmp_path, fault):
-    where = Where(tmp_path, fault=fault)
-    judged = check.judge(
-        check_runs.run(check_runs.check_jobs(planted_check.PART, ["torch"]), where, Silent()), REFERENCES, ["torch"]
-    )
+def test_the_narrow_trajectory_goes_red_for_each_planted_fault_and_for_nothing_else(tmp_path, one_thread, fault):
+    judged = check.judge([first_epoch(fault, tmp_path)], REFERENCES, ["torch"])
     assert outcomes(judged, "trajectory") == ["ok" if fault is None else "regression"]
     assert "run" not in {verdict.check for verdict in judged}
     if fault is not None:
         assert planted_check.caught_by(fault, judged).share > 2  # not by a hair
+
+
+def test_the_worker_of_the_check_has_so_many_threads_and_the_fault_that_it_is_told(tmp_path):
+    right, wrong = (
+        check_runs.run([Job("smoke", "numpy", "float64", 0, 1)], Where(tmp_path / str(fault), fault=fault), Silent())[0]
+        for fault in (None, "rate_five_percent_off")
+    )
+    assert (right.status, wrong.status, right.environment["cores"]) == ("ok", "ok", 1)
+    assert right.first_epoch_losses[0] == wrong.first_epoch_losses[0]
+    assert right.first_epoch_losses[1] != wrong.first_epoch_losses[1]
 
 
 def test_a_fault_is_found_by_the_right_verdict_alone():
