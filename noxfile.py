@@ -118,6 +118,13 @@ def agreement(session: nox.Session) -> None:
 
 
 @nox.session
+def regression(session: nox.Session) -> None:
+    """Hold every backend's losses against the committed references, and plant faults that this must find."""
+    install_cpu(session, "cpu")
+    session.run(interpreter(session), "-m", "bench", "check", "--mutations", *session.posargs)
+
+
+@nox.session
 def tables(session: nox.Session) -> None:
     """Make the tables in results/tables and in README.md anew, from the records in results/."""
     if session.virtualenv.is_sandboxed:

@@ -13,6 +13,7 @@ import backends
 from bench import (
     agreement_runs,
     cli_campaign,
+    cli_check,
     cli_compare,
     cli_peers,
     cli_profile,
@@ -127,6 +128,7 @@ def run(
 
 
 cli_campaign.register(app)
+cli_check.register(app)
 cli_compare.register(app)
 cli_peers.register(app)
 cli_profile.register(app)

@@ -38,6 +38,10 @@ class RecordError(BenchError):
     """A record that cannot be read or written; the message names the file, what was found and what was expected."""
 
 
+class NoRunError(RecordError):
+    """A file of this project that is no record, as the references of `nice-bench check`."""
+
+
 def now() -> str:
     """Return the present time as records write it: ISO 8601, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -202,7 +206,7 @@ def save(record: Record, folder: str | Path) -> Path:
     folder = Path(folder)
     # Lists inside a record may have grown since it was made: check it again, as whoever reads the file will.
     record = Record.model_validate(record.model_dump())
-    text = _layout(record.model_dump()) + "\n"
+    text = layout(record.model_dump()) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{uuid.uuid4().hex}.tmp"
@@ -269,7 +273,7 @@ def _is_same(path: Path, record: Record) -> bool:
     return False
 
 
-def _layout(value: Any, indent: int = 0) -> str:
+def layout(value: Any, indent: int = 0) -> str:
     """Return `value` as JSON: what fits a line, and any list of numbers, on one line; the rest indented."""
     line = json.dumps(value, ensure_ascii=False, allow_nan=False)
     scalars = isinstance(value, list) and not any(isinstance(item, dict | list) for item in value)
@@ -277,9 +281,9 @@ def _layout(value: Any, indent: int = 0) -> str:
         return line
     pad = " " * (indent + 1)
     if isinstance(value, dict):
-        rows = [f"{json.dumps(key, ensure_ascii=False)}: {_layout(item, indent + 1)}" for key, item in value.items()]
+        rows = [f"{json.dumps(key, ensure_ascii=False)}: {layout(item, indent + 1)}" for key, item in value.items()]
         return "{\n" + pad + f",\n{pad}".join(rows) + "\n" + " " * indent + "}"
-    return "[\n" + pad + f",\n{pad}".join(_layout(item, indent + 1) for item in value) + "\n" + " " * indent + "]"
+    return "[\n" + pad + f",\n{pad}".join(layout(item, indent + 1) for item in value) + "\n" + " " * indent + "]"
 
 
 # Reading
@@ -305,6 +309,8 @@ def _parsed(path: Path) -> tuple[str, Any]:
 
 
 def _record(path: Path, text: str, data: Any) -> Record:
+    if isinstance(data, dict) and data.get("kind") == "reference":
+        raise NoRunError(f"{path}: not a record, but a reference of `nice-bench check`")
     if not isinstance(data, dict) or "schema_version" not in data:
         other = " (this is pytest-benchmark output)" if isinstance(data, dict) and "benchmarks" in data else ""
         raise RecordError(f"{path}: not a record: expected an object with schema_version, found none{other}")
@@ -322,21 +328,29 @@ def load_all(paths: str | Path | Iterable[str | Path]) -> list[Record]:
     """Read all records in files and folders (every *.json below), in the order of their paths, each file once.
 
     Below a folder, subfolders called `runs` are left out: they hold what is not meant to be kept. Name such a folder,
-    or one inside it, to read it. So are captions, which lie beside a picture of their name. What pytest-benchmark saved
-    of the micro-benchmarks becomes records too.
+    or one inside it, to read it. So are captions, which lie beside a picture of their name, and the references of
+    `nice-bench check`. What pytest-benchmark saved of the micro-benchmarks becomes records too.
 
     Raises RecordError where a path does not exist or a file is neither.
     """
     if isinstance(paths, str | Path):
         paths = [paths]
     files: dict[Path, Path] = {}
-    for path in map(Path, paths):
+    named = [Path(path) for path in paths]
+    for path in named:
         if not path.exists():
             raise RecordError(f"{path}: no such file or folder")
         for file in files_below(path, "*.json") if path.is_dir() else [path]:
             if file == path or not file.with_suffix(".png").exists():
                 files.setdefault(file.resolve(), file)
-    return [record for file in files.values() for record in _loaded(file)]
+    found: list[Record] = []
+    for file in files.values():
+        try:
+            found += _loaded(file)
+        except NoRunError:
+            if file in named:
+                raise
+    return found
 
 
 def _loaded(path: Path) -> list[Record]:

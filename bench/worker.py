@@ -22,7 +22,7 @@ from bench import data
 from bench.environment import fingerprint, gpu_state
 from bench.failures import DivergedError
 from bench.line import take_standard_output, tell
-from bench.measures import agreement, floor, invertibility, likelihood, resources, sampling
+from bench.measures import agreement, calibration, floor, invertibility, likelihood, resources, sampling
 from bench.measures.precision import probe
 from bench.plan import EpochDone, Event, Finished, Measured, Started, WorkerPlan
 from bench.protocol import Protocol
@@ -88,6 +88,7 @@ def _round(plan: WorkerPlan) -> Iterator[Event]:
     least = resources.needed(model.architecture, protocol.make_optimiser(), stream, model.dtype.itemsize)
     yield from _wrap(resources.memory(model, before, least, plan.round))
     yield from _wrap(floor.measure(model, protocol, stream.steps, plan.round))
+    yield from _wrap(calibration.measure(model, protocol.measure.seconds_per_timing / 2, plan.round))
     if plan.round == 1:
         yield from _at_the_start(model, images, plan)
     if plan.round < plan.rounds:

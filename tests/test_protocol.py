@@ -45,7 +45,10 @@ def refusal(name, **overrides):
 
 
 def test_the_protocols_are_these():
-    assert protocol.names() == ["article", "article-noise", "article-short", "article-speed", "paper", "smoke"]
+    assert protocol.names() == [
+        *("article", "article-noise", "article-short", "article-speed", "convergence-narrow", "paper", "smoke"),
+        *("trajectory-full", "trajectory-narrow"),
+    ]
 
 
 @pytest.mark.parametrize("name", protocol.names())

@@ -108,7 +108,10 @@ def test_losses_fall_and_are_told_per_step_for_the_first_epoch(whole):
 
 def test_everything_is_measured(whole):
     measures = {event.measurement.measure for event in of(Measured, whole)}
-    assert measures == {"startup", "agreement", "invertibility", "training", "floor", "likelihood", "sampling"}
+    assert measures == {"startup", "agreement", "invertibility", "training", "floor", "calibration"} | {
+        "likelihood",
+        "sampling",
+    }
 
 
 def test_the_start_says_what_it_stands_on(whole):
@@ -159,6 +162,7 @@ def test_the_likelihood_is_measured_in_the_last_round_only(worked):
 UNNEEDED = (
     "agreement.compare",
     "agreement.trajectory",
+    "calibration.measure",
     "floor.measure",
     "invertibility.measure",
     "invertibility.measure_couplings",

@@ -1,0 +1,221 @@
+"""The regression check's verdicts on synthetic runs: what passes, and what is found by which of them.
+
+No test has a clock in it: a slow step is a record whose seconds are doubled.
+"""
+
+import math
+
+import numpy as np
+import pytest
+from check_factories import (
+    NAMES,
+    apart,
+    arms,
+    falling,
+    outcomes,
+    run_of,
+    seeded,
+    seeds_reference,
+    steps_reference,
+    timed,
+    usual_reference,
+)
+from scipy import stats
+
+from bench import check, check_speed, convergence
+from bench import trajectory as trajectories
+from bench.errors import BenchError
+
+
+@pytest.fixture
+def steps():
+    return steps_reference()
+
+
+@pytest.fixture
+def seeds():
+    return seeds_reference()
+
+
+@pytest.fixture
+def usual():
+    return usual_reference()
+
+
+# Trajectories
+
+
+def test_what_a_reference_is_made_of_passes_by_a_factor_of_five(steps):
+    verdicts = check.judge_group(arms()[1:], steps, NAMES)
+    assert outcomes(verdicts, "trajectory") == ["ok"] * 3
+    assert max(verdict.share for verdict in verdicts if verdict.check == "trajectory") == pytest.approx(0.2, rel=0.05)
+
+
+def test_the_tolerance_grows_as_the_spread_does_and_is_no_less_than_rounding(steps):
+    spread = np.array(steps.spread)
+    assert (np.diff(spread) >= 0).all()
+    assert spread[20] / spread[0] == pytest.approx(100, rel=0.02)
+    exact = [arms()[0], *(run_of(name, losses=falling()) for name in NAMES)]
+    rounding = check.make(exact, margin=1.0).spread
+    assert rounding[0] == pytest.approx(2**-24 * (300 + 392 * math.log(2 * math.pi)), rel=0.05)
+
+
+def test_a_difference_that_is_within_the_late_tolerance_is_found_at_an_early_step(steps):
+    losses = falling().astype(float)
+    losses[1] += 0.02
+    assert steps.factor * steps.spread[-1] > 0.02
+    verdict = trajectories.judge(run_of("torch", losses=losses), steps)
+    assert verdict.outcome == "regression"
+    assert "at step 2; beyond from step 2" in verdict.found
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"losses": [*falling()[:-1], math.nan]}, "not a number at step 30"),
+        ({"losses": falling()[:-1]}, "29 steps"),
+        ({"losses": falling(), "digests": {"initial_parameters": "other"}}, "other initial parameters"),
+    ],
+)
+def test_a_run_that_cannot_be_compared_is_a_regression(steps, changes, told):
+    verdict = trajectories.judge(run_of("torch", **changes), steps)
+    assert (verdict.outcome, verdict.found) == ("regression", told)
+
+
+def test_rounding_to_the_file_costs_nothing_of_the_tolerance(steps):
+    lost = np.abs(np.array(steps.losses) - falling())
+    assert lost.max() < 1e-3 * steps.factor * min(steps.spread)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda runs: runs[1:], "takes a run by numpy in float64"),
+        (lambda runs: runs[:2], "two backends or more"),
+        (lambda runs: [*runs, run_of("jax", losses=falling(), digests={"data": "x"})], "different data"),
+        (lambda runs: [*runs, run_of("jax", losses=[*falling()[:-1], math.nan])], "not a number"),
+    ],
+)
+def test_no_trajectory_is_made_of_runs_that_do_not_fit(change, told):
+    with pytest.raises(BenchError, match=told):
+        check.make(change(arms()), margin=1.0)
+
+
+# Convergence
+
+
+def test_new_seeds_of_the_same_distribution_converge_and_are_equivalent(seeds):
+    runs = [seeded(name, seed) for name in NAMES for seed in (20, 21, 22)]
+    verdicts = check.judge_group(runs, seeds, NAMES)
+    assert seeds.checkpoints == [1, 2, 4]
+    assert outcomes(verdicts, "convergence") == ["ok"] * 18
+    assert outcomes(verdicts, "equivalence") == ["ok"] * 18
+
+
+@pytest.mark.parametrize("shift", [-8.0, 8.0])
+def test_a_loss_that_is_worse_or_better_than_seeds_explain_is_a_regression(seeds, shift):
+    runs = [seeded(name, seed, shift * (name == "jax")) for name in NAMES for seed in (20, 21, 22)]
+    verdicts = check.judge_group(runs, seeds, NAMES)
+    assert {v.backend for v in verdicts if v.check == "convergence" and v.outcome == "regression"} == {"jax"}
+    pairs = {v.backend for v in verdicts if v.check == "equivalence" and v.outcome == "regression"}
+    assert pairs == {"torch − jax", "tensorflow − jax"}
+
+
+def test_backends_that_differ_by_less_than_their_seeds_are_not_called_equal(seeds):
+    """1.5 nats are within the interval over seeds, and beyond the margin of 1."""
+    runs = [seeded(name, seed, 1.5 * (name == "jax")) for name in NAMES for seed in (20, 21, 22)]
+    verdicts = check.judge_group(runs, seeds, NAMES)
+    assert "regression" not in outcomes(verdicts, "convergence")
+    assert {v.backend for v in verdicts if v.outcome == "regression"} == {"torch − jax", "tensorflow − jax"}
+
+
+def test_what_is_too_noisy_to_tell_is_not_called_equal(seeds):
+    runs = [seeded(name, seed, own=1.0 if name == "jax" else 0.02) for name in ("torch", "jax") for seed in (20, 21)]
+    assert "regression" in outcomes(check.judge_group(runs, seeds, ["torch", "jax"]), "equivalence")
+
+
+def test_one_seed_can_show_no_equivalence_and_is_not_judged(seeds):
+    runs = [seeded(name, 20) for name in NAMES]
+    assert set(outcomes(check.judge_group(runs, seeds, NAMES), "equivalence")) == {"not judged"}
+
+
+@pytest.mark.parametrize(
+    ("runs", "told"),
+    [
+        ([seeded("torch", 20), seeded("torch", 21), seeded("jax", 20)], "no run"),
+        ([seeded("torch", 20), seeded("jax", 20, status="failed")], "failed: it broke"),
+        ([seeded("torch", 20), seeded("jax", 20, protocol_digest="q")], "the protocol is not that of the reference"),
+        ([seeded("torch", 20), seeded("jax", 20, digests={"data": "e"})], "the images are not those of the reference"),
+    ],
+    ids=["missing", "failed", "another protocol", "other data"],
+)
+def test_a_run_that_is_missing_failed_or_of_something_else_is_a_regression(seeds, runs, told):
+    found = [v for v in check.judge_group(runs, seeds, ["torch", "jax"]) if v.check == "run"]
+    assert [(v.backend, v.outcome) for v in found] == [("jax", "regression")]
+    assert found[0].found.startswith(told)
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_is_a_regression(seeds, lost):
+    runs = [seeded(name, seed, lost if name == "jax" else 0.0) for name in NAMES for seed in (20, 21)]
+    verdicts = check.judge_group(runs, seeds, NAMES)
+    assert [v.outcome for v in verdicts if v.check == "convergence" and v.backend == "jax"] == ["regression"] * 6
+    assert all(v.outcome == "regression" for v in verdicts if v.check == "equivalence" and "jax" in v.backend)
+
+
+def test_a_reference_takes_ten_seeds_of_every_backend():
+    nine = [seeded(name, seed) for name in NAMES for seed in range(9)]
+    with pytest.raises(BenchError, match="9 seeds; a reference takes 10 or more"):
+        check.make(nine, margin=1.0)
+    with pytest.raises(BenchError, match="torch has no good run of seed 9"):
+        check.make([*nine, seeded("jax", 9), seeded("tensorflow", 9)], margin=1.0)
+
+
+def test_no_reference_is_made_of_backends_that_are_not_equal():
+    runs = [seeded(name, seed, 2.0 * (name == "jax")) for name in NAMES for seed in range(10)]
+    with pytest.raises(BenchError, match="its own runs would not pass: equivalence, "):
+        check.make(runs, margin=1.0)
+
+
+def test_the_interval_holds_new_means_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    samples, fresh = generator.standard_normal((4000, 10)), generator.standard_normal((4000, 3)).mean(axis=1)
+    ends = np.array([convergence.interval(sample, 3, 0.9) for sample in samples])
+    inside = np.mean((ends[:, 0] <= fresh) & (fresh <= ends[:, 1]))
+    assert inside == pytest.approx(0.9, abs=0.02)
+
+
+@pytest.mark.parametrize(("shift", "least", "most"), [(1.0, 0.03, 0.07), (-1.0, 0.03, 0.07), (0.0, 0.9, 1.0)])
+def test_equivalence_is_claimed_at_the_margin_in_one_of_twenty_and_within_it_nearly_always(shift, least, most):
+    samples = np.random.default_rng(1).normal(shift, 0.5, (2000, 10))
+    claimed = np.mean([max(map(abs, convergence.equivalence(sample))) <= 1.0 for sample in samples])
+    assert least < claimed <= most
+
+
+def test_equivalence_is_that_of_two_t_tests():
+    sample = np.random.default_rng(2).normal(0.3, 0.8, 8)
+    low, high = convergence.equivalence(sample)
+    assert stats.ttest_1samp(sample, low, alternative="greater").pvalue == pytest.approx(0.05)
+    assert stats.ttest_1samp(sample, high, alternative="less").pvalue == pytest.approx(0.05)
+
+
+# Speed
+
+
+@pytest.mark.parametrize(("times", "outcome"), [(1.0, "ok"), (1.04, "ok"), (2.0, "slower"), (0.5, "faster")])
+def test_a_step_twice_as_slow_is_beyond_the_noise(usual, times, outcome):
+    assert outcomes(check_speed.judge(timed([times]), usual), "speed") == [outcome, outcome]
+
+
+def test_a_machine_that_is_twice_as_slow_in_everything_is_not_slower(usual):
+    assert set(outcomes(check_speed.judge(timed([2.0], floor=2.0, product=0.02), usual), "speed")) == {"ok"}
+
+
+def test_products_that_became_slower_show_against_numpys_though_not_against_the_floor(usual):
+    verdicts = {v.quantity: v.outcome for v in check_speed.judge(timed([2.0], floor=2.0), usual)}
+    assert verdicts == {"epoch over its floor": "ok", "epoch over NumPy's product": "slower"}
+
+
+@pytest.mark.parametrize("run", [run_of("jax", losses=apart(1e-4)), run_of("torch", losses=apart(1e-4), cores=8)])
+def test_speed_is_not_judged_by_fewer_than_three_runs_on_so_many_cores(usual, run):
+    assert set(outcomes(check_speed.judge([run], usual), "speed")) == {"not judged"}

@@ -1,0 +1,195 @@
+"""The regression check's references, what it runs, and the faults that it must find.
+
+The planted faults are run with torch and the narrow network, by the worker, against what is committed.
+"""
+
+from contextlib import nullcontext
+
+import pytest
+from check_factories import (
+    NAMES,
+    REFERENCES,
+    Silent,
+    falling,
+    outcomes,
+    run_of,
+    seeds_reference,
+    steps_reference,
+    verdict_of,
+)
+from factories import backend_names
+
+from bench import check, check_runs, mutations, planted_check, records, reference, worker
+from bench import protocol as protocols
+from bench.check_runs import PARTS, Job, Where
+from bench.errors import BenchError
+from bench.mutants_check import FAULTS, SLOW, WRONG
+from bench.plan import EpochDone, Started, WorkerPlan
+
+
+@pytest.fixture
+def steps():
+    return steps_reference()
+
+
+@pytest.fixture
+def seeds():
+    return seeds_reference()
+
+
+# References
+
+
+def test_a_reference_is_read_as_it_was_written(steps, seeds, tmp_path):
+    for made in (steps, seeds):
+        path = reference.save(made, tmp_path)
+        assert path.name == f"{made.protocol}-cpu-float32.json"
+        assert reference.load(path) == made
+
+
+def test_an_edited_reference_is_refused(steps, tmp_path):
+    path = reference.save(steps, tmp_path)
+    path.write_text(path.read_text().replace('"factor": 5.0', '"factor": 1000.0'))
+    with pytest.raises(BenchError, match="edited since it was made"):
+        reference.load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("{", "expected JSON"), ("{}", "of kind 'reference'"), (None, "no reference: No such file")],
+)
+def test_what_is_no_reference_is_refused_with_the_files_name(tmp_path, text, told):
+    path = tmp_path / "some.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(BenchError, match=f"some.json.*{told}"):
+        reference.load(path)
+
+
+def test_a_reference_says_who_made_it(steps):
+    assert steps.made.machines == ["AMD EPYC, 1 core"]
+    assert steps.made.packages == {"torch": ["2.13"]}
+    assert steps.made.records == 4
+
+
+def test_references_are_no_records(steps, tmp_path):
+    path = reference.save(steps, tmp_path / "references")
+    records.save(run_of("torch", losses=falling()), tmp_path)
+    assert [record.plan.backend for record in records.load_all(tmp_path)] == ["torch"]
+    with pytest.raises(BenchError, match="not a record, but a reference"):
+        records.load_all([path])
+
+
+def test_the_committed_references_are_whole_small_and_of_the_present_protocols():
+    for part in PARTS:
+        found = reference.load(REFERENCES / reference.name_of(part.protocol, "cpu", part.precision))
+        assert found.protocol_digest == protocols.load(part.protocol).digest()
+        assert {speed.backend for speed in found.speed} == set(NAMES)
+        assert not any("edited" in commit for commit in found.made.commits)
+        assert not set(part.seeds) & set(part.reference_seeds) or part.kind == "trajectory"
+    assert len(list(REFERENCES.iterdir())) == len(PARTS)
+    assert sum(path.stat().st_size for path in REFERENCES.iterdir()) < 60_000
+
+
+# What is run
+
+
+def test_runs_that_a_folder_has_are_not_made_again(tmp_path, monkeypatch):
+    asked = []
+
+    def run(request, listener, command):
+        asked.append((request.backends[0], command(request.backends[0], "python")))
+        return [run_of(request.backends[0])]
+
+    monkeypatch.setattr(check_runs.runner, "run", run)
+    digest = protocols.load("trajectory-narrow").digest()
+    records.save(run_of("torch", protocol_digest=digest), tmp_path)
+    records.save(run_of("jax", protocol_digest=digest, status="failed"), tmp_path)
+    jobs = [Job("trajectory-narrow", name, "float32", 0, 1) for name in ("torch", "jax", "torch")]
+    assert len(check_runs.run(jobs, Where(tmp_path, fault="noise_wider"), Silent())) == 3
+    worker = ["python", "-m", "bench.check_worker"]
+    assert asked == [(name, [*worker, name, "1", "noise_wider"]) for name in ("jax", "torch")]
+
+
+def test_a_trajectorys_reference_has_an_oracle_and_two_numbers_of_threads():
+    jobs = check_runs.reference_jobs(PARTS[0], NAMES)
+    assert jobs[0].backend == "numpy"
+    assert {job.threads for job in jobs if job.backend == "torch"} == {None, 1}
+    assert sum(job.backend == "torch" and job.threads is None for job in jobs) == PARTS[0].repeats >= 3
+
+
+# The faults
+
+
+@pytest.mark.parametrize("mutation", FAULTS.values(), ids=FAULTS)
+def test_every_fault_fits_the_present_sources(mutation):
+    assert set(mutation.changes) >= set(NAMES)
+    for name in mutation.changes:
+        compile(mutations.mutate(mutation, name), mutation.name, "exec")
+
+
+@pytest.fixture
+def one_thread():
+    """Torch on one thread, as the check has it for a narrow network."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def first_epoch(fault, folder):
+    """What the worker tells of the narrow trajectory with torch, up to the end of its first epoch, as a record."""
+    part, files = planted_check.PART, {name: str(folder / name) for name in ("state", "best", "weights")}
+    loaded = protocols.load(part.protocol)
+    planned = {"backend": "torch", "device": "cpu", "precision": part.precision, "mode": None, "seed": 0}
+    plan = WorkerPlan(protocol=loaded, **planned, round=1, rounds=1, epochs=1, **files)
+    with nullcontext() if fault is None else mutations.planted(FAULTS[fault], "torch"):
+        told = {}
+        for event in worker._round(plan):
+            told[type(event)] = event
+            if isinstance(event, EpochDone):
+                break
+    return run_of(
+        "torch",
+        losses=told[EpochDone].first_epoch_losses,
+        digests=told[Started].digests,
+        protocol=part.protocol,
+        protocol_digest=loaded.digest(),
+    )
+
+
+@pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
+@pytest.mark.parametrize("fault", [None, *(mutation.name for mutation in WRONG)])
+def test_the_narrow_trajectory_goes_red_for_each_planted_fault_and_for_nothing_else(tmp_path, one_thread, fault):
+    judged = check.judge([first_epoch(fault, tmp_path)], REFERENCES, ["torch"])
+    assert outcomes(judged, "trajectory") == ["ok" if fault is None else "regression"]
+    assert "run" not in {verdict.check for verdict in judged}
+    if fault is not None:
+        assert planted_check.caught_by(fault, judged).share > 2  # not by a hair
+
+
+def test_the_worker_of_the_check_has_so_many_threads_and_the_fault_that_it_is_told(tmp_path):
+    right, wrong = (
+        check_runs.run([Job("smoke", "numpy", "float64", 0, 1)], Where(tmp_path / str(fault), fault=fault), Silent())[0]
+        for fault in (None, "rate_five_percent_off")
+    )
+    assert (right.status, wrong.status, right.environment["cores"]) == ("ok", "ok", 1)
+    assert right.first_epoch_losses[0] == wrong.first_epoch_losses[0]
+    assert right.first_epoch_losses[1] != wrong.first_epoch_losses[1]
+
+
+def test_a_fault_is_found_by_the_right_verdict_alone():
+    crash, off, slow = (
+        verdict_of("run", "regression"),
+        verdict_of("trajectory", "regression"),
+        verdict_of("speed", "slower"),
+    )
+    assert planted_check.caught_by("noise_wider", [crash, slow]) is None
+    assert planted_check.caught_by("noise_wider", [off]) is off
+    assert planted_check.caught_by(SLOW.name, [verdict_of("trajectory", "ok"), slow]) is slow
+    assert planted_check.caught_by(SLOW.name, [off, slow]) is None
+    results = [planted_check.Result("noise_wider", "torch", off), planted_check.Result(SLOW.name, "jax", None)]
+    shown = planted_check.table(results).shown
+    assert shown[["torch", "jax"]].values.tolist() == [["× 2.00", "–"], ["–", "NOT FOUND"]]
