@@ -1,6 +1,6 @@
 """`python -m bench` is `nice-bench`."""
 
-from bench.cli import main
+from bench.commands.cli import main
 
 if __name__ == "__main__":
     main()

@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from bench.errors import BenchError
-from bench.labels import SECTION, groups, prepare, provenance
 from bench.palette import COLOURS, OTHER_COLOURS
 from bench.records import Record, slug
-from bench.sweep_tables import SAID, SIZES, Curve, curves, exponent, knee, sweeps
+from bench.tables.labels import SECTION, groups, prepare, provenance
+from bench.tables.sweep_tables import SAID, SIZES, Curve, curves, exponent, knee, sweeps
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -82,7 +82,7 @@ def canvas(panels: int, title: str, caption: str) -> tuple[Figure, Sequence[Axes
 
 
 def look(series: str, all_series: Sequence[str]) -> dict[str, Any]:
-    """Colour and marker of a series, named as in `bench.labels`: a backend's colour, and a marker for itself alone."""
+    """Colour and marker of a series (named as in `bench.tables.labels`): its backend's colour, a marker of its own."""
     place = list(all_series).index(series)
     colour = COLOURS.get(series.split(" ")[0], OTHER_COLOURS[place % len(OTHER_COLOURS)])
     return {"color": colour, "marker": MARKERS[place % len(MARKERS)]}

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class Listener(Protocol):
-    """Who wants to know how it goes; see `bench.progress`."""
+    """Who wants to know how it goes; see `bench.commands.progress`."""
 
     def begin(self, backend: str, round_: int, epochs: int) -> None:
         """A backend's turn begins."""

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from record_factories import measurement
 
-from bench import check
 from bench.records import EpochPoint, Plan, Record
-from bench.verdicts import Verdict
+from bench.regression import check
+from bench.regression.verdicts import Verdict
 
 NAMES = ("torch", "tensorflow", "jax")
 REFERENCES = Path(__file__).parent.parent / "results" / "references"

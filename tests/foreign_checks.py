@@ -7,8 +7,8 @@ from foreign_models import points
 
 import backends
 from backends import ParameterError, parameters
-from bench import porting
 from bench.errors import BenchError
+from bench.weights import porting
 
 UNTOUCHED = b"what was there before"
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}

@@ -7,9 +7,9 @@ import pytest
 from factories import ARTICLE, backend_names, rows, weights
 
 from backends import parameters
-from bench import agree, agree_matrix, agreement_plots, agreement_report, agreement_runs, mutations
+from bench.agreement import agree, agree_matrix, agreement_plots, agreement_report, agreement_runs, mutations
+from bench.agreement.mutations import MUTATIONS, Mutation, Result
 from bench.errors import BenchError
-from bench.mutations import MUTATIONS, Mutation, Result
 
 BY_NAME = {mutation.name: mutation for mutation in MUTATIONS}
 SUITES = {"matrix", "lockstep", "resume", "sampling", "determinism", "invertibility"}

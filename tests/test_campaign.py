@@ -114,7 +114,7 @@ def test_a_name_that_is_not_known_is_refused_with_those_that_are():
 def test_the_commands_of_the_campaigns_that_come_along_are_understood(name):
     import typer
 
-    from bench.cli import app
+    from bench.commands.cli import app
 
     group = typer.main.get_command(app)
     for step in campaign.load(name).step:

@@ -22,9 +22,9 @@ from check_factories import (
 )
 from scipy import stats
 
-from bench import check, check_speed, convergence
-from bench import trajectory as trajectories
 from bench.errors import BenchError
+from bench.regression import check, check_speed, convergence
+from bench.regression import trajectory as trajectories
 
 
 @pytest.fixture

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 import pytest
 from check_factories import apart, arms, falling, run_of, timed, usual_reference, verdict_of
 
-from bench import cli, records, reference
-from bench.render import render
-from bench.verdicts import table
+from bench import records
+from bench.commands import cli
+from bench.regression import reference
+from bench.regression.verdicts import table
+from bench.tables.render import render
 
 
 @pytest.fixture

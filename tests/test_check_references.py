@@ -19,12 +19,14 @@ from check_factories import (
 )
 from factories import backend_names
 
-from bench import check, check_runs, mutations, planted_check, records, reference, worker
 from bench import protocol as protocols
-from bench.check_runs import PARTS, Job, Where
+from bench import records, worker
+from bench.agreement import mutations
 from bench.errors import BenchError
-from bench.mutants_check import FAULTS, SLOW, WRONG
 from bench.plan import EpochDone, Started, WorkerPlan
+from bench.regression import check, check_runs, planted_check, reference
+from bench.regression.check_runs import PARTS, Job, Where
+from bench.regression.mutants_check import FAULTS, SLOW, WRONG
 
 
 @pytest.fixture
@@ -107,7 +109,7 @@ def test_runs_that_a_folder_has_are_not_made_again(tmp_path, monkeypatch):
     records.save(run_of("jax", protocol_digest=digest, status="failed"), tmp_path)
     jobs = [Job("trajectory-narrow", name, "float32", 0, 1) for name in ("torch", "jax", "torch")]
     assert len(check_runs.run(jobs, Where(tmp_path, fault="noise_wider"), Silent())) == 3
-    worker = ["python", "-m", "bench.check_worker"]
+    worker = ["python", "-m", "bench.regression.check_worker"]
     assert asked == [(name, [*worker, name, "1", "noise_wider"]) for name in ("jax", "torch")]
 
 

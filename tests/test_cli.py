@@ -12,8 +12,10 @@ from PIL import Image
 
 import backends
 from backends import Architecture, parameters
-from bench import cli, environment, records, runner, sweep
+from bench import environment, records, runner
+from bench.commands import cli
 from bench.errors import BenchError
+from bench.sweeps import sweep
 
 COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands]
 BEHAVIOUR = {"numpy": "well", "torch": "well", "jax": "at-once"}

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 from record_factories import record, seconds
 
-from bench import cli, records
+from bench import records
+from bench.commands import cli
 
 STEADY = (10.0, 10.1, 9.9, 10.05, 9.95)
 GIT = ("git", "-c", "user.name=n", "-c", "user.email=n@example.org")

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from record_factories import EPYC, XEON, likelihood, measurement, points, record, seconds
 
-from bench.compare import ALL, Margins, compare
-from bench.compare_tables import figure, plain, table, word
+from bench.comparison.compare import ALL, Margins, compare
+from bench.comparison.compare_tables import figure, plain, table, word
+from bench.comparison.matching import by, sides
+from bench.comparison.observations import observations
 from bench.errors import BenchError
-from bench.matching import by, sides
-from bench.observations import observations
-from bench.render import render
+from bench.tables.render import render
 
 STEADY = (10.0, 10.1, 9.9, 10.05, 9.95)
 

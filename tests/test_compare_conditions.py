@@ -3,11 +3,11 @@
 import pytest
 from record_factories import XEON, likelihood, measurement, points, record, seconds
 
-from bench.compare import compare
-from bench.conditions import judge, parse
+from bench.comparison.compare import compare
+from bench.comparison.conditions import judge, parse
+from bench.comparison.matching import sides
+from bench.comparison.observations import observations
 from bench.errors import BenchError
-from bench.matching import sides
-from bench.observations import observations
 
 STEADY = (10.0, 10.1, 9.9, 10.05, 9.95)
 NOISY = (10.0, 11.5, 8.5, 10.9, 9.1)

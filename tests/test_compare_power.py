@@ -18,11 +18,11 @@ import pytest
 from record_factories import record, seconds
 
 from bench import records
-from bench.compare import ALL, LEAST_RATIO, compare
-from bench.conditions import judge, parse
-from bench.matching import sides
-from bench.observations import observations
-from bench.statistics import adjusted, welch
+from bench.comparison.compare import ALL, LEAST_RATIO, compare
+from bench.comparison.conditions import judge, parse
+from bench.comparison.matching import sides
+from bench.comparison.observations import observations
+from bench.comparison.statistics import adjusted, welch
 
 RESULTS = Path(__file__).parent.parent / "results"
 BACKENDS = ("torch", "tensorflow", "jax")

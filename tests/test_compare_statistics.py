@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.statistics import Estimate, adjusted, of_means, paired, rounds_needed, welch
+from bench.comparison.statistics import Estimate, adjusted, of_means, paired, rounds_needed, welch
 
 A = [1.0, 1.3, 0.9, 1.1]
 B = [1.6, 1.2, 2.4]

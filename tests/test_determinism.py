@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from bench import determinism, mutations
+from bench.agreement import determinism, mutations
 from bench.errors import BenchError
 
 

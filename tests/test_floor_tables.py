@@ -7,7 +7,8 @@ from record_factories import measurement, record, row
 
 from backends.architecture import flops
 from backends.chain import chain, sizes
-from bench import floor_tables, tables
+from bench import tables
+from bench.tables import floor_tables
 
 
 def floor(quantity, value, unit="s", **at):

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 import backends
 from backends import ParameterError, parameters
-from bench import cli, foreign
+from bench.commands import cli
 from bench.errors import BenchError
+from bench.weights import foreign
 
 if "torch" not in backend_names():
     pytest.skip("NICE_BENCH_TEST_BACKENDS leaves torch out", allow_module_level=True)

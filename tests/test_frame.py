@@ -7,7 +7,7 @@ import pytest
 from record_factories import measurement, points, record
 
 from bench import tables
-from bench.frame import frame
+from bench.tables.frame import frame
 
 
 def test_the_frame_has_a_row_per_measurement_and_per_point_of_the_curve():

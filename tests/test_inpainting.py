@@ -8,9 +8,10 @@ from factories import weights
 
 import backends
 from backends import Architecture, Pixels
-from bench import data, inpainting
+from bench import data
 from bench.errors import BenchError
-from bench.inpainting import ascent, hidden_pixels
+from bench.pictures import inpainting
+from bench.pictures.inpainting import ascent, hidden_pixels
 from bench.streams import noise_words, normals, uniforms
 
 PLAIN, NOISY = Pixels(1 / 255), Pixels(1 / 256, 1 / 256)

@@ -10,10 +10,10 @@ import pytest
 from record_factories import EPYC, record, seconds
 
 from bench import records, tables
-from bench.compare import compare
+from bench.comparison.compare import compare
+from bench.comparison.matching import sides
+from bench.comparison.observations import observations
 from bench.errors import BenchError
-from bench.matching import sides
-from bench.observations import observations
 
 ROOT = Path(__file__).parent.parent
 

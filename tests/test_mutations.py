@@ -9,11 +9,11 @@ from factories import backend_names
 
 import backends
 from backends import UnavailableError
-from bench import mutations
-from bench.agree import Check, Setting
+from bench.agreement import mutations
+from bench.agreement.agree import Check, Setting
+from bench.agreement.mutations import MUTATIONS, Mutation, Result
 from bench.errors import BenchError
-from bench.mutations import MUTATIONS, Mutation, Result
-from bench.render import render
+from bench.tables.render import render
 
 FRAMEWORKS = ("torch", "tensorflow", "jax")
 BY_NAME = {mutation.name: mutation for mutation in MUTATIONS}

@@ -2,9 +2,10 @@
 
 import pytest
 
-from bench import peer_tables, tables
+from bench import tables
 from bench.peers import OURS
 from bench.records import Measurement, Plan, Record
+from bench.tables import peer_tables
 
 
 def measurement(quantity, value, peer, unit="s", note=None, **context):

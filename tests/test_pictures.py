@@ -12,10 +12,10 @@ from record_factories import record
 from rich.console import Console
 
 from backends import Architecture, create, parameters
-from bench import data, inpainting, picture_source, pictures, records
+from bench import data, pictures, records
 from bench.errors import BenchError
-from bench.picture_files import GAP, levels, tiled
-from bench.pictures import DEFAULTS, Options
+from bench.pictures import DEFAULTS, Options, inpainting, picture_source
+from bench.pictures.picture_files import GAP, levels, tiled
 
 DIGITS = Architecture(dim=784, couplings=2, hidden_layers=1, hidden_units=9)
 SQUARE = Architecture(dim=16, couplings=2, hidden_layers=1, hidden_units=9)

@@ -5,10 +5,11 @@ import pytest
 from matplotlib.figure import Figure
 from record_factories import EPYC, XEON, measurement, record, row
 
-from bench import plots, records, sweep_tables, tables
+from bench import plots, records, tables
 from bench.errors import BenchError
-from bench.labels import prepare
 from bench.records import Measurement
+from bench.tables import sweep_tables
+from bench.tables.labels import prepare
 
 BATCHES = [2**i for i in range(13)]
 FIXED = {"torch": 8e-3, "jax": 2e-3, "numpy": 0.0}

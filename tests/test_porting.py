@@ -12,9 +12,9 @@ from factories import PAPER, SHUFFLED, SMALL, assert_same_bits, backend_names, w
 
 import backends
 from backends import Architecture, ParameterError, parameters
-from bench import porting
 from bench.errors import BenchError
-from bench.porting import port
+from bench.weights import porting
+from bench.weights.porting import port
 
 torch = pytest.importorskip("torch") if "torch" in backend_names() else None
 needs_torch = pytest.mark.skipif(torch is None, reason="NICE_BENCH_TEST_BACKENDS leaves torch out")

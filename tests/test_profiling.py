@@ -7,11 +7,11 @@ from factories import TINY, Stream, backend_names, create, images
 
 import backends
 from bench import protocol, records, runner, tables
+from bench.commands.progress import LiveProgress
 from bench.errors import BenchError
 from bench.profiling import hlo, runs, summary, worker, xplane
 from bench.profiling.classify import category_of
 from bench.profiling.events import MARK, Category, Span, Trace, TraceError, Work, window_of
-from bench.progress import LiveProgress
 from bench.runner import Request
 
 PRODUCTS, OPTIMISER, COPIES, OTHER = Category.PRODUCTS, Category.OPTIMISER, Category.COPIES, Category.OTHER

@@ -10,8 +10,8 @@ from record_factories import both_kinds, likelihood, measurement, points, record
 
 from bench import tables
 from bench.errors import BenchError
-from bench.frame import frame
-from bench.render import number, spread
+from bench.tables.frame import frame
+from bench.tables.render import number, spread
 
 
 def everything():

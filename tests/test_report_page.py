@@ -9,13 +9,15 @@ from record_factories import points, record
 from report_records import FAILED, many, swept, trained
 from typer.testing import CliRunner
 
-from bench import agreement_report, cli, records
-from bench.agree import Check
+from bench import records
+from bench.agreement import agreement_report
+from bench.agreement.agree import Check
+from bench.commands import cli
 from bench.errors import BenchError
-from bench.labels import prepare
 from bench.report import page, pictures, suites
 from bench.report.figures import run_groups
 from bench.report.panels import MOST_POINTS
+from bench.tables.labels import prepare
 
 RESULTS = Path(__file__).parent.parent / "results"
 

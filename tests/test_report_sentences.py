@@ -7,9 +7,9 @@ from record_factories import EPYC, XEON, measurement, points, record
 from report_records import FAILED, SLOW, everything, floor, inverted, sampled, swept, timed, trained
 
 from bench import tables
-from bench.labels import SECTION, groups, prepare
 from bench.report import overview, sentences
 from bench.report.ratio import ratio
+from bench.tables.labels import SECTION, groups, prepare
 
 
 def told(*records):

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import readme, records, tables
+from bench import records, tables
+from bench.tables import readme
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"

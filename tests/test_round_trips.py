@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from factories import PAPER, SHUFFLED, SMALL, covering_architectures, create, error, label, rows, shared, weights
 
-from bench import mutations, round_trips
-from bench.mutations import MUTATIONS
-from bench.round_trips import SLACK, Trip
-from bench.rounding_model import RoundingModel
+from bench.agreement import mutations, round_trips
+from bench.agreement.mutations import MUTATIONS
+from bench.agreement.round_trips import SLACK, Trip
+from bench.agreement.rounding_model import RoundingModel
 
 WIDE = replace(SMALL, dim=64, hidden_units=48)
 BY_NAME = {mutation.name: mutation for mutation in MUTATIONS}

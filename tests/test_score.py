@@ -22,8 +22,8 @@ from factories import (
 
 import backends
 from backends import Architecture
-from bench.rounding_model import RoundingModel
-from bench.tolerances import Rounding
+from bench.agreement.rounding_model import RoundingModel
+from bench.agreement.tolerances import Rounding
 
 COMPARED = [  # the agreement suite has the others; most of the time is spent compiling
     pytest.param(ARTICLE, "float64", id="article-float64"),

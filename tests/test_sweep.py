@@ -14,12 +14,13 @@ from factories import backend_names
 import backends
 from backends import Backend, parameters
 from backends.architecture import flops
-from bench import protocol, records, sweep, sweep_worker
+from bench import protocol, records
 from bench.errors import BenchError
 from bench.measures import sweep as points_measured
 from bench.measures.timing import Timing
 from bench.plan import Measured, Point, PointBegun, Started, SweepPlan
 from bench.streams import initial_parameters
+from bench.sweeps import sweep, sweep_worker
 
 SMOKE = protocol.load("smoke")
 
@@ -351,4 +352,4 @@ def test_the_real_worker_takes_the_plan_of_a_sweep(tmp_path):
     assert (record.status, record.precision.seen, record.plan.mode) == ("ok", "float32", "eager")
     assert [operation for _, _, operation in rows(record)] == ["log_prob", "sample", "train"]
     assert all(m.value > 0 for m in record.measurements)
-    assert sweep.worker_command("numpy", sys.executable)[-1] == "bench.sweep_worker"
+    assert sweep.worker_command("numpy", sys.executable)[-1] == "bench.sweeps.sweep_worker"

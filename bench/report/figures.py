@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
-from bench.frame import PRECISIONS, rank
-from bench.labels import SECTION, groups, place
-from bench.pivot import RECORD, over_rounds, pick
-from bench.render import MISSING
 from bench.report.panels import Group, Panel, axis, error_bars, look, panel, said, section_label, thinned, ticks
-from bench.series_tables import worst_of
 from bench.tables import KINDS, final_losses, largest_difference
+from bench.tables.frame import PRECISIONS, rank
+from bench.tables.labels import SECTION, groups, place
+from bench.tables.pivot import RECORD, over_rounds, pick
+from bench.tables.render import MISSING
+from bench.tables.series_tables import worst_of
 
 BAND_OPACITY = 0.18
 LABEL_CHARACTERS = 26  # of a line of a heat map's label

@@ -8,15 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from bench.frame import machine_of
-from bench.labels import SECTION, groups, prepare
 from bench.peers import OURS
-from bench.pivot import assemble, contexts_of
 from bench.records import Record
-from bench.render import MISSING, Table, number, spread
 from bench.report.panels import said, section_label
 from bench.report.sentences import listed
-from bench.sweep_tables import SAID, curves, sweeps
+from bench.tables.frame import machine_of
+from bench.tables.labels import SECTION, groups, prepare
+from bench.tables.pivot import assemble, contexts_of
+from bench.tables.render import MISSING, Table, number, spread
+from bench.tables.sweep_tables import SAID, curves, sweeps
 
 KINDS = {
     "run": "runs",

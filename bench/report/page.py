@@ -11,16 +11,16 @@ from pathlib import Path
 
 from bench import tables
 from bench.errors import BenchError
-from bench.frame import order
-from bench.labels import SECTION, groups, prepare
 from bench.records import Record
-from bench.render import MISSING, Table
 from bench.report import overview, sentences
 from bench.report.figures import run_groups
 from bench.report.panels import Group, section_label
 from bench.report.pictures import pictures
 from bench.report.suites import suites
 from bench.report.sweep_figures import sweep_groups
+from bench.tables.frame import order
+from bench.tables.labels import SECTION, groups, prepare
+from bench.tables.render import MISSING, Table
 
 TEMPLATE = Path(__file__).parent / "template"
 OPEN = ("speed", "accuracy")

@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from bench.labels import SECTION
 from bench.palette import COLOURS, OTHER_COLOURS
+from bench.tables.labels import SECTION
 
 NAMES = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX", "numpy": "NumPy"}
 """Backends as people call them."""

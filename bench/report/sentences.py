@@ -12,14 +12,14 @@ from decimal import ROUND_CEILING, Context
 
 import pandas as pd
 
-from bench.frame import BACKENDS
-from bench.labels import LOSS_DIGITS, groups, place
-from bench.pivot import Spread, over_rounds, pick
-from bench.render import number
 from bench.report.panels import NAMES, said
 from bench.report.ratio import Ratio, ratio
-from bench.series_tables import worst_of
 from bench.tables import KINDS, largest_difference, trained
+from bench.tables.frame import BACKENDS
+from bench.tables.labels import LOSS_DIGITS, groups, place
+from bench.tables.pivot import Spread, over_rounds, pick
+from bench.tables.render import number
+from bench.tables.series_tables import worst_of
 
 USUAL = BACKENDS[:3]
 SAME = 0.01

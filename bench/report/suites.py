@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench import agreement_report
+from bench.agreement import agreement_report
 from bench.records import files_below
-from bench.render import MISSING, Table, number
 from bench.report.figures import heat_map
 from bench.report.panels import Group, Panel
+from bench.tables.render import MISSING, Table, number
 
 TITLES = {
     "matrix": "Weights ported: error over tolerance",

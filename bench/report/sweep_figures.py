@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from bench.labels import SECTION, groups
 from bench.report.panels import Group, Panel, axis, error_bars, look, panel, said, section_label, ticks
-from bench.sweep_tables import SAID, SIZES, Curve, curves, sweeps
+from bench.tables.labels import SECTION, groups
+from bench.tables.sweep_tables import SAID, SIZES, Curve, curves, sweeps
 
 
 def sweep_groups(data: pd.DataFrame) -> Iterator[tuple[str, Group]]:

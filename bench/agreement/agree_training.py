@@ -1,0 +1,113 @@
+"""The agreement suite in training: each backend step by step beside the reference, and training resumed by another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends import Adam, Architecture, Backend, Optimiser, Pixels, RMSProp, parameters
+from backends.parameters import Parameters
+from bench.agreement.agree import ARTICLE, ARTICLE_NOISE, Check, Setting, Stream, initial_weights, make
+from bench.measures.likelihood import DEQUANTISED
+
+LOCKSTEP_TOLERANCE = 1e-11
+"""Of the relative difference in float64 after any of 100 steps, of losses and of the whole parameter vector (norm)."""
+
+LARGEST_TOLERANCE = 1e-9
+"""Of the largest difference of one parameter over the largest parameter. Adam divides by √v̂ + ε: where a gradient is
+below ε = 10⁻⁷, its rounding error is multiplied by lr/ε = 10⁴ in every step. A sum of terms of size 10 has an error of
+10⁻¹⁵, so that 100 steps may move such a parameter 10⁻⁹ apart, while the vector as a whole stays together."""
+
+LOCKSTEPS: dict[str, tuple[str, Optimiser, Pixels, int]] = {
+    # case: architecture, optimiser, pixels, steps an epoch. Steps of one epoch each let every step be looked at; longer
+    # epochs are what shows a schedule that runs by the epoch instead of by the step.
+    "article, Adam": ("article", Adam(), ARTICLE, 1),
+    "paper, RMSProp": ("paper", RMSProp(), DEQUANTISED, 1),
+    "article, noise, Adam, epochs of 4": ("article", Adam(), ARTICLE_NOISE, 4),
+    "paper, RMSProp, epochs of 4": ("paper", RMSProp(), DEQUANTISED, 4),
+}
+
+
+def lockstep(
+    setting: Setting, chosen: Sequence[str], precision: str, device: str, cases: Sequence[str] = tuple(LOCKSTEPS)
+) -> Iterator[Check]:
+    """Train each backend beside the reference; one check a case, backend and quantity, the worst step standing for all.
+
+    In float64 the tolerance is the project's; in other precisions trajectories part, and the check, without a tolerance
+    (infinite), is a record of how far.
+    """
+    for case in cases:
+        name, optimiser, pixels, steps = LOCKSTEPS[case]
+        architecture = setting.architectures[name]
+        initial = initial_weights(setting, name, architecture)
+        stream = Stream(setting, pixels, steps)
+        epochs = setting.steps // steps
+        arms = {
+            arm: make(arm, architecture, initial, device, precision)
+            for arm in chosen
+            if arm != "numpy" or precision != "float64"
+        }
+        reference = make("numpy", architecture, initial, "cpu", "float64")
+        losses: dict[str, list[float]] = {arm: [] for arm in arms}
+        vectors: dict[str, list[float]] = {arm: [] for arm in arms}
+        largest: dict[str, list[float]] = {arm: [] for arm in arms}
+        runs = {arm: model.train(stream.images, optimiser, stream, epochs) for arm, model in arms.items()}
+        for expected in reference.train(stream.images, optimiser, stream, epochs):
+            vector = _vector(reference)
+            size = float(np.abs(vector).max())
+            for arm, run in runs.items():
+                found = next(run).losses
+                losses[arm].append(float(np.abs(found / expected.losses - 1).max()))
+                apart = _vector(arms[arm]) - vector
+                vectors[arm].append(float(np.linalg.norm(apart) / np.linalg.norm(vector)))
+                largest[arm].append(float(np.abs(apart).max()) / size)
+        for arm in arms:
+            for quantity, series, allowed in (
+                ("loss", losses[arm], LOCKSTEP_TOLERANCE),
+                ("parameters", vectors[arm], LOCKSTEP_TOLERANCE),
+                ("largest parameter", largest[arm], LARGEST_TOLERANCE),
+            ):
+                tolerance = allowed if precision == "float64" else np.inf
+                rms = float(np.sqrt(np.mean(np.square(series))))
+                yield Check("lockstep", case, arm, precision, "", quantity, float(np.max(series)), rms, tolerance)
+                for epoch, error in enumerate(series, start=1) if steps == 1 else ():
+                    yield Check("lockstep", case, arm, precision, "", quantity, error, np.nan, tolerance, epoch)
+
+
+def _vector(model: Backend) -> NDArray[np.float64]:
+    state = model.training_state().parameters
+    return np.concatenate([state[name].ravel() for name in model.architecture.trainable_shapes]).astype(np.float64)
+
+
+RESUMED: dict[str, Optimiser] = {"article": Adam(), "paper": RMSProp(momentum_epoch=2)}
+
+
+def resume(
+    setting: Setting, chosen: Sequence[str], device: str, cases: Sequence[str] = tuple(RESUMED)
+) -> Iterator[Check]:
+    """Six steps by the reference; or three by one backend, whose state another one resumes for three more."""
+    for case in cases:
+        optimiser = RESUMED[case]
+        architecture = setting.architectures[case]
+        initial = parameters.astype(initial_weights(setting, case, architecture), "float64")
+        stream = Stream(setting, DEQUANTISED, steps=3)
+
+        def start(arm: str, start: Parameters = initial, architecture: Architecture = architecture) -> Backend:
+            return make(arm, architecture, start, device, "float64")
+
+        def train(model: Backend, epochs: int, optimiser: Optimiser = optimiser, stream: Stream = stream) -> Backend:
+            for _ in model.train(stream.images, optimiser, stream, epochs):
+                pass
+            return model
+
+        vector = _vector(train(start("numpy"), 2))
+        for first, second in zip(chosen, [*chosen[1:], *chosen[:1]], strict=True):
+            resumed = start(second)
+            train(resumed, 2)  # so that parameters, moments and step count are stale, none of them the state's
+            resumed.resume(train(start(first), 1).training_state())
+            error = np.abs(_vector(train(resumed, 1)) - vector) / np.abs(vector).max()
+            rms = float(np.sqrt((error**2).mean()))
+            pair = f"{first} → {second}"
+            yield Check("resume", case, pair, "float64", "", "parameters", float(error.max()), rms, LOCKSTEP_TOLERANCE)

@@ -1,0 +1,172 @@
+"""The agreement suite's checks as one compressed CSV file, and that file as the tables that people read.
+
+The file is the record: a row a check, with its tolerance, headed by comment lines that say where it was made. The
+tables are made from it alone.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+import backends
+from bench import environment
+from bench.agreement.agree import Check, Setting
+from bench.errors import BenchError
+from bench.tables.render import MISSING, Table, number, render
+
+FILE = "checks.csv.gz"
+IN_BRIEF = (
+    "test, x-z-x: max, grey levels",
+    "test, x-z-x × 9: max, grey levels",
+    "100 times out of range, x-z-x: max, grey levels",
+    "test, x-z-x: change of log p, nats",
+)
+"""Of the round trips, what a terminal is shown."""
+
+COLUMNS = [
+    "suite",
+    "case",
+    "backend",
+    "precision",
+    "weights",
+    "quantity",
+    "step",
+    "error",
+    "rms",
+    "tolerance",
+    "passed",
+]
+
+
+def frame(checks: Iterable[Check]) -> pd.DataFrame:
+    """A row a check; `step` is empty except where a check was looked at step by step."""
+    rows = [{**asdict(check), "passed": check.passed} for check in checks]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def save(data: pd.DataFrame, setting: Setting, device: str, folder: Path) -> Path:
+    """Write the checks, headed by machine, versions and setting."""
+    fingerprint = environment.fingerprint()
+    versions = [f"{n} {v}" for b in backends.REGISTRY for n, v in _versions(b).items()]
+    article, git = setting.architectures["article"], fingerprint["git"] or {}
+    units = article.hidden_units
+    head = (
+        f"machine: {environment.machine(device, fingerprint)}; Python {fingerprint['python']}; {', '.join(versions)}",
+        f"commit: {git.get('commit', 'unknown')}{' with changes' if git.get('dirty') else ''}",
+        f"size: {article.dim} dimensions, {article.couplings} couplings of {article.hidden_layers} layers of {units}",
+        f"lockstep: {setting.steps} steps, batch {setting.batch}, seed {setting.seed}",
+    )
+    path = folder / FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = "".join(f"# {line}\n" for line in head) + data.to_csv(
+            index=False, lineterminator="\n", float_format="%.4g"
+        )
+        path.write_bytes(gzip.compress(text.encode(), mtime=0))
+    except OSError as error:
+        raise BenchError(f"{path}: can't be written ({error.strerror})") from error
+    return path
+
+
+def load(folder: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Read what `save` wrote: the checks, and the lines of its head."""
+    path = folder / FILE
+    if not path.is_file():
+        raise BenchError(f"{path}: no such file; `nice-bench agree --output {folder}` makes it")
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+    head = [line.removeprefix("# ") for line in lines if line.startswith("# ")]
+    return pd.read_csv(path, comment="#", keep_default_na=True), head
+
+
+def tables(data: pd.DataFrame, head: Sequence[str], *, brief: bool = False) -> list[Table]:
+    """The matrix, the porting of parameters, lockstep, resume and sampling."""
+    caption = " ".join(f"{line[0].upper()}{line[1:]}." for line in head)
+    matrix = data[(data["suite"] == "matrix") & (data["quantity"] != "parameters")]
+    made = [
+        _ported(data[(data["suite"] == "matrix") & (data["quantity"] == "parameters")], caption),
+        _by_backend("agreement-matrix", "Weights ported: errors against the float64 reference", matrix, caption, brief),
+    ]
+    for suite, title in (
+        ("lockstep", "Training in lockstep with the float64 reference"),
+        ("resume", "Training resumed by another backend"),
+        ("sampling", "Moments of samples, in standard errors"),
+        ("determinism", "The same training again: largest difference of final weights, 0 where every bit is the same"),
+        ("invertibility", "Round trips; tolerance: six times what roundoff predicts"),
+    ):
+        rows = data[data["suite"] == suite]
+        if brief and suite == "invertibility":
+            rows = rows[rows["quantity"].isin(IN_BRIEF)]
+        made.append(_by_backend(f"agreement-{suite}", title, rows, caption, brief=False))
+    return [table for table in made if not table.raw.empty]
+
+
+def write(data: pd.DataFrame, head: Sequence[str], folder: Path) -> list[Path]:
+    """Write every table as Markdown."""
+    return [write_table(table, folder) for table in tables(data, head)]
+
+
+def write_table(table: Table, folder: Path) -> Path:
+    """Write one table as Markdown."""
+    path = folder / f"{table.name}.md"
+    path.write_text(render(table, "markdown"), encoding="utf-8")
+    return path
+
+
+def _by_backend(name: str, title: str, data: pd.DataFrame, caption: str, brief: bool) -> Table:
+    """A column a backend, each with the largest error; a breach is marked. Brief: the worst case stands for all."""
+    data = data[data["step"].isna()]
+    keys = ["precision", "quantity"] if brief else ["precision", "case", "weights", "quantity"]
+    raw, shown = [], []
+    for key, rows in data.fillna({"weights": ""}).groupby(keys, sort=False):
+        # Of several cases, the one that comes nearest to its own tolerance.
+        share = rows["error"] / rows["tolerance"].replace(np.inf, np.nan)
+        labels: dict[str, Any] = dict(zip(keys, cast("tuple", key), strict=True))
+        figures: dict[str, float] = {}
+        cells: dict[str, str] = {}
+        for name_, its in rows.groupby("backend", sort=False):
+            backend, shares = str(name_), share[its.index]
+            worst: Any = its.loc[cast("int", shares.idxmax() if shares.notna().any() else its["error"].idxmax())]
+            figures[backend] = worst["error"]
+            cells[backend] = number(worst["error"], 2) + ("" if its["passed"].all() else " FAILED")
+        tolerance = rows["tolerance"].min()
+        raw.append({**labels, "tolerance": tolerance, **figures})
+        shown.append({**labels, "tolerance": number(tolerance, 2) if np.isfinite(tolerance) else "none", **cells})
+    told = (
+        f"{caption} Largest error, relative to the terms that the reference adds up; "
+        f"tolerances: bench/agreement/tolerances.py."
+    )
+    if brief:
+        told += " Over all architectures and weights, the worst; the smallest of their tolerances."
+    columns = pd.DataFrame(shown).fillna("–")
+    columns = columns.drop(columns=[c for c in columns if (columns[c] == "").all()])
+    return Table(name, title, told, columns, pd.DataFrame(raw), tuple(key for key in keys if key in columns))
+
+
+def _ported(data: pd.DataFrame, caption: str) -> Table:
+    """From each backend (rows) to each (columns): how many sets of parameters came through bit for bit."""
+    pairs = data["backend"].str.split(" → ", expand=True)
+    if data.empty:
+        return Table("agreement-porting", "Parameters ported", caption, data, data)
+    counted = data.assign(source=pairs[0], target=pairs[1]).groupby(["source", "target"], sort=False)["passed"]
+    good, total = counted.sum(), counted.count()
+    names = list(dict.fromkeys(pairs[0]))
+    told_of = {pair: f"{good[pair]} of {total[pair]}" for pair in total.index}
+    shown = pd.DataFrame([{"from": a} | {f"to {b}": told_of.get((a, b), MISSING) for b in names} for a in names])
+    share = (good / total).to_dict()
+    raw = pd.DataFrame([{"from": a} | {f"to {b}": share.get((a, b)) for b in names} for a in names])
+    told = f"{caption} Sets of parameters (architectures, initial and trained, float64 and float32) equal bit for bit."
+    return Table("agreement-porting", "Parameters ported", told, shown, raw, ("from",))
+
+
+def _versions(backend: str) -> dict[str, str]:
+    try:
+        return backends.backend_class(backend).versions()
+    except backends.UnavailableError:
+        return {}

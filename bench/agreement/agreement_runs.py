@@ -1,0 +1,168 @@
+"""Runs of the agreement suite, as `nice-bench agree` asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+import backends
+from backends import parameters
+from bench import data
+from bench.agreement import agreement_report, mutations
+from bench.agreement.agree import ARTICLE, Check, Setting, architectures, every_mode, weights_of
+from bench.agreement.agree_matrix import matrix, sampling
+from bench.agreement.agree_training import LOCKSTEPS, lockstep, resume
+from bench.agreement.determinism import determinism
+from bench.agreement.round_trips import Trip, round_trips
+from bench.errors import BenchError
+from bench.streams import pixels_to_x
+from bench.tables.render import Table, render
+
+PRECISIONS = ("float64", "float32", "tf32", "bfloat16")
+ROUND_TRIP_IMAGES = 64
+NARROW = {"hidden_layers": 3, "hidden_units": 64}
+FULL = {"hidden_layers": 5, "hidden_units": 1000}
+
+
+def run(
+    chosen: Sequence[str],
+    device: str,
+    *,
+    full: bool,
+    steps: int,
+    output: Path | None,
+    trained: Path | None = None,
+    mutants: bool = False,
+    console: Console | None = None,
+) -> str:
+    """Make all checks, write them and their tables where asked to.
+
+    Args:
+        chosen: backends; one that can't be imported is refused, since it was asked for.
+        device: "cpu" or "gpu"; the reference stays on the CPU.
+        full: the full-size network on MNIST, both named architectures, default modes; else a narrow one on the
+            embedded subset, all options, all modes.
+        steps: of lockstep training.
+        output: folder; None writes nothing.
+        trained: weights of the article's network at the size chosen, for the round trips; None trains some briefly.
+        mutants: plant every fault in every chosen backend too, which the suite must find.
+        console: for progress; standard error.
+
+    Returns:
+        The tables, as text.
+
+    Raises:
+        BenchError: a check failed, or a planted fault was not found; the checks are written nevertheless.
+        UnavailableError: a framework can't be imported here.
+    """
+    console = console or Console(stderr=True)
+    for name in chosen:
+        backends.backend_class(name)
+    here = setting(full=full, steps=steps)
+    trips = _trips(here, trained)
+    checks: list[Check] = []
+    for suite in _suites(here, trips, chosen, device, full=full):
+        try:
+            checks.extend(_told(suite, console))
+        finally:  # whatever ends it, what was compared until then is kept
+            made = agreement_report.frame(checks)
+            if output is not None:
+                agreement_report.save(made, here, device, output)
+    head: list[str] = []
+    if output is not None:
+        made, head = agreement_report.load(output)
+        agreement_report.write(made, head, output)
+        from bench.agreement import agreement_plots  # matplotlib would slow every command's start down
+
+        agreement_plots.write(made, head, output)
+    found = agreement_report.tables(made, head, brief=True)
+    survivors: list[str] = []
+    if mutants:
+        planted, survivors = _planted(chosen, device, console)
+        found.append(planted)
+        if output is not None:
+            agreement_report.write_table(planted, output)
+    text = render(found, "text")
+    breaches = made[~made["passed"]]
+    if len(breaches):
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        worst = breaches.iloc[0]
+        raise BenchError(
+            f"{len(breaches)} of {len(made)} checks failed, the first: {worst['suite']}, {worst['case']}, "
+            f"{worst['backend']}, {worst['precision']}, {worst['quantity']}: "
+            f"{worst['error']:.1e} > {worst['tolerance']:.1e}"
+        )
+    if survivors:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        raise BenchError(f"planted and not found: {', '.join(survivors)}")
+    return f"{text}\n\nAll {len(made)} checks are within their tolerances."
+
+
+def _suites(
+    here: Setting, trips: Sequence[Trip], chosen: Sequence[str], device: str, *, full: bool
+) -> list[Iterator[Check]]:
+    """The parts of the suite, each to be saved when it is over."""
+    cases = tuple(LOCKSTEPS)[:2] if full else tuple(LOCKSTEPS)
+    arms = [] if full else [arm for name in chosen for arm in every_mode(name, device)]
+    others = [arm for arm in arms if arm not in chosen]
+    return [
+        matrix(here, chosen, PRECISIONS, device),
+        matrix(_article_alone(here), others, ["float64"], device),
+        lockstep(here, chosen, "float64", device, cases),
+        lockstep(here, others, "float64", device, cases[:2]),
+        lockstep(here, chosen, "float32", device, cases[:2]),
+        resume(here, chosen, device),
+        resume(here, others, device, ["article"]),
+        sampling(here, chosen, device),
+        determinism(here, chosen, device),
+        *(round_trips(trip, chosen, PRECISIONS, device) for trip in trips),
+    ]
+
+
+def setting(*, full: bool, steps: int) -> Setting:
+    """The full-size network on MNIST, or a narrow one on the embedded subset."""
+    if full:
+        images = data.load("mnist").train_images[:2560]
+        return Setting(images, dict(list(architectures(784, **FULL).items())[:2]), steps=steps, batch=128)
+    return Setting(data.load("mnist-subset").train_images, architectures(784, **NARROW), steps=steps, batch=32)
+
+
+def _article_alone(setting: Setting) -> Setting:
+    return replace(setting, architectures={"article": setting.architectures["article"]})
+
+
+def _trips(setting: Setting, trained: Path | None) -> list[Trip]:
+    """The round trips of the article's network, at initial weights and at trained ones."""
+    architecture = setting.architectures["article"]
+    weights = weights_of(setting, "article", architecture)
+    if trained is not None:
+        found, weights["trained"] = parameters.load(trained)
+        if found != architecture:
+            raise BenchError(f"{trained}: the weights are of {found}; expected {architecture}")
+    x = pixels_to_x(setting.images[:ROUND_TRIP_IMAGES], ARTICLE, setting.seed)
+    return [Trip("article", architecture, its, name, x, setting.seed) for name, its in weights.items()]
+
+
+def _planted(chosen: Sequence[str], device: str, console: Console) -> tuple[Table, list[str]]:
+    """Plant every fault, and say which were not found."""
+    results = []
+    with console.status("mutations") as status:
+        for result in mutations.run(names=chosen, device=device):
+            results.append(result)
+            status.update(f"mutations: {result.backend}: {result.mutation.name}")
+            if result.survived:
+                console.print(f"SURVIVED {result.backend}: {result.mutation.name}", markup=False, highlight=False)
+    return mutations.table(results), [f"{r.mutation.name} in {r.backend}" for r in results if r.survived]
+
+
+def _told(checks: Iterator[Check], console: Console) -> Iterator[Check]:
+    """Pass checks on, and say which one is at work."""
+    with console.status("agreement") as status:
+        for check in checks:
+            status.update(f"{check.suite}: {check.case}: {check.backend} {check.precision}")
+            if not check.passed:
+                console.print(f"FAILED {check}", markup=False, highlight=False, soft_wrap=True)
+            yield check

@@ -1,0 +1,102 @@
+"""Invertibility in depth: round trips of every arm and precision, each beside what roundoff predicts of it.
+
+The measure is `bench.measures.invertibility`; the prediction is that same measure, taken of `rounding_model`.
+What exceeds it by more than `SLACK` is not rounding, and a breach. What is large and predicted is explained by it: an
+error of x comes back multiplied by the slopes of the couplings passed after it and by exp(s) and exp(−s), and coarse
+operands fall on another side of a boundary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends import Architecture, Backend, UnavailableError
+from backends.parameters import Parameters, rounded
+from bench.agreement.agree import Check, make
+from bench.agreement.rounding_model import RoundingModel
+from bench.agreement.tolerances import LAMBDA
+from bench.measures.invertibility import coupling_alone, measure, measure_coupling, measure_couplings
+from bench.records import Measurement
+
+SLACK = LAMBDA
+"""By which what is found may exceed one draw of the predicted errors; near 1 where there are many inputs."""
+
+JUDGED = ("max_error", "rms_error", "log_prob_change")
+
+
+@dataclass(frozen=True)
+class Trip:
+    """One flow whose round trips are made.
+
+    Attributes:
+        case: which architecture, for the checks.
+        architecture: of the flow.
+        parameters: canonical.
+        weights: "initial" or "trained".
+        x: test images, scaled, float64 [N, D].
+        seed: of the inputs out of range and of the predicted errors.
+    """
+
+    case: str
+    architecture: Architecture
+    parameters: Parameters
+    weights: str
+    x: NDArray[np.float64]
+    seed: int
+
+
+def round_trips(trip: Trip, chosen: Sequence[str], precisions: Sequence[str], device: str) -> Iterator[Check]:
+    """Errors in grey levels, end to end and per coupling, and the change of log p in nats.
+
+    A check's error is the measured figure, its tolerance `SLACK` times the predicted one. Precisions that an arm lacks
+    are passed over.
+    """
+    for precision in precisions:
+        predicted: dict[str, float] = {}
+        for arm in chosen:
+            try:
+                model = make(arm, trip.architecture, trip.parameters, device, precision)
+            except UnavailableError:
+                continue
+            predicted = predicted or _predicted(trip, precision)
+            for quantity, error in _figures(_measured(trip, model)).items():
+                tolerance = SLACK * predicted[quantity]
+                yield Check(
+                    "invertibility", trip.case, arm, precision, trip.weights, quantity, error, np.nan, tolerance
+                )
+
+
+def _measured(trip: Trip, model: Backend) -> Iterator[Measurement]:
+    yield from measure(model, trip.x, trip.weights, trip.seed)
+    yield from measure_couplings(model, trip.x, trip.weights)
+
+
+def _predicted(trip: Trip, precision: str) -> dict[str, float]:
+    held = rounded(trip.parameters, precision)
+    whole = RoundingModel(trip.architecture, held, precision, trip.seed)
+    figures = _figures(measure(whole, trip.x, trip.weights, trip.seed))
+    for k in range(trip.architecture.couplings):
+        alone = RoundingModel(*coupling_alone(trip.architecture, held, k), precision, trip.seed)
+        figures |= _figures(measure_coupling(alone, trip.x, trip.weights, k))
+    return figures
+
+
+def _figures(measurements: Iterator[Measurement]) -> dict[str, float]:
+    """What was measured of what → how much; None was not a number."""
+    return {
+        _told(measurement): np.nan if measurement.value is None else measurement.value
+        for measurement in measurements
+        if measurement.quantity in JUDGED
+    }
+
+
+def _told(measurement: Measurement) -> str:
+    context = measurement.context
+    where = f", coupling {context['coupling']} alone" if "coupling" in context else ""
+    times = "" if context["trips"] == 1 else f" × {context['trips']}"
+    what = {"max_error": "max", "rms_error": "RMS", "log_prob_change": "change of log p"}[measurement.quantity]
+    return f"{context['inputs']}, {context['direction']}{times}{where}: {what}, {measurement.unit}"

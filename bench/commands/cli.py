@@ -1,0 +1,268 @@
+"""The command line: one command after the other, or registered from files of their own where one takes a page."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import backends
+from bench import data as datasets
+from bench import environment, protocol, runner, tables
+from bench.agreement import agreement_runs
+from bench.commands import (
+    cli_campaign,
+    cli_check,
+    cli_compare,
+    cli_peers,
+    cli_profile,
+    cli_report,
+    cli_sample,
+    cli_sweep,
+)
+from bench.commands.options import (
+    Chosen,
+    Device,
+    Folders,
+    Interpreters,
+    Modes,
+    Precision,
+    Seed,
+    Verbose,
+    backend_names,
+    check_device,
+    check_precision,
+    errors,
+    loaded_records,
+    measured,
+    modes_of,
+    pairs,
+    refuse_failures,
+)
+from bench.errors import BenchError
+from bench.tables import readme
+from bench.weights import porting
+
+app = typer.Typer(
+    name="nice-bench",
+    help="One normalizing flow, three frameworks: PyTorch, TensorFlow and JAX compared in speed and in numbers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend is one or two lines on standard error, exit code 1."""
+    try:
+        app()
+    except (
+        BenchError,
+        backends.ParameterError,
+        backends.UnavailableError,
+        FileNotFoundError,
+        IsADirectoryError,
+    ) as error:
+        if "--verbose" in sys.argv:
+            raise
+        errors.print(f"nice-bench: {error}", soft_wrap=True, highlight=False, markup=False)
+        sys.exit(1)
+
+
+@app.command(epilog="Example: nice-bench run --protocol article --backends torch,jax --epochs 3")
+def run(
+    protocol_name: Annotated[
+        str, typer.Option("--protocol", help=f"One of {', '.join(protocol.names())}, or a .toml file.")
+    ] = "article",
+    chosen: Chosen = None,
+    device: Device = "auto",
+    precision: Precision = "float32",
+    mode: Modes = None,
+    epochs: Annotated[int | None, typer.Option(help="In place of the protocol's.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="In place of the protocol's.")] = None,
+    batch: Annotated[int | None, typer.Option(help="In place of the protocol's.")] = None,
+    seed: Seed = 0,
+    python: Interpreters = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for records and weights. [default: a new one in results/runs]")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one backend's turn.")] = 6 * 3600.0,
+    verbose: Verbose = False,
+) -> None:
+    """Put each backend through a protocol, one process each, and print the tables."""
+    check_device(device)
+    check_precision(precision)
+    names = backend_names(chosen)
+    loaded = protocol.load(
+        protocol_name,
+        training__epochs=epochs,
+        training__batch=batch,
+        training__rounds=rounds if rounds or epochs is None else _at_most(protocol_name, epochs),
+    )
+    request = runner.Request(
+        protocol=loaded,
+        backends=names,
+        device=device,
+        precision=precision,
+        modes=modes_of(mode),
+        seed=seed,
+        folder=output or Path("results/runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{loaded.name}"),
+        interpreters=pairs(python, "--python"),
+        timeout=timeout,
+    )
+    if loaded.data.dataset == "mnist" and not datasets.complete():
+        errors.print(f"fetching MNIST into {datasets.folder()} …", highlight=False, soft_wrap=True, markup=False)
+    made = measured(lambda progress: runner.run(request, progress))
+    found = tables.all_tables(made, brief=True)
+    typer.echo(tables.render(found, "text"))
+    tables.write(made, request.folder / "tables")
+    typer.echo(f"\nRecords, weights and tables: {request.folder}")
+    refuse_failures(made, asked=chosen is not None)
+
+
+cli_campaign.register(app)
+cli_check.register(app)
+cli_compare.register(app)
+cli_peers.register(app)
+cli_profile.register(app)
+cli_report.register(app)
+cli_sample.register(app)
+cli_sweep.register(app)
+
+
+@app.command("tables", epilog="Example: nice-bench tables results --format markdown --write results/tables")
+def show_tables(
+    folders: Folders = None,
+    style: Annotated[str, typer.Option("--format", help="text, markdown, csv or latex.")] = "text",
+    write: Annotated[Path | None, typer.Option(help="Write the tables as files into this folder instead.")] = None,
+    formats: Annotated[
+        str, typer.Option(help="Of --write, with commas between: text, markdown, csv, latex, parquet.")
+    ] = "markdown,csv",
+    text: Annotated[
+        Path | None,
+        typer.Option("--into", help="Make the tables between the marks of this Markdown file anew instead."),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Make the tables from records."""
+    if text is not None:
+        text.write_text(readme.refresh(text), encoding="utf-8")
+        return
+    loaded = loaded_records(folders)
+    if write is not None:
+        for path in tables.write(loaded, write, formats.split(",")):
+            typer.echo(path)
+    else:
+        typer.echo(tables.render(tables.all_tables(loaded), style))
+
+
+@app.command(
+    epilog="Example: nice-bench port nice.pth weights.safetensors --architecture paper --option alternate=even"
+)
+def port(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Weights: .safetensors (canonical), .npz or .pt; or trained elsewhere: Keras' .weights.h5 or .keras, "
+            "a PyTorch state_dict as .pt or .pth."
+        ),
+    ],
+    target: Annotated[Path, typer.Argument(help="Where to: .safetensors, .npz or .pt.")],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--architecture",
+            help="article or paper: what a file trained elsewhere doesn't say is as there. [default of Keras: article]",
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="KEY=VALUE, repeatable, of a file trained elsewhere: a field of the architecture (prior=logistic, "
+            "sign=add, output=linear, split=halves, permutation=reverse, permute=after, couplings=4, …); "
+            "alternate=even, odd, first or second where couplings take turns: the half that the first one changes; "
+            "mask=read or changed: what a 1 in a mask means. [default: read]"
+        ),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Turn weights of one form into another, read them back, and print how well every backend agrees on them."""
+    typer.echo(porting.port(source, target, base, option or []))
+
+
+@app.command(epilog="Example: nice-bench agree --full --output results/agreement")
+def agree(
+    chosen: Annotated[str | None, typer.Option("--backends", help="Comma-separated. [default: all four]")] = None,
+    device: Device = "auto",
+    full: Annotated[
+        bool, typer.Option("--full", help="The full-size network on MNIST, rather than a narrow one.")
+    ] = False,
+    steps: Annotated[int, typer.Option(min=4, help="Of lockstep training.")] = 100,
+    trained: Annotated[
+        Path | None,
+        typer.Option("--weights", help="Trained weights for the round trips. [default: trained briefly]"),
+    ] = None,
+    mutants: Annotated[
+        bool, typer.Option("--mutations", help="Plant faults in the backends too; each one must be found.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(help="Folder for the checks and tables. [default: none]")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Compare every backend with the float64 reference, and every ordered pair: one breach, and the exit code is 1."""
+    check_device(device)
+    names = [*backend_names(chosen)] if chosen else list(backends.REGISTRY)
+    on = runner.resolve_device(device)
+    made = agreement_runs.run(names, on, full=full, steps=steps, output=output, trained=trained, mutants=mutants)
+    typer.echo(made)
+
+
+@app.command(epilog="Example: NICE_BENCH_DATA=/data/mnist nice-bench data")
+def data(verbose: Verbose = False) -> None:
+    """Bring MNIST into the cache, or check what is there."""
+    errors.print(f"MNIST in {datasets.folder()} …", highlight=False, soft_wrap=True, markup=False)
+    typer.echo(datasets.fetch())
+    loaded = datasets.load("mnist")
+    typer.echo(f"{len(loaded.train_images)} + {len(loaded.test_images)} images, SHA-256 {loaded.digest}")
+
+
+@app.command(epilog="Example: nice-bench doctor --require-gpu")
+def doctor(
+    require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Exit with 1 if no GPU is visible.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say what this machine has: frameworks, devices, precisions, data."""
+    found = environment.fingerprint()
+    typer.echo(f"Python    {found['python']} on {found['platform']}")
+    typer.echo(f"CPU       {environment.machine('cpu', found)}")
+    gpus = environment.gpus()
+    for gpu in gpus or [{"name": "none is visible to the NVIDIA driver"}]:
+        typer.echo(f"GPU       {gpu['name']}")
+    for name, reason in backends.available().items():
+        typer.echo(f"{name:<10}{reason or _describe(name)}")
+    typer.echo(f"MNIST     {_mnist()}")
+    if require_gpu and not gpus:
+        raise BenchError("no GPU is visible to the NVIDIA driver here")
+
+
+def _describe(name: str) -> str:
+    kind = backends.backend_class(name)
+    versions = ", ".join(f"{package} {version}" for package, version in kind.versions().items())
+    devices = "; ".join(f"{device}: {', '.join(kind.precisions(device))}" for device in kind.devices())
+    return f"{versions}; {devices}; modes {', '.join(kind.modes)}"
+
+
+def _mnist() -> str:
+    try:
+        present = datasets.complete()
+    except datasets.DataError as error:
+        return str(error)
+    return f"{'in' if present else 'not yet in'} {datasets.folder()}"
+
+
+def _at_most(protocol_name: str, epochs: int) -> int:
+    """The protocol's rounds, or fewer where --epochs asks for fewer epochs than that."""
+    return min(protocol.load(protocol_name).training.rounds, max(epochs, 1))

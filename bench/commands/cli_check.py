@@ -1,0 +1,154 @@
+"""The command `nice-bench check`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench import records, runner
+from bench.commands.options import (
+    Chosen,
+    Device,
+    Interpreters,
+    Verbose,
+    backend_names,
+    check_device,
+    interruptible,
+    listed,
+    measured,
+    pairs,
+)
+from bench.commands.progress import LiveProgress
+from bench.errors import BenchError
+from bench.records import Record
+from bench.regression import check as checks
+from bench.regression import check_runs, planted_check, reference, verdicts
+from bench.regression.check_runs import PARTS, Part, Where
+from bench.regression.convergence import MARGIN
+from bench.regression.verdicts import Verdict
+from bench.tables import render
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command(epilog="Example: nice-bench check results/runs/20260131-120000-mine --fail-if-slower")(check)
+
+
+def check(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Records, or folders of records, to judge; nothing is run. [default: run the check]"),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Repeatable, or with commas between: {', '.join(part.name for part in PARTS)}."),
+    ] = None,
+    chosen: Chosen = None,
+    device: Device = "cpu",
+    fail_if_slower: Annotated[bool, typer.Option("--fail-if-slower", help="A slow-down is a regression.")] = False,
+    plant: Annotated[
+        bool, typer.Option("--mutations", help="Plant faults in the backends too; each one must be found.")
+    ] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Make the references from these runs instead of judging them.")
+    ] = False,
+    margin: Annotated[
+        float, typer.Option(min=1e-9, help="Of --update: nats that backends may differ by and be called equal.")
+    ] = MARGIN,
+    references: Annotated[Path, typer.Option(help="The folder of the references.")] = reference.FOLDER,
+    python: Interpreters = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder for records; the runs it has already aren't made again. [default: in results/runs]"),
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one run.")] = 1800.0,
+    verbose: Verbose = False,
+) -> None:
+    """Hold the losses of every backend against the references, step by step and over seeds: exit code 1 if one is off.
+
+    Speed is compared too, by ratios to what was measured in the same process; a slow-down alone doesn't fail.
+    """
+    check_device(device)
+    names, parts = backend_names(chosen), _parts(only)
+    where = Where(
+        folder=output or Path("results/runs", f"{time.strftime('%Y%m%d-%H%M%S')}-check"),
+        device=runner.resolve_device(device),
+        interpreters=pairs(python, "--python"),
+        timeout=timeout,
+    )
+    if folders:
+        with interruptible():
+            found = records.load_all([*folders])
+    else:
+        found = measured(lambda progress: _run(parts, names, where, progress, update=update))
+    if update:
+        for path in _update(found, margin, references, parts if not folders else None):
+            typer.echo(path)
+        return
+    judged = checks.judge(found, references, names)
+    shown = [verdicts.table(judged)]
+    survivors: list[str] = []
+    if plant and not folders:
+        planted = _planted(names, where, references)
+        shown.append(planted_check.table(planted))
+        survivors = [f"{result.fault} in {result.backend}" for result in planted if not result.caught]
+    typer.echo(render.render(shown, "text"))
+    if not folders:
+        typer.echo(f"Records: {where.folder}")
+    _refuse(judged, survivors, fail_if_slower=fail_if_slower)
+
+
+def _run(
+    parts: Sequence[Part], names: Sequence[str], where: Where, progress: LiveProgress, *, update: bool
+) -> list[Record]:
+    jobs = check_runs.reference_jobs if update else check_runs.check_jobs
+    return [record for part in parts for record in check_runs.run(jobs(part, names), where, progress)]
+
+
+def _planted(names: Sequence[str], where: Where, references: Path) -> list[planted_check.Result]:
+    with interruptible(), LiveProgress() as progress:
+        return list(planted_check.run(names, where, references, progress))
+
+
+def _update(found: Sequence[Record], margin: float, references: Path, parts: Sequence[Part] | None) -> list[Path]:
+    """Make the reference of every group of records; a trajectory's takes NumPy's run in float64 along."""
+    groups = checks.grouped(found)
+    oracles = [record for record in found if record.plan.backend == "numpy"]
+    paths = []
+    for (protocol, _, precision), its in groups.items():
+        if all(record.plan.backend == "numpy" for record in its):
+            continue
+        if parts is not None and f"{protocol}-{precision}" not in [part.name for part in parts]:
+            continue
+        also = [record for record in oracles if record.plan.protocol == protocol and record not in its]
+        paths.append(reference.save(checks.make([*its, *also], margin), references))
+    if not paths:
+        raise BenchError("no records to make a reference of")
+    return paths
+
+
+def _parts(only: list[str] | None) -> list[Part]:
+    asked = listed(only)
+    known = {part.name: part for part in PARTS}
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        raise BenchError(f"--only {unknown[0]!r}: expected some of {', '.join(known)}")
+    return [part for name, part in known.items() if not asked or name in asked]
+
+
+def _refuse(judged: Sequence[Verdict], survivors: Sequence[str], *, fail_if_slower: bool) -> None:
+    """A regression is an error; so is a slow-down, if asked for, and a planted fault that nobody found."""
+    failing = [v for v in judged if v.outcome == "regression" or (fail_if_slower and v.outcome == "slower")]
+    if failing:
+        first = failing[0]
+        raise BenchError(
+            f"{len(failing)} of {len(judged)} verdicts are regressions, the first: {first.check}, {first.protocol} "
+            f"{first.precision}, {first.backend}, {first.quantity}: {first.found}; allowed is {first.allowed}"
+        )
+    if survivors:
+        raise BenchError(f"planted and not found: {', '.join(survivors)}")
+    typer.echo(f"All {len(judged)} verdicts are good." if all(v.outcome == "ok" for v in judged) else "No regression.")

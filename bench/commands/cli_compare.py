@@ -1,0 +1,162 @@
+"""The command `nice-bench compare`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.commands.options import Verbose, errors
+from bench.comparison import compare_tables, conditions, matching, revisions
+from bench.comparison.compare import Margins, Row
+from bench.comparison.compare import compare as compared
+from bench.comparison.observations import TOPICS, observations
+from bench.errors import BenchError
+from bench.records import Record
+from bench.tables.render import render
+
+FAILS, CANNOT_TELL = 1, 3
+FORMATS = ("text", "markdown", "json")
+CONDITION = (
+    'Repeatable: "TOPIC worse by N%", in nats for loss and likelihood, in × for agreement; "TOPIC worse" for any '
+    f"change told apart from none. TOPIC: {', '.join(TOPICS)}. Exit code 1 if one fails, 3 if none does but one can't "
+    "be told (too few rounds, or nothing comparable)."
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command(
+        epilog='Example: nice-bench compare main results/runs/today --fail-if "speed worse by 10%" --format markdown'
+    )(compare)
+
+
+def compare(
+    sets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="A [B]",
+            help="Records, folders of records, or git revisions (their results/; REVISION:FOLDER for another folder). "
+            "With --by: one, the folder results by default.",
+        ),
+    ] = None,
+    by: Annotated[str | None, typer.Option(help=f"Compare within one set instead: {', '.join(matching.BYS)}.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Of --by: what the others are compared with. [default: the first]")
+    ] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=CONDITION,
+        ),
+    ] = None,
+    unclear_passes: Annotated[
+        bool, typer.Option("--unclear-passes", help="Exit with 0, and a warning, where a condition can't be told.")
+    ] = False,
+    margin: Annotated[
+        float, typer.Option(min=0.1, help="Per cent: a change beyond this must be ruled out for “the same”.")
+    ] = 10.0,
+    margin_nats: Annotated[float, typer.Option(min=1e-6, help="The same for losses, in nats.")] = 1.0,
+    ignore_digest: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-digest",
+            help="Take protocols of one name for the same where network, optimiser, batch, epochs and loss are, "
+            "whatever else was edited (the number of rounds, the caption).",
+        ),
+    ] = False,
+    style: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.")] = "text",
+    write: Annotated[Path | None, typer.Option(help="Write it into this file instead.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Compare two sets of records, or what one set holds: faster, slower, the same, or not to be compared."""
+    if style not in FORMATS:
+        raise BenchError(f"--format is {style!r}; expected one of {', '.join(FORMATS)}")
+    asked = [conditions.parse(text) for text in fail_if or []]
+    margins = Margins(margin / 100, margin_nats)
+    rows, notes = _rows(sets or [], by, baseline, margins, ignore_digest)
+    if not rows:
+        raise BenchError(f"nothing to compare: no figures on either side. {' '.join(notes)}")
+    judgements = [conditions.judge(condition, rows) for condition in asked]
+    if style == "json":
+        text = _json(rows, notes, judgements)
+    else:
+        said = f"{margin:g} % or {margin_nats:g} nats"
+        text = render(compare_tables.table(rows, notes, said), style)
+        text += "".join(f"\n{_told(each)}\n" for each in judgements)
+    if write is None:
+        typer.echo(text)
+    else:
+        try:
+            write.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise BenchError(f"{write}: cannot be written: {error.strerror or error}") from error
+        typer.echo(write)
+    _end(judgements, unclear_passes)
+
+
+def _rows(
+    sets: Sequence[str], by: str | None, baseline: str | None, margins: Margins, ignore_digest: bool
+) -> tuple[list[Row], list[str]]:
+    """The comparison, and what has to be said about the sets."""
+    if by is None:
+        if baseline is not None:
+            raise BenchError("--baseline goes with --by")
+        if len(sets) != 2:
+            raise BenchError(f"expected two sets to compare, or one with --by; found {len(sets)}")
+        a, b = (revisions.read(name) for name in sets)
+        notes = [f"A: {a.name}. B: {b.name}.", *_noted(a), *_noted(b)]
+        notes += [*_failures("A", a.records), *_failures("B", b.records)]
+        pairs = [*matching.sides(observations(a.records), observations(b.records), ignore_digest=ignore_digest)]
+        return compared(pairs, margins), notes
+    if len(sets) > 1:
+        raise BenchError(f"--by compares within one set; found {len(sets)}")
+    attribute = next((name for name in matching.BYS if name == by), None)
+    if attribute is None:
+        raise BenchError(f"--by is {by!r}; expected one of {', '.join(matching.BYS)}")
+    side = revisions.read(sets[0] if sets else revisions.FOLDER)
+    found = matching.by(observations(side.records), attribute, baseline, ignore_digest=ignore_digest)
+    notes = [f"{side.name}, by {attribute}.", *_noted(side), *_failures("", side.records)]
+    return compared(found, margins, runs=False), notes
+
+
+def _json(rows: Sequence[Row], notes: Sequence[str], judgements: Sequence[conditions.Judgement]) -> str:
+    """Everything, with every digit."""
+    told = [{"condition": each.condition.text, "answer": each.answer, "reason": each.reason} for each in judgements]
+    found = {"notes": [*notes], "rows": [compare_tables.plain(row) for row in rows], "conditions": told}
+    return json.dumps(found, ensure_ascii=False, allow_nan=False, indent=1)
+
+
+def _noted(side: revisions.Side) -> list[str]:
+    if side.note is None:
+        return []
+    errors.print(f"nice-bench: {side.note}", soft_wrap=True, highlight=False, markup=False)
+    return [f"{side.note}."]
+
+
+def _failures(name: str, records: Sequence[Record]) -> list[str]:
+    failed = [record for record in records if record.status != "ok"]
+    told = (
+        f"{' '.join(filter(None, (record.plan.backend, record.plan.mode)))}: {record.status} "
+        f"({record.reason or 'no reason recorded'})"
+        for record in failed
+    )
+    return [f"Not complete{f' in {name}' if name else ''}: {'; '.join(told)}."] if failed else []
+
+
+def _told(judgement: conditions.Judgement) -> str:
+    return f"{judgement.condition.text}: {judgement.answer}" + (f": {judgement.reason}" if judgement.reason else "")
+
+
+def _end(judgements: Sequence[conditions.Judgement], unclear_passes: bool) -> None:
+    """Say on standard error what failed or can't be told, and end with the exit code that says so too."""
+    bad = [each for each in judgements if each.answer != "holds"]
+    for each in bad:
+        errors.print(f"nice-bench: {_told(each)}", soft_wrap=True, highlight=False, markup=False)
+    if any(each.answer == "fails" for each in bad):
+        raise typer.Exit(FAILS)
+    if bad and not unclear_passes:
+        raise typer.Exit(CANNOT_TELL)

@@ -1,0 +1,29 @@
+"""The command `nice-bench report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.commands.options import Folders, Verbose, loaded_records
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command(epilog="Example: nice-bench report results --output report.html")(report)
+
+
+def report(
+    folders: Folders = None,
+    output: Annotated[Path, typer.Option(help="The page: one HTML file that needs nothing else.")] = Path(
+        "report.html"
+    ),
+    verbose: Verbose = False,
+) -> None:
+    """Make one HTML page from records: sentences, plots, tables, environments, and the pictures beside them."""
+    from bench.report import page  # here, since plotly's and pandas' parts would slow every command's start down
+
+    written = page.write(loaded_records(folders), folders or [Path("results")], output)
+    typer.echo(f"{written} ({written.stat().st_size / 1e6:.1f} MB)")

@@ -1,0 +1,77 @@
+"""The command `nice-bench sample`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import backends
+from bench import pictures
+from bench.commands.options import Verbose, check_device, errors
+from bench.errors import BenchError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command(
+        epilog="Example: nice-bench sample weights.safetensors --temperature 0.8; "
+        "nice-bench sample weights.safetensors --kind inpainting --steps 2000"
+    )(sample)
+
+
+def sample(
+    weights: Annotated[Path, typer.Argument(help="Canonical weights, as `run` leaves them.")],
+    kind: Annotated[str, typer.Option(help=f"One of {', '.join(pictures.DEFAULTS)}.")] = "grid",
+    backend: Annotated[str | None, typer.Option(help="[default: the first one that can be used here]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or gpu. [default: auto]")] = None,
+    temperature: Annotated[
+        list[float] | None,
+        typer.Option(
+            min=0,
+            help="Scales the latents; of a grid repeatable, for panels. [default: 0.8, traversal 0.5]",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**64 - 1, help="Of latents, masks and noise. [default: 0]")
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a grid, down and across; pairs; dimensions. [default: 15 of a grid, else 10]"),
+    ] = None,
+    greys: Annotated[
+        int | None,
+        typer.Option(min=2, max=256, help="Levels of grey: fewer, a smaller file. [default: 256, inpainting 64]"),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of inpainting. The paper's 111895 take hours on a CPU; a few thousand show much the same. "
+            "[default: 111895]",
+        ),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Says how bytes become x. [default: that of the record beside the weights]"),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="A .png file. [default: samples-KIND.png]")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Draw a picture of what the model has learned, with its caption beside it as .json; the same for every backend."""
+    if device is not None:
+        check_device(device)
+    if backend is not None and backend not in backends.REGISTRY:
+        raise BenchError(f"--backend is {backend!r}; expected one of {', '.join(backends.REGISTRY)}")
+    options = pictures.Options(
+        backend=backend,
+        device=device,
+        temperatures=tuple(temperature) if temperature else None,
+        rows=rows,
+        greys=greys,
+        seed=seed,
+        steps=steps,
+        protocol=protocol,
+    )
+    typer.echo(pictures.draw(kind, weights, output or Path(f"samples-{kind}.png"), options, errors))

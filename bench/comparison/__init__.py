@@ -1,0 +1,1 @@
+"""Comparing records: what belongs together, by how much it differs, and what may be concluded."""

@@ -1,0 +1,173 @@
+"""Observations: the figures of records that can be compared, each with what it is of and what it was taken on.
+
+What is left out says the same in other words: throughput of training and sampling (one over the time), bits a
+dimension (a line through the log-likelihood), rates and parts of the floor, shares of a profile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.environment import machine
+from bench.records import Measurement, Record
+from bench.tables.frame import machine_of, versions_of
+
+Form = Literal["time", "rate", "size", "floor", "loss", "gain", "error"]
+"""How a figure is compared.
+
+time, rate, size, floor: by a ratio, rates upside down, so that more than 1 is worse; a floor's ratio is the machine's
+own and may be compared across machines. loss, gain: by a difference in nats, never by a ratio, since they have no zero.
+error: of rounding, by its order of magnitude.
+"""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A figure's topic (what a condition names), its name and unit as people read them, and how it is compared."""
+
+    topic: str
+    label: str
+    unit: str
+    form: Form
+
+    @property
+    def ratio(self) -> bool:
+        """Whether it is compared by a ratio."""
+        return self.form in ("time", "rate", "size", "floor")
+
+    @property
+    def on_machine(self) -> bool:
+        """Whether it says something of the machine too, so that another machine's is no comparison."""
+        return self.form in ("time", "rate", "size")
+
+
+MEASURED = {  # measure, quantity
+    ("training", "seconds_per_epoch"): Quantity("speed", "s/epoch", "s", "time"),
+    ("training", "seconds_to_target"): Quantity("target", "s to target", "s", "time"),
+    ("training", "peak_memory"): Quantity("memory", "peak memory", "bytes", "size"),
+    ("startup", "import_seconds"): Quantity("startup", "start-up", "s", "time"),
+    ("startup", "first_call_seconds"): Quantity("startup", "first call cold", "s", "time"),
+    ("startup", "warm_first_call_seconds"): Quantity("startup", "first call warm", "s", "time"),
+    ("sampling", "latency"): Quantity("sampling", "sampling", "s", "time"),
+    ("likelihood", "images_per_second"): Quantity("density", "log p", "images/s", "rate"),
+    ("floor", "training_ratio"): Quantity("floor", "s/epoch × floor", "× floor", "floor"),
+    ("sweep", "seconds"): Quantity("sweep", "sweep", "s", "time"),
+    ("peers", "step_seconds"): Quantity("peers", "peer's step", "s", "time"),
+    ("profile", "step_seconds"): Quantity("profile", "profiled step", "s", "time"),
+    ("micro", "seconds"): Quantity("micro", "micro", "s", "time"),
+    ("likelihood", "dequantised_log_likelihood"): Quantity("likelihood", "test log-likelihood", "nats", "gain"),
+}
+TOPICS = {quantity.topic: quantity for quantity in MEASURED.values()} | {
+    "loss": Quantity("loss", "loss", "nats", "loss"),
+    "agreement": Quantity("agreement", "error", "relative", "error"),
+}
+"""Topic → one of its quantities."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What a record is of, and what it was taken on; `network` stands for architecture, optimiser, batch, epochs, loss.
+
+    `host` is the computer's processor even where the device is a GPU, so that both devices of one can be told.
+    """
+
+    kind: str
+    protocol: str
+    digest: str
+    network: str
+    backend: str
+    mode: str
+    device: str
+    machine: str
+    host: str
+    precision: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One figure of one round (or of a whole record: round 0), of `n` observations between `low` and `high`."""
+
+    quantity: Quantity
+    context: str
+    about: About
+    run: str
+    seed: int
+    round: int
+    value: float
+    low: float | None
+    high: float | None
+    n: int | None
+
+
+def about(record: Record) -> About:
+    """What a record is of."""
+    plan, seen = record.plan, record.precision
+    settings = [plan.architecture, plan.optimiser, plan.batch, plan.epochs, plan.loss]
+    return About(
+        kind=plan.kind,
+        protocol=plan.protocol,
+        digest=plan.protocol_digest,
+        network=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
+        backend=plan.backend,
+        mode=plan.mode or "",
+        device=plan.device,
+        machine=machine_of(record),
+        host=machine("cpu", record.environment),
+        precision=plan.precision if seen is None or seen.seen == plan.precision else f"{plan.precision} ({seen.seen})",
+        version=versions_of(record),
+    )
+
+
+def observations(records: Iterable[Record]) -> Iterator[Observation]:
+    """The figures of records that ended well; a record that is given twice counts once."""
+    for record in _each_once(records):
+        if record.status != "ok":
+            continue
+        told = about(record)
+        for measurement in [*record.measurements, *_losses(record)]:
+            quantity = _quantity(measurement)
+            if quantity is None or measurement.value is None:
+                continue
+            context = {key: value for key, value in measurement.context.items() if key != "round"}
+            yield Observation(
+                quantity=quantity,
+                context=", ".join(f"{key} {value}" for key, value in sorted(context.items())),
+                about=told,
+                run=record.run,
+                seed=record.plan.seed,
+                round=int(measurement.context.get("round", 0)),
+                value=measurement.value,
+                low=measurement.low,
+                high=measurement.high,
+                n=measurement.n,
+            )
+
+
+def _each_once(records: Iterable[Record]) -> Iterable[Record]:
+    return {record.model_dump_json(): record for record in records}.values()
+
+
+def _quantity(measurement: Measurement) -> Quantity | None:
+    known = MEASURED.get((measurement.measure, measurement.quantity))
+    if known is None and measurement.measure == "agreement":
+        return Quantity("agreement", f"error of {measurement.quantity}", "relative", "error")
+    if known is None and measurement.measure == "loss":
+        return Quantity("loss", measurement.quantity, "nats", "loss")
+    return known if known is None or known.ratio is False or (measurement.value or 0) > 0 else None
+
+
+def _losses(record: Record) -> Iterator[Measurement]:
+    """Final and best losses, as the table of accuracy has them: measured where they were, else from the curve."""
+    measured = {m.quantity: m.value for m in record.measurements if m.measure in ("training", "likelihood")}
+    final = {"train": "final_train_loss", "test": "test_loss"}
+    for part in ("train", "test"):
+        curve = [getattr(point, f"{part}_loss") for point in sorted(record.curve, key=lambda point: point.epoch)]
+        finite = [loss for loss in curve if loss is not None]
+        last = measured.get(final[part], curve[-1] if curve else None)
+        for name, value in (("final", last), ("best", min(finite, default=None))):
+            yield Measurement(measure="loss", quantity=f"{name} {part} loss", value=value, unit="nats")

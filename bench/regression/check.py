@@ -1,0 +1,119 @@
+"""The regression check: any set of records against the references that their protocols have, and against each other.
+
+Nothing is run here; see `check_runs`. A run that is missing or failed is a regression, whatever the others say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from bench.errors import BenchError
+from bench.records import Record
+from bench.regression import check_speed, convergence, reference, trajectory
+from bench.regression.check_runs import PARTS
+from bench.regression.reference import Reference, Trajectory
+from bench.regression.verdicts import Verdict
+
+Group = tuple[str, str, str]
+"""Protocol, device, precision: what has one reference."""
+
+
+def judge(runs: Iterable[Record], references: Path, backends: Sequence[str]) -> list[Verdict]:
+    """Hold records against their references.
+
+    Args:
+        runs: records of any protocols; those without a reference are left out.
+        references: the folder of the references.
+        backends: which have to be there.
+
+    Raises:
+        BenchError: no record has a reference, or one can't be read.
+    """
+    groups = grouped(runs)
+    known = {group: its for group, its in groups.items() if (references / reference.name_of(*group)).is_file()}
+    if not known:
+        told = ", ".join(" ".join(group) for group in groups) or "nothing"
+        raise BenchError(f"no reference in {references} for {told}; `nice-bench check --update` makes references")
+    return [
+        verdict
+        for group, its in known.items()
+        for verdict in judge_group(its, reference.load(references / reference.name_of(*group)), backends)
+    ]
+
+
+def judge_group(runs: Sequence[Record], against: Reference, backends: Sequence[str]) -> list[Verdict]:
+    """Hold records of one protocol, device and precision against its reference."""
+    present = [run for run in runs if run.plan.backend in backends]
+    seeds = {run.plan.seed for run in present} or {0}
+    if isinstance(against, Trajectory):
+        seeds = {against.seed}
+        present = [run for run in present if run.plan.seed == against.seed]
+    there = {(run.plan.backend, run.plan.seed) for run in present}
+    verdicts = [
+        _no_run(against, backend, seed, "no run")
+        for backend in backends
+        for seed in sorted(seeds)
+        if (backend, seed) not in there
+    ]
+    verdicts += [
+        _no_run(against, run.plan.backend, run.plan.seed, fault) for run in present if (fault := _fault(run, against))
+    ]
+    good = [run for run in present if not _fault(run, against)]
+    if isinstance(against, Trajectory):
+        verdicts += [trajectory.judge(run, against) for run in good]
+    elif good:
+        verdicts += convergence.judge(good, against)
+    timed: dict[tuple[str, int | None], list[Record]] = {}
+    for run in good:
+        timed.setdefault((run.plan.backend, run.environment.get("cores")), []).append(run)
+    return [*verdicts, *(verdict for its in timed.values() for verdict in check_speed.judge(its, against))]
+
+
+def make(runs: Sequence[Record], margin: float) -> Reference:
+    """A reference of one protocol, device and precision from its records; those of the oracle are in float64.
+
+    Raises:
+        BenchError: there are too few, one has failed, or by this very reference they would not pass.
+    """
+    arms = [run for run in runs if run.plan.backend != "numpy"]
+    if not arms:
+        raise BenchError("no records to make a reference of")
+    plan = arms[0].plan
+    made, speed = reference.made_of(runs), check_speed.make(arms)
+    found: Reference
+    if any(part.kind == "trajectory" and part.protocol == plan.protocol for part in PARTS):
+        found = trajectory.make(runs, plan.precision, made, speed)
+    else:
+        found = convergence.make(arms, margin, made, speed)
+    bad = [v for v in judge_group(arms, found, sorted({r.plan.backend for r in arms})) if v.outcome == "regression"]
+    if bad:
+        raise BenchError(
+            f"{plan.protocol}: its own runs would not pass: {bad[0].check}, {bad[0].backend}, {bad[0].quantity}: "
+            f"{bad[0].found}, allowed is {bad[0].allowed}; no reference is made of them"
+        )
+    return found
+
+
+def grouped(runs: Iterable[Record]) -> dict[Group, list[Record]]:
+    """Records of runs by what has one reference."""
+    groups: dict[Group, list[Record]] = {}
+    for run in runs:
+        if run.plan.kind == "run":
+            groups.setdefault((run.plan.protocol, run.plan.device, run.plan.precision), []).append(run)
+    return groups
+
+
+def _fault(run: Record, against: Reference) -> str | None:
+    if run.status != "ok":
+        return f"{run.status}: {run.reason}"
+    if run.plan.protocol_digest != against.protocol_digest:
+        return "the protocol is not that of the reference: edited, or shortened"
+    if run.digests.get("data") != against.data:
+        return "the images are not those of the reference"
+    return None
+
+
+def _no_run(against: Reference, backend: str, seed: int, told: str) -> Verdict:
+    who = (against.protocol, against.precision, backend)
+    return Verdict("run", *who, f"seed {seed}", told, "a run that ends well", "regression")

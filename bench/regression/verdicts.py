@@ -1,0 +1,68 @@
+"""Verdicts of the regression check: what was found, what is allowed, and what that means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from bench.tables.render import Table, number
+
+Outcome = Literal["ok", "regression", "slower", "faster", "not judged"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One comparison with a reference.
+
+    Attributes:
+        check: "run", "trajectory", "convergence", "equivalence" or "speed".
+        protocol: and its precision.
+        precision: of products, as asked for.
+        backend: or the pair of them.
+        quantity: what was compared.
+        found: for people, with its unit.
+        allowed: likewise.
+        outcome: what it means. Only a regression fails; a "slower" does where that is asked for.
+        share: how much of what is allowed is used up; above 1 is too much. None where there is no such number.
+    """
+
+    check: str
+    protocol: str
+    precision: str
+    backend: str
+    quantity: str
+    found: str
+    allowed: str
+    outcome: Outcome
+    share: float | None = None
+
+
+def table(verdicts: Sequence[Verdict]) -> Table:
+    """A row for each verdict, those that fail first."""
+    order = ("regression", "slower", "faster", "not judged", "ok")
+    rows = sorted(verdicts, key=lambda verdict: order.index(verdict.outcome))
+    raw = pd.DataFrame([vars(row) for row in rows], columns=list(Verdict.__dataclass_fields__))
+    shown = pd.DataFrame(
+        {
+            "check": raw["check"],
+            "protocol": raw["protocol"],
+            "precision": raw["precision"],
+            "backend": raw["backend"],
+            "quantity": raw["quantity"],
+            "found": raw["found"],
+            "allowed": raw["allowed"],
+            "× allowed": [number(share, 3) for share in raw["share"].astype(float)],
+            "verdict": raw["outcome"],
+        }
+    )
+    caption = (
+        "Against the references of `nice-bench check`. Trajectory: the step that comes nearest to its tolerance, or is "
+        "furthest beyond. Convergence: mean of the runs, against the two-sided t interval for such a mean. "
+        "Equivalence: mean difference of runs of one seed with its 90 % interval, which must lie within the margin "
+        "(two one-sided tests at 5 %). Speed: a training epoch over its floor, and over a product by NumPy in the same "
+        "process, against the runs of the reference; × allowed above 1 is slower than their noise explains."
+    )
+    return Table("check", "Regression check", caption, shown, raw, ("check", "protocol", "precision", "backend"))

@@ -1,0 +1,100 @@
+"""The tables of floors: what this machine allows, whether that is right, and how near each backend comes to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import pandas as pd
+
+from bench.records import Record
+from bench.tables.labels import ROW, Row, groups, prepare
+from bench.tables.pivot import RECORD, assemble, over_rounds, pick
+from bench.tables.render import MISSING, Table, number
+
+RATES = (  # quantity, heading, factor from the recorded unit to the shown one
+    ("product_rate", "products, GFLOP/s", 1e-9),
+    ("bandwidth", "memory, GB/s", 1e-9),
+    ("products_seconds", "products, ms", 1e3),
+    ("bytes_seconds", "bytes, ms", 1e3),
+)
+TOLD = (
+    "Medians over rounds, ratios within a round; products, bytes and chain: the fastest of each round.",
+    "Floor: the larger of the products of a step, at their shapes and with nothing between them, and the bytes of a",
+    "step, at the bandwidth of adding to an array in place; × sum: against the two one after the other.",
+    "Chain: the same products waiting for each other, written by hand in the framework; between 1 and 1.3 × the floor",
+    "where the floor is right.",
+)
+FORWARD_TOLD = (
+    "Floor: the products of one pass at that batch, or the bytes that it moves, whichever takes longer,",
+    "measured in the same process.",
+)
+
+
+def times_floor(rows: pd.DataFrame) -> float:
+    """Training time over its floor, both of one round, in the median; NaN where it wasn't recorded."""
+    return over_rounds(pick(rows, "floor", "training_ratio")).middle
+
+
+def floors(records: Iterable[Record]) -> Table:
+    """Rates and floor of a training step, the chain and the step as multiples of it: a row per backend and mode."""
+    data = prepare(records)
+    used = data[data["measure"].isin(["floor", "training"])]
+    raw, shown = [], []
+    for key, rows in groups(used, ROW):
+        by_round = rows[rows["at_round"].notna()].pivot_table(
+            index=[*RECORD, "at_round"], columns="quantity", values="value", aggfunc="median"
+        )
+        if not {"train_step_seconds", "train_epoch_seconds", "seconds_per_epoch"} <= set(by_round):
+            continue
+        floor = by_round["train_step_seconds"]
+        step = by_round["seconds_per_epoch"] / (by_round["train_epoch_seconds"] / floor)
+        both = by_round["products_seconds"] + by_round["bytes_seconds"]
+        chain = by_round["chain_seconds"] if "chain_seconds" in by_round else floor * math.nan
+        figures: Row = {quantity: float(by_round[quantity].median()) for quantity, *_ in RATES}
+        figures |= {"step_seconds": float(step.median()), "step_over_floor": times_floor(rows)}
+        figures |= {"step_over_sum": float((step / both).median()), "chain_over_floor": float((chain / floor).median())}
+        raw.append(key | figures)
+        cells = {heading: number(figures[quantity] * factor, 3) for quantity, heading, factor in RATES}
+        cells["chain × floor"] = number(figures["chain_over_floor"], 3)
+        cells["step, ms"] = number(figures["step_seconds"] * 1e3, 4)
+        cells["step × floor"] = number(figures["step_over_floor"], 3)
+        cells["step × sum"] = number(figures["step_over_sum"], 3)
+        shown.append({name: str(key[name]) or MISSING for name in ROW} | cells)
+    return assemble("floor", "The floor of a training step", data, used, raw, shown, TOLD, failures=False)
+
+
+def forward_floors(records: Iterable[Record]) -> Table:
+    """Sampling and density as multiples of the floor of a pass: a row per backend, operation and batch."""
+    data = prepare(records)
+    used = data[data["quantity"].isin(["forward_seconds", "latency"]) | _likelihood(data)]
+    raw, shown = [], []
+    for key, rows in groups(used, ROW):
+        floor = _by_batch(rows[rows["quantity"] == "forward_seconds"])
+        found = [
+            ("sample", batch, seconds) for batch, seconds in _by_batch(rows[rows["quantity"] == "latency"]).items()
+        ]
+        found += [("log p", batch, batch / rate) for batch, rate in _by_batch(rows[_likelihood(rows)]).items()]
+        for operation, batch, seconds in found:
+            if batch in floor:
+                figures: Row = {"operation": operation, "batch": batch, "seconds": seconds}
+                raw.append(key | figures | {"floor_seconds": floor[batch], "over_floor": seconds / floor[batch]})
+                cells = {"operation": operation, "batch": f"{batch:g}", "ms": number(seconds * 1e3, 4)}
+                cells |= {"floor, ms": number(floor[batch] * 1e3, 4), "× floor": number(seconds / floor[batch], 3)}
+                shown.append({name: str(key[name]) or MISSING for name in ROW} | cells)
+    return assemble(
+        "floor-forward", "Sampling and density against the floor", data, used, raw, shown, FORWARD_TOLD, failures=False
+    )
+
+
+def _by_batch(rows: pd.DataFrame) -> dict[float, float]:
+    """Batch → median of the values that there are."""
+    if "at_batch" not in rows:
+        return {}
+    batches = pd.to_numeric(rows["at_batch"], errors="coerce")
+    kept = rows[rows["value"].notna() & batches.notna()]
+    return {float(str(batch)): float(its["value"].median()) for batch, its in kept.groupby(batches)}
+
+
+def _likelihood(data: pd.DataFrame) -> pd.Series:
+    return (data["measure"] == "likelihood") & (data["quantity"] == "images_per_second")

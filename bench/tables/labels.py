@@ -1,0 +1,139 @@
+"""Labels: what the rows of a table are called, in which order they stand, and what its caption says.
+
+A label is only as long as it has to be to tell apart what must not be mixed: `torch`, but `torch (torch 2.12.0)` where
+two versions were measured; `article`, but `article (epochs 2)` where somebody shortened it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pandas as pd
+
+from bench.records import Record
+from bench.tables.frame import BACKENDS, PRECISIONS, frame, rank
+from bench.tables.render import number
+
+SECTION = ["machine", "protocol", "precision"]
+"""Within one section figures may be compared with each other."""
+
+ROW = [*SECTION, "backend", "mode"]
+LOSS_DIGITS = 6
+
+Row = dict[str, Any]
+
+
+def prepare(records: Iterable[Record]) -> pd.DataFrame:
+    """Return the frame with labels that tell apart what must not be mixed (see the head of this file).
+
+    `series` is what a backend's column is called; `plan_protocol` and `plan_backend` keep the plain names.
+    """
+    records = list(records)
+    data = frame(records)
+    for name in {"at_epoch", "at_round"} - set(data.columns):
+        data[name] = pd.Series(pd.NA, index=data.index, dtype="Int64")
+    captions = {(record.plan.protocol, record.plan.protocol_digest): record.plan.caption for record in records}
+    keys = zip(data["protocol"], data["protocol_digest"], strict=True)
+    data["caption"] = pd.Series([captions[key] for key in keys], dtype="string")
+    for name in ("reason", "mode", "versions"):
+        data[name] = data[name].fillna("")
+    data["plan_protocol"], data["plan_backend"] = data["protocol"], data["backend"]
+    data["protocol"] = _protocols(data)
+    seen = data["precision_seen"].notna() & (data["precision_seen"] != data["precision"]).fillna(False)
+    data["precision"] = data["precision"].where(~seen, data["precision"] + " (seen " + data["precision_seen"] + ")")
+    versions = data[data["versions"] != ""].groupby("backend")["versions"].nunique()
+    several = data["backend"].isin(versions[versions > 1].index) & (data["versions"] != "")
+    data["backend"] = data["backend"].where(~several, data["backend"] + " (" + data["versions"] + ")")
+    modes = data.groupby([*SECTION, "backend"])["mode"].nunique()
+    several = data["backend"].isin(modes[modes > 1].index.get_level_values("backend")) & (data["mode"] != "")
+    data["series"] = data["backend"].where(~several, data["backend"] + " " + data["mode"])
+    return data
+
+
+def _protocols(data: pd.DataFrame) -> pd.Series:
+    """Return the protocol's name, with what sets it apart where one name stands for several protocols."""
+    labels = data["protocol"].copy()
+    for name, rows in data.groupby("protocol"):
+        marks = pd.Series("", index=rows.index, dtype="string")
+        for column, sign in (("epochs", "epochs"), ("batch", "batch"), ("loss", "loss"), ("protocol_digest", "digest")):
+            if rows[column].nunique() > 1:
+                marks = marks + f", {sign} " + rows[column].astype("string").str.slice(0, 8)
+        labels[rows.index] = [f"{name} ({mark.removeprefix(', ')})" if mark else str(name) for mark in marks]
+    return labels
+
+
+def groups(data: pd.DataFrame, keys: list[str]) -> Iterator[tuple[Row, pd.DataFrame]]:
+    """Yield the groups of `data` in reading order, with their keys."""
+    found = [(dict(zip(keys, key, strict=True)), rows) for key, rows in data.groupby(keys, dropna=False, sort=False)]
+    yield from sorted(found, key=lambda group: tuple(place(name, value) for name, value in group[0].items()))
+
+
+def place(name: str, value: Any) -> tuple[float, str]:
+    """Return the sort key of one label of the column `name`."""
+    if pd.isna(value):
+        return (-math.inf, "")
+    if not isinstance(value, str):
+        return (float(value), "")
+    if name == "status":
+        return (0 if value == "ok" else 1, value)
+    order = {"backend": BACKENDS, "plan_backend": BACKENDS, "series": BACKENDS, "precision": PRECISIONS}.get(name, ())
+    return (rank(value.split(" ")[0], order)[0], value)
+
+
+def provenance(used: pd.DataFrame) -> list[str]:
+    """Return sentences that say what the figures were taken on, under what, and how often."""
+    parts = []
+    machines = sorted(used["machine"].unique())
+    if len(machines) > 1:
+        listed = "; ".join(machines)
+        parts.append(f"Machines: {listed}. Rows of different machines are not to be compared with each other.")
+    elif machines:
+        parts.append(f"Machine: {machines[0]}.")
+    for key, _ in groups(used, ["protocol", "caption"]):
+        told = f": {key['caption']}" if key["caption"] else ""
+        parts.append(_sentence(f"Protocol {key['protocol']}{told}"))
+    if not used.empty:
+        precisions = sorted(used["precision"].unique(), key=lambda value: place("precision", value))
+        rounds = "/".join(str(value) for value in sorted(used["rounds"].unique()))
+        seeds = sorted(used["seed"].unique())
+        counts = f"{_plural(rounds, 'round')}, {_plural(used['run'].nunique(), 'run')}, {_plural(len(seeds), 'seed')}"
+        parts.append(f"Precision: {', '.join(precisions)}. {counts} ({', '.join(map(str, seeds))}).")
+        versions = [str(key["versions"]) for key, _ in groups(used, ["plan_backend", "versions"]) if key["versions"]]
+        if versions:
+            parts.append(f"Versions: {'; '.join(versions)}.")
+    return parts
+
+
+def incomplete(data: pd.DataFrame) -> list[str]:
+    """Return a sentence that lists what did not end well, and why."""
+    parts = []
+    for key, _ in groups(data[data["status"] != "ok"], [*ROW, "status", "reason"]):
+        where = ", ".join(str(key[name]) for name in ("backend", "mode", *SECTION) if key[name])
+        parts.append(f"{where}: {key['status']} ({str(key['reason']) or 'no reason recorded'})")
+    return [_sentence(f"Not complete: {'; '.join(parts)}")] if parts else []
+
+
+def targets(data: pd.DataFrame) -> list[str]:
+    """Return a sentence that names the target losses."""
+    found = groups(data.dropna(subset=["target_loss"]), ["protocol", "target_loss"])
+    listed = "; ".join(f"{key['protocol']} ≤ {number(key['target_loss'], LOSS_DIGITS)}" for key, _ in found)
+    return [f"Target loss: {listed}."] if listed else []
+
+
+def kinds_told(data: pd.DataFrame) -> list[str]:
+    """Return what has to be said about the article's loss wherever it stands."""
+    if not (data["loss"] == "article").any():
+        return []
+    constant = "Article loss: −log p without its constant ½ D log 2π, on pixels as the article takes them."
+    return [constant, "That is no likelihood of dequantised data, and not to be compared with one."]
+
+
+def _sentence(text: str) -> str:
+    text = " ".join(text.split())
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _plural(number: int | str, noun: str) -> str:
+    return f"{number} {noun}{'' if str(number) == '1' else 's'}"

@@ -1,0 +1,45 @@
+"""The table of profiles: where the time of a training step goes, a row per backend and mode."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from bench.records import Record
+from bench.tables.labels import ROW, Row, groups, prepare
+from bench.tables.pivot import assemble
+from bench.tables.render import MISSING, Table, number
+
+COLUMNS = (  # quantity, heading, factor from the recorded unit to the shown one, digits
+    ("step_seconds", "ms/step", 1e3, 4),
+    ("traced_step_seconds", "ms/step traced", 1e3, 4),
+    ("products_share", "products, %", 100, 3),
+    ("optimiser_share", "optimiser, %", 100, 3),
+    ("copies_share", "copies, %", 100, 3),
+    ("other_share", "other work, %", 100, 3),
+    ("idle_share", "idle, %", 100, 3),
+    ("host_waiting_share", "host waits, %", 100, 3),
+    ("operations_per_step", "operations/step", 1, 4),
+    ("launches_per_step", "launches/step", 1, 4),
+)
+TOLD = (
+    "ms/step: untraced, then under the profiler.",
+    "Products, optimiser, copies (gathers, fills, conversions too), other work and idle add up to the traced time;",
+    "what several threads or streams share is divided among them. Idle: the device waits for the host.",
+    "Host waits: the host stands still for the GPU; launches: its calls that start work there.",
+    "Operations: kernels on a GPU, on a CPU operators (torch, TensorFlow) or compiled instructions (XLA).",
+)
+
+
+def profile(records: Iterable[Record]) -> Table:
+    """Where the time of a training step goes: medians over runs, one that failed is in the caption."""
+    data = prepare(records)
+    used = data[data["measure"] == "profile"]
+    raw, shown = [], []
+    for key, rows in groups(used, ROW):
+        medians = rows.groupby("quantity")["value"].median()
+        figures: Row = {quantity: float(medians.get(quantity, math.nan)) for quantity, *_ in COLUMNS}
+        raw.append(key | figures)
+        cells = {heading: number(figures[quantity] * factor, digits) for quantity, heading, factor, digits in COLUMNS}
+        shown.append({name: str(key[name]) or MISSING for name in ROW} | cells)
+    return assemble("profile", "Where a training step's time goes", data, used, raw, shown, TOLD)

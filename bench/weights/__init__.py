@@ -1,0 +1,1 @@
+"""Weights of other forms and from elsewhere, turned into canonical ones."""
