@@ -14,7 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-CONFIDENCE = 0.95
+from bench.comparison.statistics import welch
+
 MEDIAN_ERROR = math.sqrt(math.pi / 2)
 """The standard error of a median as a multiple of the mean's, of many normal values; of two they are the same."""
 
@@ -37,23 +38,19 @@ class Ratio:
 
 
 def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
-    """Return the ratio of the medians of positive times, with Student's interval on the logarithms (Welch)."""
+    """Return the ratio of the medians of positive times, with Welch's interval on the logarithms."""
     samples = [np.asarray(values, np.float64) for values in (numerator, denominator)]
     if any(values.size == 0 or (values <= 0).any() or not np.isfinite(values).all() for values in samples):
         raise ValueError(f"times {numerator} and {denominator}: expected at least one of each, positive and finite")
     value = float(np.median(samples[0]) / np.median(samples[1]))
     if min(values.size for values in samples) < 2:
         return Ratio(value, math.nan, math.nan, "unknown")
-    from scipy.special import stdtrit  # here, since it would slow every command's start down
-
     overlap = samples[0].min() <= samples[1].max() and samples[1].min() <= samples[0].max()
-    errors = [np.log(values).var(ddof=1) / values.size for values in samples]
-    total = float(sum(errors))
-    if total == 0:
+    of_means = welch([(np.log(samples[1]), np.log(samples[0]))])
+    if of_means.error == 0:
         return Ratio(value, value, value, "noise" if overlap else "apart")
-    degrees = total**2 / sum(error**2 / (values.size - 1) for error, values in zip(errors, samples, strict=True))
-    inflated = math.sqrt(total) * (MEDIAN_ERROR if max(values.size for values in samples) > 2 else 1.0)
-    margin = float(stdtrit(degrees, (1 + CONFIDENCE) / 2)) * inflated
+    margin = float(of_means.interval()[1] - of_means.value)
+    margin *= MEDIAN_ERROR if max(values.size for values in samples) > 2 else 1.0
     low, high = value * math.exp(-margin), value * math.exp(margin)
     verdict: Verdict = "noise" if overlap else "unsettled" if low <= 1 <= high else "apart"
     return Ratio(value, low, high, verdict)
