@@ -27,8 +27,8 @@ LEAST_SEEDS = 10
 FALSE_ALARMS = 0.01
 EQUIVALENCE_LEVEL = 0.05
 MARGIN = 2.0
-"""Nats: 0.004 bits a dimension of MNIST, and about twice the deviation between seeds. Rounding, grown over a run, moves
-the loss of one seed by half a nat; a learning rate that is 5 % off, by ten times the margin."""
+"""Nats: 0.004 bits a dimension of MNIST, and about twice the deviation between seeds. Rounding, grown over a run of the
+narrow network, moves the loss of one seed by up to a nat, so that four seeds can exclude a difference of two."""
 MEASURES = ("train_loss", "test_loss")
 DIGITS = 3
 
