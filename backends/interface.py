@@ -235,8 +235,9 @@ class Backend(ABC):
                 zeros = {n: np.zeros(s, self.dtype) for n, s in self.architecture.trainable_shapes.items()}
                 self._load_moments(dict.fromkeys(optimiser.moments, zeros))
                 self._moment_names = optimiser.moments
-            self._start_training(self._upload_images(images), optimiser, stream.pixels)
+            on_device = self._upload_images(images)
             start = time.perf_counter()
+            self._start_training(on_device, optimiser, stream.pixels)
             self._compile(inputs)
             first_call = time.perf_counter() - start
             upcoming: Future | None = None
