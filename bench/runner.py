@@ -114,7 +114,7 @@ def arms(request: Request) -> dict[str, tuple[str, str | None]]:
     """Label → backend and mode of everyone who takes turns; the label names the mode where a backend has several."""
     found: dict[str, tuple[str, str | None]] = {}
     for backend in request.backends:
-        modes = request.modes.get(backend) or [None]
+        modes: Sequence[str | None] = request.modes.get(backend) or (None,)
         found |= {f"{backend}-{mode}" if len(modes) > 1 else backend: (backend, mode) for mode in modes}
     return found
 

@@ -10,8 +10,8 @@ import backends
 from backends import Architecture, Pixels
 from bench import data
 from bench.errors import BenchError
-from bench.pictures import inpainting
-from bench.pictures.inpainting import ascent, hidden_pixels
+from bench.pictures import inpaint
+from bench.pictures.inpaint import ascent, hidden_pixels
 from bench.streams import noise_words, normals, uniforms
 
 PLAIN, NOISY = Pixels(1 / 255), Pixels(1 / 256, 1 / 256)
@@ -64,7 +64,7 @@ def test_the_last_two_rows_have_pixels_hidden_at_random(row, share):
 
 
 def test_the_paper_makes_111895_steps():
-    assert inpainting.STEPS == 111_895
+    assert inpaint.STEPS == 111_895
 
 
 # The ascent

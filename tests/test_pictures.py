@@ -14,7 +14,7 @@ from rich.console import Console
 from backends import Architecture, create, parameters
 from bench import data, pictures, records
 from bench.errors import BenchError
-from bench.pictures import DEFAULTS, Options, inpainting, picture_source
+from bench.pictures import DEFAULTS, Options, inpaint, picture_source
 from bench.pictures.picture_files import GAP, levels, tiled
 
 DIGITS = Architecture(dim=784, couplings=2, hidden_layers=1, hidden_units=9)
@@ -244,7 +244,7 @@ def test_inpainting_shows_the_digits_what_is_hidden_in_blue_and_the_completion(t
         colours[:, start : start + 280].reshape(10, 28, 10, 28, 3).swapaxes(1, 2).reshape(100, 784, 3)
         for start in starts
     )
-    hidden = inpainting.hidden_pixels(0)
+    hidden = inpaint.hidden_pixels(0)
     digits = data.load("mnist-subset").test_images[:100]
     assert np.abs(given[..., 0].astype(int) - digits).max() <= 1
     assert (masked[hidden] == (0, 114, 178)).all()

@@ -30,7 +30,7 @@ from bench.regression import check_runs, planted_check, reference, verdicts
 from bench.regression.check_runs import PARTS, Part, Where
 from bench.regression.convergence import MARGIN
 from bench.regression.verdicts import Verdict
-from bench.tables import render
+from bench.tables.render import render
 
 
 def register(app: typer.Typer) -> None:
@@ -96,7 +96,7 @@ def check(
         planted = _planted(names, where, references)
         shown.append(planted_check.table(planted))
         survivors = [f"{result.fault} in {result.backend}" for result in planted if not result.caught]
-    typer.echo(render.render(shown, "text"))
+    typer.echo(render(shown, "text"))
     if not folders:
         typer.echo(f"Records: {where.folder}")
     _refuse(judged, survivors, fail_if_slower=fail_if_slower)

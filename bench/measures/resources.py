@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import psutil
 
-from backends import Architecture, Backend, Optimiser, Stream
+from backends import Architecture, Backend, Optimiser
 from bench.records import Measurement
+from bench.streams import TrainingStream
 
 
 def resident() -> int:
@@ -16,7 +17,7 @@ def resident() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def needed(architecture: Architecture, optimiser: Optimiser, stream: Stream, itemsize: int) -> int:
+def needed(architecture: Architecture, optimiser: Optimiser, stream: TrainingStream, itemsize: int) -> int:
     """Bytes that training can't do without: parameters, moments, gradients, and the inputs of one epoch.
 
     The inputs are the images as bytes, the order as int32, and the noise, where there is any, as uint16.

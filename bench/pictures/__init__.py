@@ -4,7 +4,7 @@ grid            digits drawn from the prior, at one temperature or at several, w
 interpolation   from one test digit to another, along the straight line between their encodings
 traversal       single latent dimensions from −3 to 3 standard deviations, the others held
 spectrum        the deviations σ = exp(−s), sorted
-inpainting      the paper's: test digits of which a part is hidden, completed (`bench.pictures.inpainting`)
+inpainting      the paper's: test digits of which a part is hidden, completed (`bench.pictures.inpaint`)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rich.progress import track
 
 from backends import Backend
 from bench.errors import BenchError
-from bench.pictures import inpainting as paper
+from bench.pictures import inpaint as paper
 from bench.pictures import picture_source
 from bench.pictures.picture_files import MOST_GREYS, Picture, check_name, grey_image, levels, save, side_by_side, tiled
 from bench.pictures.picture_source import Source
