@@ -13,6 +13,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -166,7 +167,8 @@ def _command(step: Step, campaign: Campaign, output: Path, interpreters: Sequenc
 
 def _run(command: Sequence[str], deadline: float) -> int | None:
     """The exit code of a command, or None if it was interrupted at the deadline."""
-    process = subprocess.Popen(command)
+    # Of a caller in the background it would inherit that an interruption is ignored.
+    process = subprocess.Popen(command, preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))
     try:
         return process.wait(timeout=max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:

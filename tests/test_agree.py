@@ -44,7 +44,7 @@ def test_the_suite_passes_and_leaves_its_checks_and_tables(tmp_path):
     assert set(checks["suite"]) == SUITES
     assert checks["passed"].all()
     assert head[0].startswith("machine: ")
-    assert {path.suffix for path in tmp_path.iterdir()} == {".csv", ".md", ".svg"}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".gz", ".md", ".svg"}
     check_the_figure(checks, head, tmp_path)
     assert "in another process" in (tmp_path / "agreement-determinism.md").read_text()
 

@@ -337,7 +337,7 @@ def test_a_backend_without_a_profiler_is_unavailable():
 
 def test_a_profile_that_failed_is_told_beside_those_that_did_not_and_is_no_run(tmp_path):
     def record(backend, status="ok", reason=None, measurements=()):
-        made = runner.Turn(Request(protocol.load("smoke")), backend, "cpu", "a", tmp_path, None).record()
+        made = runner.Turn(Request(protocol.load("smoke")), backend, backend, None, "cpu", "a", tmp_path, None).record()
         plan = made.plan.model_copy(update={"kind": "profile"})
         told = {"plan": plan, "status": status, "reason": reason, "measurements": list(measurements)}
         return made.model_copy(update=told)

@@ -1,4 +1,4 @@
-"""Suites: the agreement suite's checks (`checks.csv`) in the report."""
+"""Suites: the agreement suite's checks (`checks.csv.gz`) in the report."""
 
 from __future__ import annotations
 
