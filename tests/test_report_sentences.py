@@ -81,6 +81,7 @@ def test_a_usual_backend_without_a_record_is_named():
         ([10.0, 10.1, 9.9, 10.0], [9.0, 9.1, 8.9, 9.05], "apart"),
         ([10.0, 10.1], [9.0, 9.9], "unsettled"),
         ([10.0, 9.5], [9.0, 9.9], "noise"),
+        ([7.0, 6.9, 7.1, 6.4, 7.15], [5.1, 5.0, 5.2, 5.1, 6.5], "apart"),  # for all that one round was disturbed
         ([10.0], [9.0, 9.1], "unknown"),
         ([10.0, 10.0], [9.0, 9.0], "apart"),
     ],

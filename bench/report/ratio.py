@@ -1,8 +1,8 @@
 """Ratio: how many times as fast one backend is as another, and whether that is more than noise.
 
 The unit of observation is a round: a process of its own, in turns with the other backends'. One is called faster only
-if both hold: their ranges over rounds don't overlap, and the 95 % interval of the ratio excludes 1. The first alone is
-worth a word, but not that one: of two rounds each the ranges miss each other by chance in one case of three.
+if the 95 % interval of the ratio excludes 1. That their ranges over rounds don't overlap is worth a word, but not that
+one: of two rounds each they miss each other by chance in one case of three.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Verdict = Literal["apart", "unsettled", "noise", "unknown"]
 class Ratio:
     """`value` [low, high]: seconds of the one over seconds of the other; NaN ends where there is no interval.
 
-    `verdict`: "apart" is more than noise; "unsettled": the ranges don't overlap, but the interval holds 1; "noise": the
-    ranges overlap; "unknown": one of them has a single observation.
+    `verdict`: "apart": the interval excludes 1; "unsettled": it holds 1, but the ranges don't overlap; "noise": it
+    holds 1, and they do; "unknown": one of them has a single observation.
     """
 
     value: float
@@ -52,5 +52,5 @@ def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
     margin = float(of_means.interval()[1] - of_means.value)
     margin *= MEDIAN_ERROR if max(values.size for values in samples) > 2 else 1.0
     low, high = value * math.exp(-margin), value * math.exp(margin)
-    verdict: Verdict = "noise" if overlap else "unsettled" if low <= 1 <= high else "apart"
+    verdict: Verdict = "apart" if not low <= 1 <= high else "noise" if overlap else "unsettled"
     return Ratio(value, low, high, verdict)
