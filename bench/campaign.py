@@ -7,13 +7,11 @@ at a time, gets through it nevertheless.
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import time
 import tomllib
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -167,12 +165,11 @@ def _command(step: Step, campaign: Campaign, output: Path, interpreters: Sequenc
 
 def _run(command: Sequence[str], deadline: float) -> int | None:
     """The exit code of a command, or None if it was interrupted at the deadline."""
-    # Of a caller in the background it would inherit that an interruption is ignored.
-    process = subprocess.Popen(command, preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))
+    process = subprocess.Popen(command)
     try:
         return process.wait(timeout=max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         try:
             process.wait(timeout=GRACE_SECONDS)
         except subprocess.TimeoutExpired:

@@ -9,8 +9,9 @@ from bench.errors import BenchError
 
 # A command of which the third argument says what comes of it; it leaves a mark in its folder each time.
 PROGRAM = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 kind, fate, *options = sys.argv[1:]
 folder = Path(options[options.index("--output") + 1])
 folder.mkdir(exist_ok=True)

@@ -1,5 +1,6 @@
 """The command line: what it prints where, what it leaves behind, and its exit codes."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,16 @@ def talkers(monkeypatch):
 
 def left_here():
     return [str(path) for path in Path().rglob("*")]
+
+
+def test_a_request_to_end_is_an_interruption_and_not_the_end(monkeypatch):
+    monkeypatch.setattr(cli, "app", lambda: signal.raise_signal(signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            cli.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 # Help

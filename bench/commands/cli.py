@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -57,7 +58,11 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; an error that the user can mend is one or two lines on standard error, exit code 1."""
+    """Run the command line; an error that the user can mend is one or two lines on standard error, exit code 1.
+
+    A request to end (SIGTERM, as `timeout` and batch systems send it) is an interruption: what was measured is kept.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except (
