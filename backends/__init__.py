@@ -3,7 +3,8 @@
     model = backends.create("torch", Architecture.article(), weights, precision="float64")
     z, log_det = model.encode(x)
 
-A framework is imported only when one of its models is made. Adding a backend means one file and one line below.
+A framework is imported only when one of its models is made, and only in files that begin with its name. Adding a
+backend means one file and one line below.
 """
 
 from __future__ import annotations

@@ -38,10 +38,6 @@ class RecordError(BenchError):
     """A record that cannot be read or written; the message names the file, what was found and what was expected."""
 
 
-class NoRunError(RecordError):
-    """A file of this project that is no record, as the references of `nice-bench check`."""
-
-
 def now() -> str:
     """Return the present time as records write it: ISO 8601, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -294,11 +290,11 @@ def load(path: str | Path) -> Record:
 
     Raises RecordError for no such file, no JSON, no record, an unknown version, a field that is not as it should be.
     """
-    return _record(Path(path), *_parsed(Path(path)))
+    return validated(Path(path), *parsed(Path(path)))
 
 
-def _parsed(path: Path) -> tuple[str, Any]:
-    """A file's text, and the JSON in it."""
+def parsed(path: Path) -> tuple[str, Any]:
+    """A file's text, and the JSON in it. Raises RecordError for no such file or no JSON."""
     try:
         text = path.read_text(encoding="utf-8")
         return text, json.loads(text, parse_constant=_refuse_constant)
@@ -308,9 +304,8 @@ def _parsed(path: Path) -> tuple[str, Any]:
         raise RecordError(f"{path}: not a record: expected JSON, found {_one_line(error)}") from error
 
 
-def _record(path: Path, text: str, data: Any) -> Record:
-    if isinstance(data, dict) and data.get("kind") == "reference":
-        raise NoRunError(f"{path}: not a record, but a reference of `nice-bench check`")
+def validated(path: Path, text: str, data: Any) -> Record:
+    """The record that a text, and the JSON in it, are. Raises RecordError where they are none."""
     if not isinstance(data, dict) or "schema_version" not in data:
         other = " (this is pytest-benchmark output)" if isinstance(data, dict) and "benchmarks" in data else ""
         raise RecordError(f"{path}: not a record: expected an object with schema_version, found none{other}")
@@ -322,50 +317,6 @@ def _record(path: Path, text: str, data: Any) -> Record:
         return Record.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise RecordError(f"{path}: {explain(error)}") from error
-
-
-def load_all(paths: str | Path | Iterable[str | Path]) -> list[Record]:
-    """Read all records in files and folders (every *.json below), in the order of their paths, each file once.
-
-    Below a folder, subfolders called `runs` are left out: they hold what is not meant to be kept. Name such a folder,
-    or one inside it, to read it. So are captions, which lie beside a picture of their name, and the references of
-    `nice-bench check`. What pytest-benchmark saved of the micro-benchmarks becomes records too.
-
-    Raises RecordError where a path does not exist or a file is neither.
-    """
-    if isinstance(paths, str | Path):
-        paths = [paths]
-    files: dict[Path, Path] = {}
-    named = [Path(path) for path in paths]
-    for path in named:
-        if not path.exists():
-            raise RecordError(f"{path}: no such file or folder")
-        for file in files_below(path, "*.json") if path.is_dir() else [path]:
-            if file == path or not file.with_suffix(".png").exists():
-                files.setdefault(file.resolve(), file)
-    found: list[Record] = []
-    for file in files.values():
-        try:
-            found += _loaded(file)
-        except NoRunError:
-            if file in named:
-                raise
-    return found
-
-
-def _loaded(path: Path) -> list[Record]:
-    from bench import micro  # which makes records, so that it can't be imported before them
-
-    text, data = _parsed(path)
-    return micro.records_of(path, data) if micro.is_output(data) else [_record(path, text, data)]
-
-
-def files_below(folder: Path, pattern: str) -> list[Path]:
-    """Return the files of that name below `folder`, sorted, but for those in subfolders called `runs`."""
-    # Seen from where we stand: a checkout that itself lies somewhere below a folder called runs is none of these.
-    inside_runs = "runs" in Path(os.path.relpath(folder)).parts
-    files = sorted(file for file in folder.rglob(pattern) if file.is_file())
-    return [file for file in files if inside_runs or "runs" not in file.relative_to(folder).parts[:-1]]
 
 
 def _refuse_constant(token: str) -> NoReturn:

@@ -5,6 +5,8 @@ one that can't be imported here is a failure, not a skip.
 """
 
 import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,3 +23,18 @@ def pytest_benchmark_update_machine_info(config, machine_info):
     lasting = ("index", "name", "driver", "memory_bytes", "mig")
     found["gpus"] = [{key: gpu[key] for key in lasting} for gpu in found["gpus"]]
     machine_info["nice_bench"] = found
+
+
+@pytest.fixture
+def nice_bench(monkeypatch, capsys):
+    """Call the command line: exit code, what went to standard output and to standard error."""
+    from bench.commands import cli
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["nice-bench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        return SimpleNamespace(code=caught.value.code or 0, out=captured.out, err=captured.err)
+
+    return call

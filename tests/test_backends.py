@@ -1,5 +1,6 @@
 """The registry, what is refused, and what precision means."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -47,6 +48,26 @@ def test_importing_one_backend_imports_no_other_framework():
         "print([m for m in ('torch', 'tensorflow', 'jax', 'bench') if m in sys.modules])"
     )
     assert found == "[]"
+
+
+def test_a_framework_is_imported_only_in_files_that_begin_with_its_name():
+    strangers = [
+        (str(path.relative_to(ROOT)), framework)
+        for package in ("backends", "bench")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for module in imported(node)
+        if (framework := module.partition(".")[0]) in ("torch", "tensorflow", "jax")
+        if not path.name.startswith(framework)
+    ]
+    assert strangers == []
+
+
+def imported(node):
+    """The modules that a statement imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
 
 
 def test_an_unknown_backend_is_refused_with_those_that_there_are():

@@ -1,15 +1,14 @@
 """`nice-bench check`: exit codes, what it prints, and what it writes."""
 
 import json
-import sys
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 from check_factories import apart, arms, falling, run_of, timed, usual_reference, verdict_of
 
 from bench import records
-from bench.commands import cli
 from bench.regression import reference
 from bench.regression.verdicts import table
 from bench.tables.render import render
@@ -21,17 +20,9 @@ def usual():
 
 
 @pytest.fixture
-def nice_bench(monkeypatch, capsys):
-    """Call `nice-bench check`: exit code, standard output, standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["nice-bench", "check", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        captured = capsys.readouterr()
-        return SimpleNamespace(code=caught.value.code or 0, out=captured.out, err=captured.err)
-
-    return call
+def check(nice_bench):
+    """Call `nice-bench check`."""
+    return partial(nice_bench, "check")
 
 
 @pytest.fixture
@@ -45,45 +36,45 @@ def kept(tmp_path, usual):
     )
 
 
-def test_records_that_fit_pass(kept, nice_bench):
-    done = nice_bench(kept.folder, *kept.options)
+def test_records_that_fit_pass(kept, check):
+    done = check(kept.folder, *kept.options)
     assert done.code == 0, done.err
     assert "No regression." in done.out
     assert "Regression check" in done.out
 
 
-def test_records_that_do_not_fit_are_exit_code_one_and_the_table_is_shown(kept, nice_bench):
+def test_records_that_do_not_fit_are_exit_code_one_and_the_table_is_shown(kept, check):
     records.save(run_of("jax", losses=apart(1.0)).model_copy(update={"run": "new"}), kept.folder)
-    done = nice_bench(kept.folder, *kept.options)
+    done = check(kept.folder, *kept.options)
     assert done.code == 1
     assert "the first: trajectory, trajectory-narrow float32, jax, loss by step" in done.err
     assert "nats there" in done.out
 
 
-def test_a_missing_backend_is_exit_code_one_unless_it_is_left_out(kept, nice_bench):
+def test_a_missing_backend_is_exit_code_one_unless_it_is_left_out(kept, check):
     next(kept.folder.glob("*jax*")).unlink()
-    done = nice_bench(kept.folder, *kept.options)
+    done = check(kept.folder, *kept.options)
     assert done.code == 1
     assert "jax, seed 0: no run" in done.err
-    assert nice_bench(kept.folder, *kept.options, "--backends", "torch,tensorflow").code == 0
+    assert check(kept.folder, *kept.options, "--backends", "torch,tensorflow").code == 0
 
 
-def test_a_slow_step_is_reported_and_fails_only_when_asked_to(kept, nice_bench):
+def test_a_slow_step_is_reported_and_fails_only_when_asked_to(kept, check):
     next(kept.folder.glob("*torch*")).unlink()
     records.save(timed([2.0])[0], kept.folder)
-    done = nice_bench(kept.folder, *kept.options)
+    done = check(kept.folder, *kept.options)
     assert (done.code, done.out.count("slower")) == (0, 3)  # twice in a row, once in the caption
-    assert nice_bench(kept.folder, *kept.options, "--fail-if-slower").code == 1
+    assert check(kept.folder, *kept.options, "--fail-if-slower").code == 1
 
 
-def test_update_makes_the_reference_of_records_and_they_pass_by_it(kept, nice_bench, tmp_path):
+def test_update_makes_the_reference_of_records_and_they_pass_by_it(kept, check, tmp_path):
     records.save(arms()[0], kept.folder)
-    done = nice_bench(kept.folder, "--update", "--references", tmp_path / "new")
+    done = check(kept.folder, "--update", "--references", tmp_path / "new")
     assert done.code == 0, done.err
     path = tmp_path / "new" / "trajectory-narrow-cpu-float32.json"
     assert done.out.split() == [str(path)]
     assert json.loads(path.read_text())["made"]["records"] == 4
-    assert nice_bench(kept.folder, "--references", tmp_path / "new").code == 0
+    assert check(kept.folder, "--references", tmp_path / "new").code == 0
 
 
 @pytest.mark.parametrize(
@@ -94,15 +85,15 @@ def test_update_makes_the_reference_of_records_and_they_pass_by_it(kept, nice_be
         (["nowhere"], "nowhere: no such file or folder"),
     ],
 )
-def test_mistakes_are_told(nice_bench, arguments, told):
-    done = nice_bench(*arguments)
+def test_mistakes_are_told(check, arguments, told):
+    done = check(*arguments)
     assert done.code == 1
     assert told in done.err
 
 
-def test_records_without_a_reference_are_an_error(nice_bench, tmp_path):
+def test_records_without_a_reference_are_an_error(check, tmp_path):
     records.save(run_of("torch", losses=falling(), protocol="mine"), tmp_path)
-    done = nice_bench(tmp_path)
+    done = check(tmp_path)
     assert done.code == 1
     assert "no reference in results/references for mine cpu float32" in done.err
 

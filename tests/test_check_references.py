@@ -19,8 +19,8 @@ from check_factories import (
 )
 from factories import backend_names
 
+from bench import collection, records, worker
 from bench import protocol as protocols
-from bench import records, worker
 from bench.agreement import mutations
 from bench.errors import BenchError
 from bench.plan import EpochDone, Started, WorkerPlan
@@ -77,9 +77,9 @@ def test_a_reference_says_who_made_it(steps):
 def test_references_are_no_records(steps, tmp_path):
     path = reference.save(steps, tmp_path / "references")
     records.save(run_of("torch", losses=falling()), tmp_path)
-    assert [record.plan.backend for record in records.load_all(tmp_path)] == ["torch"]
+    assert [record.plan.backend for record in collection.load_all(tmp_path)] == ["torch"]
     with pytest.raises(BenchError, match="not a record, but a reference"):
-        records.load_all([path])
+        collection.load_all([path])
 
 
 def test_the_committed_references_are_whole_small_and_of_the_present_protocols():

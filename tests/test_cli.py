@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from PIL import Image
 
 import backends
 from backends import Architecture, parameters
-from bench import environment, records, runner
+from bench import collection, environment, runner
 from bench.commands import cli
 from bench.errors import BenchError
 from bench.sweeps import sweep
@@ -29,20 +28,6 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("NICE_BENCH_DATA", str(tmp_path / "mnist"))
     monkeypatch.setattr("bench.data.collect", lambda *_: pytest.fail("a test that wants the network"))
-
-
-@pytest.fixture
-def nice_bench(monkeypatch, capsys):
-    """Call the command line: exit code, what went to standard output and to standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["nice-bench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        captured = capsys.readouterr()
-        return SimpleNamespace(code=caught.value.code or 0, out=captured.out, err=captured.err)
-
-    return call
 
 
 @pytest.fixture
@@ -197,7 +182,7 @@ def test_a_run_shows_its_progress_on_standard_error(nice_bench, talkers):
 def test_a_run_leaves_records_weights_and_tables_in_a_folder_of_its_own(nice_bench, talkers):
     nice_bench("run", "--protocol", "smoke", "--device", "cpu")
     [folder] = Path("results/runs").iterdir()
-    assert {record.plan.backend for record in records.load_all(folder)} == {"numpy", "torch"}
+    assert {record.plan.backend for record in collection.load_all(folder)} == {"numpy", "torch"}
     assert len(list(folder.glob("*.safetensors"))) == 2
     assert list((folder / "tables").glob("*.md"))
 
@@ -205,14 +190,14 @@ def test_a_run_leaves_records_weights_and_tables_in_a_folder_of_its_own(nice_ben
 def test_options_take_the_place_of_the_protocols_values(nice_bench, talkers):
     options = ["--epochs", 1, "--batch", 32, "--seed", 5, "--precision", "float64", "--backends", "numpy"]
     nice_bench("run", "--protocol", "smoke", "--device", "cpu", "--output", "out", *options)
-    [record] = records.load_all("out")
+    [record] = collection.load_all("out")
     plan = record.plan
     assert (plan.epochs, plan.rounds, plan.batch, plan.seed, plan.precision) == (1, 1, 32, 5, "float64")
 
 
 def test_a_backend_that_is_named_twice_runs_once(nice_bench, talkers):
     nice_bench("run", "--protocol", "smoke", "--device", "cpu", "--output", "out", "--backends", "numpy,numpy")
-    [record] = records.load_all("out")
+    [record] = collection.load_all("out")
     assert [point.epoch for point in record.curve] == [1, 2]
 
 
@@ -229,7 +214,7 @@ def test_a_backend_that_is_named_twice_runs_once(nice_bench, talkers):
 def test_the_exit_code_says_whether_all_that_was_asked_for_was_had(nice_bench, talkers, options, code, statuses):
     done = nice_bench("run", "--protocol", "smoke", "--device", "cpu", "--output", "out", *options)
     assert done.code == code
-    assert {f"{record.plan.backend} {record.status}" for record in records.load_all("out")} == statuses
+    assert {f"{record.plan.backend} {record.status}" for record in collection.load_all("out")} == statuses
     assert ("nice-bench: " in done.err) is bool(code)
 
 
@@ -277,7 +262,7 @@ def test_a_whole_run_of_two_backends(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    made = {record.plan.backend: record for record in records.load_all("out")}
+    made = {record.plan.backend: record for record in collection.load_all("out")}
     assert {name: (record.status, len(record.curve)) for name, record in made.items()} == {
         "numpy": ("ok", 2),
         "torch": ("ok", 2),

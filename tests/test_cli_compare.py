@@ -2,14 +2,12 @@
 
 import json
 import subprocess
-import sys
-from types import SimpleNamespace
+from functools import partial
 
 import pytest
 from record_factories import record, seconds
 
 from bench import records
-from bench.commands import cli
 
 STEADY = (10.0, 10.1, 9.9, 10.05, 9.95)
 GIT = ("git", "-c", "user.name=n", "-c", "user.email=n@example.org")
@@ -24,17 +22,9 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def compare(monkeypatch, capsys):
-    """Call `nice-bench compare`: exit code, what went to standard output and to standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["nice-bench", "compare", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        captured = capsys.readouterr()
-        return SimpleNamespace(code=caught.value.code or 0, out=captured.out, err=captured.err)
-
-    return call
+def compare(nice_bench):
+    """Call `nice-bench compare`."""
+    return partial(nice_bench, "compare")
 
 
 def git(*arguments):

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from record_factories import record, seconds
 
-from bench import records
+from bench import collection
 from bench.comparison.compare import ALL, LEAST_RATIO, compare
 from bench.comparison.conditions import judge, parse
 from bench.comparison.matching import sides
@@ -34,7 +34,7 @@ RUNS = 10_000
 def noise(folder):
     """Standard deviation from round to round of log seconds an epoch, by backend."""
     found = {}
-    for each in records.load_all(RESULTS / folder):
+    for each in collection.load_all(RESULTS / folder):
         values = [m.value for m in each.measurements if m.quantity == "seconds_per_epoch"]
         found[each.plan.backend] = np.std(np.log(values), ddof=1)
     return np.array([found[name] for name in BACKENDS])

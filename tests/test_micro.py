@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from record_factories import EPYC, record, seconds
 
-from bench import records, tables
+from bench import collection, records, tables
 from bench.comparison.compare import compare
 from bench.comparison.matching import sides
 from bench.comparison.observations import observations
@@ -54,7 +54,7 @@ def saved(path, *benchmarks, moment="2026-01-02T04:04:05.678901+01:00"):
 
 
 def test_a_file_is_a_record_for_each_backend_mode_and_batch(tmp_path):
-    found = records.load_all(
+    found = collection.load_all(
         saved(
             tmp_path / "0001.json",
             benchmark("encode"),
@@ -87,7 +87,7 @@ def test_they_are_a_table_of_their_own_beside_other_records(tmp_path):
         benchmark(backend="jax", mode="scan", median=1e-4),
     )
     records.save(record(measurements=seconds(1.0, 2.0)), tmp_path)
-    found = {table.name: table for table in tables.all_tables(records.load_all(tmp_path))}
+    found = {table.name: table for table in tables.all_tables(collection.load_all(tmp_path))}
     assert {"micro", "speed"} <= found.keys()
     micro = found["micro"]
     assert micro.title == "Micro-benchmarks, µs"
@@ -103,7 +103,7 @@ def test_they_are_a_table_of_their_own_beside_other_records(tmp_path):
         "micro-small: Single",
     ):
         assert told in micro.caption
-    frame = tables.frame(records.load_all(tmp_path))
+    frame = tables.frame(collection.load_all(tmp_path))
     assert set(frame.loc[frame["measure"] == "micro", "at_operation"]) == {"encode"}
 
 
@@ -113,7 +113,7 @@ def test_several_files_are_runs_that_can_be_compared(tmp_path):
             saved(tmp_path / f"{name}{i}.json", benchmark(median=median), moment=f"2026-01-02T03:04:0{i}+00:00")
             for i, median in enumerate(medians)
         ]
-        return observations(records.load_all(paths))
+        return observations(collection.load_all(paths))
 
     (row,) = compare(sides(made("a", 1.0, 1.01, 0.99), made("b", 1.2, 1.21, 1.19)))
     assert (row.verdict, row.noise, row.pair.context) == ("worse", "runs", "batch 16, operation encode")
@@ -131,7 +131,7 @@ def test_several_files_are_runs_that_can_be_compared(tmp_path):
 def test_other_benchmarks_are_refused_in_one_line(tmp_path, broken, told):
     path = saved(tmp_path / "other.json", benchmark() | broken)
     with pytest.raises(BenchError) as caught:
-        records.load_all(tmp_path)
+        collection.load_all(tmp_path)
     assert str(caught.value).startswith(f"{path}: pytest-benchmark output, but not of tests/test_benchmarks.py: {told}")
     assert "\n" not in str(caught.value)
 
@@ -139,7 +139,7 @@ def test_other_benchmarks_are_refused_in_one_line(tmp_path, broken, told):
 def test_a_file_without_benchmarks_is_refused(tmp_path):
     saved(tmp_path / "empty.json")
     with pytest.raises(BenchError, match=r"empty\.json: pytest-benchmark output, .* benchmarks: found \[\]"):
-        records.load_all(tmp_path)
+        collection.load_all(tmp_path)
 
 
 def test_what_pytest_benchmark_saves_here_is_read_and_its_own_compare_reads_it_too(tmp_path):
@@ -154,7 +154,7 @@ def test_what_pytest_benchmark_saves_here_is_read_and_its_own_compare_reads_it_t
         capture_output=True,
         check=True,
     )
-    made = records.load_all(tmp_path)
+    made = collection.load_all(tmp_path)
     assert sorted(each.plan.batch for each in made) == [4, 8]
     for each in made:
         assert (each.plan.backend, each.plan.protocol, each.precision.seen) == ("numpy", "micro-small", "float32")

@@ -12,7 +12,7 @@ from record_factories import record
 from rich.console import Console
 
 from backends import Architecture, create, parameters
-from bench import data, pictures, records
+from bench import collection, data, pictures, records
 from bench.errors import BenchError
 from bench.pictures import DEFAULTS, Options, inpaint, picture_source
 from bench.pictures.picture_files import GAP, levels, tiled
@@ -94,10 +94,10 @@ def test_a_caption_says_what_was_asked_for(tmp_path, kind, said):
 
 def test_a_caption_is_no_record(tmp_path):
     draw(tmp_path)
-    assert records.load_all(tmp_path) == []
+    assert collection.load_all(tmp_path) == []
     (tmp_path / "picture.png").unlink()
     with pytest.raises(records.RecordError):
-        records.load_all(tmp_path)
+        collection.load_all(tmp_path)
 
 
 @pytest.mark.parametrize(

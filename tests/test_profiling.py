@@ -6,7 +6,7 @@ import pytest
 from factories import TINY, Stream, backend_names, create, images
 
 import backends
-from bench import protocol, records, runner, tables
+from bench import collection, protocol, runner, tables
 from bench.commands.progress import LiveProgress
 from bench.errors import BenchError
 from bench.profiling import hlo, runs, summary, worker, xplane
@@ -325,7 +325,7 @@ def test_a_profile_is_a_record_and_a_trace_and_a_row_of_a_table_of_its_own(tmp_p
     assert sum(shares) == pytest.approx(1)
     assert min(shares[:2]) > 0
     assert [path for path in (tmp_path / name).rglob("*") if path.is_file()]
-    assert records.load_all(tmp_path) == [record]
+    assert collection.load_all(tmp_path) == [record]
     [table] = tables.all_tables([record])
     assert (table.name, list(table.raw["backend"])) == ("profile", [name])
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from bench.records import EpochPoint, Measurement, Plan, PrecisionSeen, Record, RecordError, load, load_all, now, save
+from bench.collection import load_all
+from bench.records import EpochPoint, Measurement, Plan, PrecisionSeen, Record, RecordError, load, now, save
 
 PLAN = {
     "protocol": "article",

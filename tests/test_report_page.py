@@ -10,7 +10,7 @@ from record_factories import points, record
 from report_records import FAILED, many, swept, trained
 from typer.testing import CliRunner
 
-from bench import records
+from bench import collection, records
 from bench.agreement import agreement_report
 from bench.agreement.agree import Check
 from bench.commands import cli
@@ -36,7 +36,7 @@ def panel_of(made, name):
 
 
 def test_the_committed_records_make_a_small_page(tmp_path):
-    made = records.load_all(RESULTS)
+    made = collection.load_all(RESULTS)
     written = page.write(made, [RESULTS], tmp_path / "new" / "report.html")
     assert 1e6 < written.stat().st_size < 6e6
     text = written.read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import records, tables
+from bench import collection, tables
 from bench.tables import readme
 
 ROOT = Path(__file__).parent.parent
@@ -19,11 +19,11 @@ def text(path):
 
 
 def article():
-    return records.load_all(RESULTS / "article-cpu")
+    return collection.load_all(RESULTS / "article-cpu")
 
 
 def test_the_tables_are_those_of_the_records(tmp_path):
-    made = tables.write(records.load_all(RESULTS), tmp_path)
+    made = tables.write(collection.load_all(RESULTS), tmp_path)
     assert {path.name: text(path) for path in made} == {
         path.name: text(path) for path in (RESULTS / "tables").iterdir()
     }, "run `nox -s tables`"

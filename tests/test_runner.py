@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from bench import environment, protocol, records, runner, tables
+from bench import collection, environment, protocol, records, runner, tables
 from bench.errors import BenchError
 from bench.plan import EpochDone
 from bench.runner import Request, resolve_device
@@ -127,7 +127,7 @@ def test_garbage_on_standard_output_changes_nothing(faults):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_record_is_on_disk_as_it_was_returned(faults, name):
     run_id = faults.records["numpy"].run
-    on_disk = [record for record in records.load_all(faults.folder) if record.run == run_id]
+    on_disk = [record for record in collection.load_all(faults.folder) if record.run == run_id]
     assert [record for record in on_disk if record.plan.backend == name] == [faults.records[name]]
 
 
@@ -232,7 +232,7 @@ def test_a_record_is_on_disk_after_every_epoch(tmp_path):
     class Reader(Listener):
         def event(self, name, event):
             if isinstance(event, EpochDone):
-                [record] = records.load_all(tmp_path)
+                [record] = collection.load_all(tmp_path)
                 self.events.append((record.status, len(record.curve)))
 
     reader = Reader()
@@ -290,7 +290,7 @@ def test_several_modes_of_a_backend_take_turns(tmp_path):
     runner.run(Request(loaded, ["a", "b", "c"], "cpu", modes=modes, folder=tmp_path), listener, faulty)
     first, second = ["a-one", "a-two", "b", "c"], ["a-two", "b", "c", "a-one"]
     assert [label for label, *_ in listener.begun] == first + second
-    made = records.load_all(tmp_path)
+    made = collection.load_all(tmp_path)
     assert sorted((record.plan.backend, record.plan.mode, record.status) for record in made) == [
         ("a", "one", "ok"),
         ("a", "two", "ok"),

@@ -14,7 +14,7 @@ from factories import backend_names
 import backends
 from backends import Backend, parameters
 from backends.architecture import flops
-from bench import protocol, records
+from bench import collection, protocol
 from bench.errors import BenchError
 from bench.measures import sweep as points_measured
 from bench.measures.timing import Timing
@@ -340,7 +340,7 @@ def test_a_point_without_end_is_a_row(tmp_path):
 
 
 def test_records_are_on_disk_as_they_were_returned_and_nothing_else_is(ran):
-    on_disk = records.load_all(ran.folder)
+    on_disk = collection.load_all(ran.folder)
     assert {record.plan.backend: record for record in on_disk} == ran.records
     assert len(list(ran.folder.iterdir())) == 4
     assert (ran.folder / "smoke-sweep-well-cpu-float32-eager-seed0.json").is_file()

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bench import records, runner
+from bench import collection, runner
 from bench.commands.options import (
     Chosen,
     Device,
@@ -82,7 +82,7 @@ def check(
     )
     if folders:
         with interruptible():
-            found = records.load_all([*folders])
+            found = collection.load_all([*folders])
     else:
         found = measured(lambda progress: _run(parts, names, where, progress, update=update))
     if update:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 import backends
-from bench import records, runner
+from bench import collection, records, runner
 from bench.commands.progress import LiveProgress
 from bench.errors import BenchError
 from bench.tables.frame import PRECISIONS
@@ -62,7 +62,7 @@ def refuse_failures(made: list[records.Record], *, asked: bool) -> None:
 def loaded_records(folders: list[Path] | None) -> list[records.Record]:
     """The records that are named, or those of the folder `results`."""
     where: list[Path] = folders or [Path("results")]
-    loaded = records.load_all([*where])
+    loaded = collection.load_all([*where])
     if not loaded:
         raise BenchError(f"no records in {', '.join(map(str, where))}; `nice-bench run` makes some")
     return loaded

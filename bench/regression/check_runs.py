@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from bench import environment, protocol, records, runner
+from bench import collection, environment, protocol, runner
 from bench.records import Record
 from bench.runner import Listener, Request
 
@@ -136,7 +136,7 @@ def _one(job: Job, where: Where, listener: Listener, there: dict[tuple, list[Rec
 
 def _by_job(folder: Path, device: str) -> dict[tuple, list[Record]]:
     found: dict[tuple, list[Record]] = {}
-    for record in records.load_all(folder) if folder.is_dir() else []:
+    for record in collection.load_all(folder) if folder.is_dir() else []:
         plan = record.plan
         if record.status == "ok" and plan.device == device:
             key = (plan.protocol_digest, plan.backend, plan.precision, plan.seed, record.environment.get("cores"))

@@ -202,14 +202,9 @@ def round_trips(rows: pd.DataFrame) -> Iterator[str]:
     for column, value in {"at_inputs": "test", "at_direction": "x-z-x", "at_trips": 1}.items():
         its = its[its[column] == value] if column in its else its[:0]
     its = its[its["at_coupling"].isna()] if "at_coupling" in its else its
-    worst = {str(key["series"]): worst_of(some) for key, some in groups(its, ["series"])}
-    for name, (value, text) in worst.items():
-        if math.isnan(value):
-            yield f"{said(name)}: the error of a round trip x → z → x is {text.replace('–', 'missing')}."
-    finite = {name: value for name, (value, _) in worst.items() if math.isfinite(value)}
-    if finite:
-        parts = [f"{said(name)} {number(value, 2)}" for name, value in sorted(finite.items(), key=lambda item: item[1])]
-        largest = max(finite.values())
+    missing, parts, largest = _worst(its, "the error of a round trip x → z → x")
+    yield from missing
+    if parts:
         side = "below" if largest < HALF_LEVEL else "not all below"
         yield (
             f"Largest error of a round trip x → z → x of the test images at trained weights, in grey levels: "
@@ -220,14 +215,29 @@ def round_trips(rows: pd.DataFrame) -> Iterator[str]:
 def agreement(rows: pd.DataFrame) -> Iterator[str]:
     """How near log p comes to the float64 reference at the same weights."""
     its = pick(rows, "agreement", "log_prob")
-    worst = {str(key["series"]): worst_of(some) for key, some in groups(its, ["series"])}
-    for name, (value, text) in worst.items():
-        if math.isnan(value):
-            yield f"{said(name)}: the error of log p against the float64 reference is {text.replace('–', 'missing')}."
-    finite = {name: value for name, (value, _) in worst.items() if math.isfinite(value)}
-    if finite:
-        parts = [f"{said(name)} {number(value, 2)}" for name, value in sorted(finite.items(), key=lambda item: item[1])]
+    missing, parts, _ = _worst(its, "the error of log p against the float64 reference")
+    yield from missing
+    if parts:
         yield f"log p at the same weights, largest relative error against the float64 reference: {listed(parts)}."
+
+
+def _worst(rows: pd.DataFrame, what: str) -> tuple[list[str], list[str], float]:
+    """A sentence for each series that has no number, each other's largest from the smallest on, and the largest of all.
+
+    Args:
+        rows: measurements of one kind of error.
+        what: the error, for the sentences.
+    """
+    worst = {str(key["series"]): worst_of(some) for key, some in groups(rows, ["series"])}
+    missing = [
+        f"{said(name)}: {what} is {text.replace('–', 'missing')}."
+        for name, (value, text) in worst.items()
+        if math.isnan(value)
+    ]
+    finite = {name: value for name, (value, _) in worst.items() if math.isfinite(value)}
+    order = sorted(finite.items(), key=lambda item: item[1])
+    parts = [f"{said(name)} {number(value, 2)}" for name, value in order]
+    return missing, parts, order[-1][1] if order else math.nan
 
 
 # Words

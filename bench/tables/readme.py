@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bench import records, tables
+from bench import collection, tables
 from bench.errors import BenchError
 
 BLOCK = re.compile(r"(<!-- tables (?P<names>[\w\- ]+): (?P<folder>[^ ]+) -->\n).*?(<!-- end tables -->)", re.DOTALL)
@@ -31,7 +31,7 @@ def refresh(path: Path) -> str:
         )
 
     def block(match: re.Match[str]) -> str:
-        made = {table.name: table for table in tables.all_tables(records.load_all(path.parent / match["folder"]))}
+        made = {table.name: table for table in tables.all_tables(collection.load_all(path.parent / match["folder"]))}
         missing = [name for name in match["names"].split() if name not in made]
         if missing:
             raise BenchError(f"{path}: no table {missing[0]!r} in {match['folder']}; it has {', '.join(made)}")

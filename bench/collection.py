@@ -1,0 +1,60 @@
+"""Collection: the records in any files and folders, whatever else lies there.
+
+A record is read as it is, and what pytest-benchmark saved of the micro-benchmarks becomes records. The captions of
+pictures and the references of `nice-bench check` are JSON too, and no records: below a folder they are passed over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from bench import micro, records
+from bench.records import Record, RecordError
+
+
+def load_all(paths: str | Path | Iterable[str | Path]) -> list[Record]:
+    """Read all records in files and folders (every *.json below), in the order of their paths, each file once.
+
+    Below a folder, subfolders called `runs` are left out: they hold what is not meant to be kept. Name such a folder,
+    or one inside it, to read it.
+
+    Raises RecordError where a path does not exist, or a file is neither a record nor what may lie beside records.
+    """
+    named = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    files: dict[Path, Path] = {}
+    for path in named:
+        if not path.exists():
+            raise RecordError(f"{path}: no such file or folder")
+        for file in files_below(path, "*.json") if path.is_dir() else [path]:
+            files.setdefault(file.resolve(), file)
+    return [record for file in files.values() for record in _records_of(file, named=file in named)]
+
+
+def files_below(folder: Path, pattern: str) -> list[Path]:
+    """Return the files of that name below `folder`, sorted, but for those in subfolders called `runs`."""
+    # Seen from where we stand: a checkout that itself lies somewhere below a folder called runs is none of these.
+    inside_runs = "runs" in Path(os.path.relpath(folder)).parts
+    files = sorted(file for file in folder.rglob(pattern) if file.is_file())
+    return [file for file in files if inside_runs or "runs" not in file.relative_to(folder).parts[:-1]]
+
+
+def _records_of(path: Path, *, named: bool) -> list[Record]:
+    text, data = records.parsed(path)
+    if other := _no_record(path, data):
+        if named:
+            raise RecordError(f"{path}: not a record, but {other}")
+        return []
+    return micro.records_of(path, data) if micro.is_output(data) else [records.validated(path, text, data)]
+
+
+def _no_record(path: Path, data: Any) -> str | None:
+    """What a file is that may lie beside records."""
+    if not isinstance(data, dict):
+        return None
+    if data.get("kind") == "reference":
+        return "a reference of `nice-bench check`"
+    captioned = "schema_version" not in data and path.with_suffix(".png").exists()
+    return "the caption of a picture" if captioned else None
