@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bench.comparison.statistics import Estimate
 from bench.records import Plan, Record
 from bench.regression.reference import Reference, Speed
 from bench.regression.verdicts import Outcome, Verdict
@@ -75,11 +76,10 @@ def judge(runs: Sequence[Record], reference: Reference) -> list[Verdict]:
 
 def _expected(logarithms: np.ndarray) -> tuple[float, float]:
     """The mean logarithm, and the factor above it that a further run stays below."""
-    from scipy import stats
-
     n = len(logarithms)
-    t = float(stats.t.ppf(CONFIDENCE, n - 1))
-    return float(logarithms.mean()), math.exp(t * float(logarithms.std(ddof=1)) * math.sqrt(1 + 1 / n))
+    error = float(logarithms.std(ddof=1)) * math.sqrt(1 + 1 / n)
+    _, above = Estimate(0.0, error, n - 1).interval(2 * CONFIDENCE - 1)  # one of its sides
+    return float(logarithms.mean()), math.exp(above)
 
 
 def _verdict(plan: Plan, quantity: str, found: str, allowed: str, outcome: Outcome, share: float | None) -> Verdict:

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.comparison.statistics import Estimate, paired
 from bench.errors import BenchError
 from bench.records import EpochPoint, Record
 from bench.regression.reference import Convergence, Made, Speed
@@ -119,21 +120,16 @@ def judge(runs: Sequence[Record], reference: Convergence) -> list[Verdict]:
 
 def interval(sample: NDArray[np.float64], runs: int, confidence: float) -> tuple[float, float]:
     """Where the mean of so many new runs lies with this probability, if they are of the sample's distribution."""
-    from scipy import stats  # here and below: it would slow every command's start down
-
     n = len(sample)
-    t = stats.t.ppf((1 + confidence) / 2, n - 1)
-    half = float(t * sample.std(ddof=1) * math.sqrt(1 / n + 1 / runs))
-    return float(sample.mean()) - half, float(sample.mean()) + half
+    error = float(sample.std(ddof=1)) * math.sqrt(1 / n + 1 / runs)
+    low, high = Estimate(float(sample.mean()), error, n - 1).interval(confidence)
+    return float(low), float(high)
 
 
 def equivalence(apart: NDArray[np.float64], level: float = EQUIVALENCE_LEVEL) -> tuple[float, float]:
     """Where the mean of paired differences lies; within ±margin, both one-sided tests at `level` exclude the margin."""
-    from scipy import stats
-
-    n = len(apart)
-    half = float(stats.t.ppf(1 - level, n - 1) * apart.std(ddof=1) / math.sqrt(n))
-    return float(apart.mean()) - half, float(apart.mean()) + half
+    low, high = paired(apart).interval(1 - 2 * level)
+    return float(low), float(high)
 
 
 def _converged(
