@@ -216,3 +216,9 @@ def test_curves_have_a_column_per_backend_and_their_difference():
 def test_backends_are_compared_seed_by_seed():
     records = [record(name, seed=seed, curve=points(-10.0 * seed - 10)) for name in ("torch", "jax") for seed in (0, 1)]
     assert tables.curves(records).raw["max difference train article loss"].item() == 0.0
+
+
+def test_differences_of_two_seeds_do_not_cancel():
+    losses = {("torch", 0): -10.0, ("jax", 0): -10.5, ("torch", 1): -20.0, ("jax", 1): -19.5}
+    records = [record(name, seed=seed, curve=points(loss)) for (name, seed), loss in losses.items()]
+    assert tables.curves(records).raw["max difference train article loss"].item() == 0.5
