@@ -193,6 +193,15 @@ def test_headings_sort_by_number_and_say_so_by_mouse_and_keyboard(page):
     assert cell.get_attribute("aria-sort") == "none"
 
 
+def test_losses_sort_by_their_sign_too(page):
+    name = "final train article loss"
+    heading(page, "accuracy", name).get_by_role("button").click()
+    rising = [float(text.split()[0]) for text in column(page, "accuracy", name) if text != "–"]
+    assert len(set(rising)) > 1
+    assert max(rising) < 0
+    assert rising == sorted(rising)  # as text that of the least digits would come first
+
+
 def test_a_filter_keeps_rows_that_have_all_its_words(page):
     box = page.locator("details:has(table[data-name=speed])")
     total = len(cells(page, "speed"))
