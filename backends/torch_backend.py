@@ -1,6 +1,6 @@
 """NICE in PyTorch: an `nn.Module`, autograd, `torch.optim`.
 
-Modes: `eager`; `compile`, the loss and the score through `torch.compile`; `cudagraph`, the whole step, optimiser
+Modes: `eager`; `compile`, whatever passes through the flow by `torch.compile`; `cudagraph`, the whole step, optimiser
 included, captured once and replayed.
 """
 
@@ -22,10 +22,11 @@ from backends.interface import Backend
 from backends.layout import Layout
 from backends.optimisers import Adam, Optimiser, RMSProp
 from backends.torch_files import module_name
-from backends.torch_graphs import captured
+from backends.torch_graphs import captured, replayed, uploading
 from backends.values import EpochInputs, Pixels
 
 LOG_TWO_PI = math.log(2 * math.pi)
+MOST_COMPILED = 256  # models and batch sizes that a function is compiled for, in a process
 
 
 class Flow(nn.Module):
@@ -169,12 +170,18 @@ class TorchBackend(Backend):
     def _load(self, arrays: Mapping[str, NDArray]) -> None:
         if not hasattr(self, "_flow"):
             self._flow = Flow(self.architecture, self.layout, self.precision, self._torch_device)
+            self._call_encode = self._function(self._flow.encode)
+            self._call_decode = self._function(self._flow.decode)
+            self._call_log_prob = self._function(self._flow.log_prob)
             self._loss = self._function(self._flow.loss)
             self._total_log_prob = self._function(self._flow.total_log_prob)
         self._copy(arrays, self._by_name(self._flow.get_parameter))
 
     def _function(self, function: Callable) -> Callable:
-        return torch.compile(function, dynamic=False) if self.mode == "compile" else function
+        if self.mode != "compile":
+            return function
+        torch._dynamo.config.recompile_limit = MOST_COMPILED  # beyond it, fullgraph has an error come of it
+        return torch.compile(function, dynamic=False, fullgraph=True)
 
     def _parameter_arrays(self) -> Mapping[str, Tensor]:
         return self._by_name(lambda name: self._flow.get_parameter(name).detach())
@@ -207,15 +214,15 @@ class TorchBackend(Backend):
 
     @torch.no_grad()
     def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self._flow.encode(x)
+        return self._call_encode(x)
 
     @torch.no_grad()
     def _decode(self, z: Tensor) -> Tensor:
-        return self._flow.decode(z)
+        return self._call_decode(z)
 
     @torch.no_grad()
     def _log_prob(self, x: Tensor) -> Tensor:
-        return self._flow.log_prob(x)
+        return self._call_log_prob(x)
 
     def _score(self, x: Tensor) -> Tensor:
         return torch.autograd.grad(self._total_log_prob(x.requires_grad_()), x)[0]
@@ -279,8 +286,9 @@ class TorchBackend(Backend):
         return self._to_device(images)
 
     def _upload(self, inputs: EpochInputs, schedule: NDArray) -> tuple[Tensor, Tensor | None, Tensor]:
-        noise = None if inputs.noise is None else self._to_device(inputs.noise.view(np.int16))
-        return self._to_device(inputs.order), noise, self._to_device(schedule)
+        with uploading(self._torch_device) as keep:
+            noise = None if inputs.noise is None else keep(self._to_device(inputs.noise.view(np.int16)))
+            return keep(self._to_device(inputs.order)), noise, keep(self._to_device(schedule))
 
     def _start_training(self, images: Tensor, optimiser: Optimiser, pixels: Pixels) -> None:
         self._images, self._pixels = images, pixels
@@ -314,7 +322,8 @@ class TorchBackend(Backend):
         self._buffers = tuple(None if t is None else t.clone() for t in inputs)
         self._counter = torch.zeros(1, dtype=torch.int64, device=self._torch_device)
         self._losses = torch.zeros(len(inputs[0]), dtype=self._flow.log_scale.dtype, device=self._torch_device)
-        state = [t.clone() for t in self._mutable_tensors()]
+        # On the host: here they would count as peak and, undetached, keep autograd nodes of this stream from capture.
+        state = [t.detach().cpu() for t in self._mutable_tensors()]
         self._graph, _ = captured(self._step_at_counter)  # its warm-up really trains: undone here
         with torch.no_grad():
             for tensor, saved in zip(self._mutable_tensors(), state, strict=True):
@@ -342,15 +351,11 @@ class TorchBackend(Backend):
     # For measuring ----------------------------------------------------------------------------------------------
 
     def one_dispatch(self, call: Callable[[], Any]) -> Callable[[], Any]:
-        if self.mode != "cudagraph":
-            return torch.no_grad()(call)
-        graph, result = captured(torch.no_grad()(call))
+        return replayed(torch.no_grad()(call)) if self.mode == "cudagraph" else torch.no_grad()(call)
 
-        def replay() -> Any:
-            graph.replay()
-            return result
-
-        return replay
+    def _bare(self, call: Callable[[], Any]) -> Callable[[], Any]:
+        """In one dispatch whatever the mode is, so that a floor is the hardware's and not that of launches."""
+        return replayed(torch.no_grad()(call)) if self.device == "gpu" else torch.no_grad()(call)
 
     def products_workload(self, shapes: Sequence[tuple[int, int, int]]) -> Callable[[], Any]:
         dtype = torch.bfloat16 if self.precision == "bfloat16" else self._flow.log_scale.dtype
@@ -358,7 +363,7 @@ class TorchBackend(Backend):
             [torch.full(shape, 0.5, dtype=dtype, device=self._torch_device) for shape in ((m, k), (k, n), (m, n))]
             for m, k, n in shapes
         ]
-        return self.one_dispatch(lambda: [torch.mm(a, b, out=c) for a, b, c in operands])
+        return self._bare(lambda: [torch.mm(a, b, out=c) for a, b, c in operands])
 
     def chain_workload(self, batch: int) -> Callable[[], Any]:
         dtype = torch.bfloat16 if self.precision == "bfloat16" else self._flow.log_scale.dtype
@@ -366,7 +371,7 @@ class TorchBackend(Backend):
         # [out, in] and multiplied by their transpose, as nn.Linear's are.
         kernels = [torch.full((o, i), 1 / i, dtype=dtype, device=device).T for i, o in sizes(self.architecture)]
         x = torch.full((batch, self.architecture.half), 0.5, dtype=dtype, device=device)
-        return self.one_dispatch(lambda: chain(x, kernels, torch.matmul, torch.t))
+        return self._bare(lambda: chain(x, kernels, torch.matmul, torch.t))
 
     def memory_workload(self, size: int) -> Callable[[], Any]:
         numbers = torch.zeros(size // 4, dtype=torch.float32, device=self._torch_device)

@@ -2,11 +2,16 @@
 
 A campaign is a TOML file of steps, each a `nice-bench` command and the folder for what it makes. What is done is noted
 after every step, so that the next call goes on where this one ended: a machine that is lent by the hour, or ten minutes
-at a time, gets through it nevertheless.
+at a time, gets through it nevertheless. What was cut off or failed is done again when nothing else is left.
+
+A step works in a folder of its own below `runs`, which tables and reports leave out. Its records, not the weights and
+traces, are copied from there to where they are kept once it has ended; one that was cut off and is begun again thus
+leaves no failed record beside the good one, and what it had measured until then can still be found.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -19,11 +24,14 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from bench.errors import BenchError
+from bench.records import slug
 
 COMMANDS = ("run", "agree", "sweep", "peers", "profile")
 """Those that take --device and --output."""
 
 STATE = "campaign.state"
+ATTEMPTS = "runs"
+WEIGHTS = ".safetensors"
 GRACE_SECONDS = 30.0
 """For an interrupted command to write what it has measured."""
 
@@ -33,7 +41,7 @@ class Step(BaseModel):
 
     Attributes:
         name: unique within the campaign.
-        folder: below the campaign's output; several steps may share one.
+        folder: below the campaign's output, for what is kept; several steps may share one.
         command: arguments of `nice-bench`, without --device and --output.
     """
 
@@ -120,7 +128,8 @@ def carry_out(
 
     Args:
         campaign: what to do.
-        output: folder for everything; its `campaign.state` says what has been done.
+        output: folder for everything; its `campaign.state` says what has been done. A record that lies there under the
+            name of a new one is replaced.
         budget: seconds; a command that is still at work then is interrupted.
         tell: told what begins and how it ended.
         interpreters: BACKEND=INTERPRETER, for commands that take them.
@@ -130,22 +139,31 @@ def carry_out(
         BenchError: the folder can't be written, or holds something else under that name.
     """
     state, deadline = _read(output), time.monotonic() + budget
-    for step in campaign.step:
-        command = _command(step, campaign, output, interpreters)
-        before = state.steps.get(step.name)
-        if before is not None and before.status != "cut off" and before.command == step.command:
-            continue
+    for step in _in_turn(campaign, state):
         if time.monotonic() >= deadline:
             break
+        attempt = _new_folder(output / ATTEMPTS, slug(step.name))
+        command = _command(step, campaign, attempt, interpreters)
         tell(f"{step.name}: {' '.join(command)}")
         start = time.monotonic()
         code = _run([*program, *command], deadline)
         seconds = time.monotonic() - start
+        if code is not None:
+            _keep(attempt, output / step.folder)
         status: Literal["done", "failed", "cut off"] = "cut off" if code is None else "done" if code == 0 else "failed"
         state.steps[step.name] = Outcome(status=status, command=step.command, exit_code=code, seconds=seconds)
         _write(state, output)
         tell(f"{step.name}: {status} after {seconds:.0f} s")
     return state
+
+
+def _in_turn(campaign: Campaign, state: State) -> list[Step]:
+    """The steps to do: those that were not begun, then those that were cut off or failed, lest one keep all others."""
+    ends = {step.name: state.steps.get(step.name) for step in campaign.step}
+    known = {name: end for name, end in ends.items() if end is not None}
+    begun = {step.name for step in campaign.step if step.name in known and known[step.name].command == step.command}
+    again = [step for step in campaign.step if step.name in begun and known[step.name].status != "done"]
+    return [*(step for step in campaign.step if step.name not in begun), *again]
 
 
 def remaining(campaign: Campaign, state: State) -> dict[str, str]:
@@ -158,9 +176,26 @@ def _done(end: Outcome | None) -> bool:
     return end is not None and end.status == "done"
 
 
+def _new_folder(parent: Path, name: str) -> Path:
+    """A folder below `parent` that isn't there yet: NAME, else NAME-2, and so on."""
+    number = 1
+    while (folder := parent / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return folder
+
+
+def _keep(attempt: Path, folder: Path) -> None:
+    """Copy what a step made to where it is kept: its files, not those in subfolders, and no weights."""
+    made = sorted(attempt.iterdir()) if attempt.is_dir() else []
+    for path in made:
+        if path.is_file() and path.suffix != WEIGHTS:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, folder / path.name)
+
+
 def _command(step: Step, campaign: Campaign, output: Path, interpreters: Sequence[str]) -> list[str]:
     chosen = [part for given in interpreters for part in ("--python", given)] if step.command[0] != "agree" else []
-    return [*step.command, *chosen, "--device", campaign.device, "--output", str(output / step.folder)]
+    return [*step.command, *chosen, "--device", campaign.device, "--output", str(output)]
 
 
 def _run(command: Sequence[str], deadline: float) -> int | None:

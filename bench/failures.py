@@ -12,6 +12,10 @@ class DivergedError(RuntimeError):
     """The loss is no longer a number."""
 
 
+class DisagreesError(RuntimeError):
+    """The model isn't the reference's: whatever else was measured of it is of something else."""
+
+
 def status_of(error: Exception) -> Status:
     """The status of what ended in this exception."""
     if isinstance(error, UnavailableError):
@@ -27,5 +31,5 @@ def status_of(error: Exception) -> Status:
 def reason_of(error: Exception) -> str:
     """Its first line; headed by its type, unless its message was written for people to read."""
     first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    expected = isinstance(error, UnavailableError | DivergedError)
+    expected = isinstance(error, UnavailableError | DivergedError | DisagreesError)
     return first if expected else f"{type(error).__name__}: {first}"[:500]

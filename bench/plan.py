@@ -103,12 +103,13 @@ class PointBegun(_Message):
 
 
 class Finished(_Message):
-    """The plan is carried out, or not."""
+    """The plan is carried out, or not; `environment` is what has become known of it since the start."""
 
     event: Literal["finished"] = "finished"
     status: Status
     reason: str | None = None
     digests: dict[str, str] = Field(default_factory=dict)
+    environment: Json = Field(default_factory=dict)
 
 
 Event = Started | EpochDone | PointBegun | Measured | Finished

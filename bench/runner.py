@@ -183,10 +183,15 @@ class Turn:
         }
         self._path: Path | None = None
         self._finished: Finished | None = None
+        self._rounds_left = ""
 
     def record(self) -> Record:
-        """The record as it stands."""
+        """The record as it stands; one that lacks rounds has failed, should nobody come back to make them."""
         protocol = self.request.protocol
+        status: Status = self.status
+        reason = self.reason
+        if status == "ok" and self._rounds_left:
+            status, reason = "failed", self._rounds_left
         plan = Plan(
             kind=self.request.kind,
             protocol=protocol.name,
@@ -205,9 +210,7 @@ class Turn:
             target_loss=protocol.training.target_loss,
             caption=protocol.caption,
         )
-        return Record(
-            run=self.run_id, created=self._created, status=self.status, reason=self.reason, plan=plan, **self._parts
-        )
+        return Record(run=self.run_id, created=self._created, status=status, reason=reason, plan=plan, **self._parts)
 
     def make_round(self, round_: int, rounds: int, epochs: int, listener: Listener) -> None:
         """Start a worker for a round, take in its events and judge its end."""
@@ -235,10 +238,12 @@ class Turn:
             self.reason = f"interrupted in round {round_}"
             self._save()
             raise
+        self._rounds_left = f"ended after round {round_} of {rounds}" if round_ < rounds else ""
         told = self._finished
         if told is not None:
             self.status, self.reason = told.status, told.reason
             self._parts["digests"] |= told.digests
+            self._parts["environment"] |= told.environment
         else:
             self.status, self.reason = end
         if self.status == "ok" and round_ == rounds:

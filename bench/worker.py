@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,6 +19,7 @@ import backends
 from backends import Backend, TrainingState, parameters, state
 from backends.parameters import Parameters
 from bench import data
+from bench.agreement.tolerances import Rounding
 from bench.environment import fingerprint, gpu_state
 from bench.failures import DivergedError
 from bench.line import take_standard_output, tell
@@ -30,20 +31,27 @@ from bench.records import EpochPoint, Measurement, Status
 from bench.streams import TrainingStream, initial_parameters, pixels_to_x
 
 
-def main() -> int:
+def main(*, training_only: bool = False) -> int:
     """Read a plan from standard input, work, and write events to what standard output was."""
     events = take_standard_output()
-    return 0 if work(WorkerPlan.model_validate_json(sys.stdin.read()), events) == "ok" else 1
+    plan = WorkerPlan.model_validate_json(sys.stdin.read())
+    return 0 if work(plan, events, training_only=training_only) == "ok" else 1
 
 
-def work(plan: WorkerPlan, out: TextIO) -> Status:
-    """Carry a plan out; every event is written and flushed as it happens."""
-    return tell(_to_the_end(plan), out)
+def work(plan: WorkerPlan, out: TextIO, *, training_only: bool = False) -> Status:
+    """Carry a plan out; every event is written and flushed as it happens.
+
+    Args:
+        plan: what to do.
+        out: where events go.
+        training_only: leave out what is measured of the model before and after its training.
+    """
+    return tell(_to_the_end(plan, training_only), out)
 
 
-def _to_the_end(plan: WorkerPlan) -> Iterator[Event]:
-    yield from _round(plan)
-    yield Finished(status="ok", digests=_final_digests(plan))
+def _to_the_end(plan: WorkerPlan, training_only: bool) -> Iterator[Event]:
+    gpu_after = yield from _round(plan, training_only)
+    yield Finished(status="ok", digests=_final_digests(plan), environment={"gpu_after": gpu_after})
 
 
 def model_of(plan: WorkerPlan) -> tuple[Backend, Parameters]:
@@ -63,7 +71,8 @@ def _initial(plan: WorkerPlan) -> Parameters:
     return initial_parameters(architecture, plan.seed, protocol.initial.kernels, protocol.initial.log_scale)
 
 
-def _round(plan: WorkerPlan) -> Iterator[Event]:
+def _round(plan: WorkerPlan, training_only: bool = False) -> Generator[Event, None, dict[str, Any]]:
+    """Returns the GPU's state at the end of the training."""
     protocol = plan.protocol
     start = time.perf_counter()
     backends.backend_class(plan.backend)
@@ -85,23 +94,33 @@ def _round(plan: WorkerPlan) -> Iterator[Event]:
         plan.seed, protocol.data.train, model.architecture.dim, protocol.training.batch, protocol.training_pixels()
     )
     yield from _train(model, images, stream, plan)
+    gpu_after = gpu_state()
     least = resources.needed(model.architecture, protocol.make_optimiser(), stream, model.dtype.itemsize)
     yield from _wrap(resources.memory(model, before, least, plan.round))
     yield from _wrap(floor.measure(model, protocol, stream.steps, plan.round))
     yield from _wrap(calibration.measure(model, protocol.measure.seconds_per_timing / 2, plan.round))
-    if plan.round == 1:
+    if plan.round == 1 and not training_only:
         yield from _at_the_start(model, images, plan)
     if plan.round < plan.rounds:
-        return
+        return gpu_after
     if protocol.training.keep == "best":
         if not Path(plan.best).is_file():
             raise DivergedError("no test loss was a number, so that no weights are the best")
         model.resume(TrainingState(parameters.rounded(parameters.load(plan.best)[1], plan.precision)))
     parameters.save(plan.weights, model.architecture, parameters.astype(model.parameters(), "float32"))
+    if not training_only:
+        yield from _at_the_end(model, images, plan)
+    return gpu_after
+
+
+def _at_the_end(model: Backend, images: Images, plan: WorkerPlan) -> Iterator[Event]:
+    """What is measured at the trained weights."""
+    protocol = plan.protocol
     x = pixels_to_x(images.test, protocol.evaluation_pixels(), plan.seed)
-    yield from _at(model, x, "trained", plan)
-    yield from _wrap(likelihood.measure(model, images.test, protocol, plan.seed))
     few_images = x[: protocol.measure.invertibility_images]
+    yield from _wrap(agreement.compare(model, x[: protocol.measure.agreement_images], "trained"))
+    yield from _wrap(invertibility.measure(model, few_images, "trained", plan.seed))
+    yield from _wrap(likelihood.measure(model, images.test, protocol, plan.seed))
     yield from _wrap(invertibility.measure_couplings(model, few_images, "trained"))
     yield from _wrap(sampling.measure(model, protocol))
     yield from _wrap(floor.measure_forward(model, protocol))
@@ -111,7 +130,7 @@ def _train(model: Backend, images: Images, stream: TrainingStream, plan: WorkerP
     protocol, dim = plan.protocol, model.architecture.dim
     select = pixels_to_x(images.select, protocol.evaluation_pixels(), plan.seed).astype(model.dtype)
     best_loss, best = _best_so_far(plan)
-    epochs_seconds, waits = [], 0.0
+    epochs_seconds, waits = [], []
     apart, begun = 0.0, time.perf_counter()  # apart: what is neither an epoch nor the harness' own
     for report in model.train(images.train, protocol.make_optimiser(), stream, plan.epochs):
         if report.first_call_seconds:
@@ -123,7 +142,7 @@ def _train(model: Backend, images: Images, stream: TrainingStream, plan: WorkerP
         test_loss = likelihood.test_loss(model, select, protocol)
         apart += time.perf_counter() - start + report.first_call_seconds
         epochs_seconds.append(report.seconds)
-        waits += report.wait_seconds
+        waits.append(report.wait_seconds)
         per_step = [likelihood.reported_loss(float(loss), dim, protocol.training.loss) for loss in losses]
         yield EpochDone(
             point=EpochPoint(
@@ -145,10 +164,12 @@ def _train(model: Backend, images: Images, stream: TrainingStream, plan: WorkerP
     for quantity, value, unit in (
         ("seconds_per_epoch", float(np.median(epochs_seconds)), "s"),
         ("images_per_second", images_a_second, "images/s"),
-        ("wait_fraction", waits / sum(epochs_seconds), "1"),
         ("harness_fraction", 1 - sum(epochs_seconds) / whole, "1"),
     ):
         yield _measured("training", quantity, value, unit, round=plan.round, n=len(epochs_seconds))
+    if len(waits) > 1:  # the first epoch's inputs are there before its clock starts
+        fraction = sum(waits[1:]) / sum(epochs_seconds[1:])
+        yield _measured("training", "wait_fraction", fraction, "1", round=plan.round, n=len(waits) - 1)
     if best is not None:
         parameters.save(plan.best, model.architecture, best)
         Path(plan.best).with_suffix(".loss").write_text(repr(best_loss))
@@ -165,7 +186,7 @@ def _best_so_far(plan: WorkerPlan) -> tuple[float, Parameters | None]:
 
 
 def _at_the_start(model: Backend, images: Images, plan: WorkerPlan) -> Iterator[Event]:
-    """What is measured at the initial weights.
+    """What is measured at the initial weights, first of all whether this is the model that was to be measured.
 
     It comes after training, since training's first call must find nothing compiled in this process; the model goes back
     to the start for it, and returns.
@@ -174,20 +195,17 @@ def _at_the_start(model: Backend, images: Images, plan: WorkerPlan) -> Iterator[
     initial = parameters.rounded(_initial(plan), plan.precision)
     model.resume(TrainingState(initial))
     x = pixels_to_x(images.test, protocol.evaluation_pixels(), plan.seed)
-    yield from _at(model, x, "initial", plan)
+    found = list(agreement.compare(model, x[: protocol.measure.agreement_images], "initial"))
     batch = protocol.training.batch
     steps = min(protocol.measure.agreement_steps, len(images.train) // batch)
     few = images.train[: steps * batch].reshape(-1, batch, model.architecture.dim)
     optimiser, pixels = protocol.make_optimiser(), protocol.training_pixels()
-    yield from _wrap(agreement.trajectory(model, initial, few, optimiser, pixels, plan.seed))
+    found += agreement.trajectory(model, initial, few, optimiser, pixels, plan.seed)
+    yield from _wrap(found)
+    agreement.refuse(found, Rounding(model.architecture, plan.precision, batch))
+    few_images = x[: protocol.measure.invertibility_images]
+    yield from _wrap(invertibility.measure(model, few_images, "initial", plan.seed))
     model.resume(trained)
-
-
-def _at(model: Backend, x: NDArray[np.float64], weights: str, plan: WorkerPlan) -> Iterator[Event]:
-    """What is measured both before and after training."""
-    rule = plan.protocol.measure
-    yield from _wrap(agreement.compare(model, x[: rule.agreement_images], weights))
-    yield from _wrap(invertibility.measure(model, x[: rule.invertibility_images], weights, plan.seed))
 
 
 def _final_digests(plan: WorkerPlan) -> dict[str, str]:
@@ -196,7 +214,7 @@ def _final_digests(plan: WorkerPlan) -> dict[str, str]:
     return {"final_parameters": parameters.digest(parameters.load(plan.weights)[1])}
 
 
-def _wrap(measurements: Iterator[Measurement]) -> Iterator[Event]:
+def _wrap(measurements: Iterable[Measurement]) -> Iterator[Event]:
     for measurement in measurements:
         yield Measured(measurement=measurement)
 

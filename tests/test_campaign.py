@@ -14,7 +14,10 @@ from pathlib import Path
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 kind, fate, *options = sys.argv[1:]
 folder = Path(options[options.index("--output") + 1])
-folder.mkdir(exist_ok=True)
+folder.mkdir(parents=True)
+(folder / "traces").mkdir()
+(folder / "made.safetensors").touch()
+(folder / "record.json").write_text(kind)
 with (folder / "calls").open("a") as calls:
     print(kind, fate, *options, file=calls)
 if fate == "long":
@@ -40,8 +43,8 @@ def carry_out(wanted, folder, budget=60.0, interpreters=()):
 
 
 def calls(folder, fate):
-    path = folder / fate / "calls"
-    return path.read_text().splitlines() if path.exists() else []
+    """The command line of every time that a step was begun."""
+    return [path.read_text().strip() for path in sorted((folder / "runs").glob(f"{fate}*/calls"))]
 
 
 def test_a_step_that_fails_keeps_no_other_from_being_done(tmp_path):
@@ -56,19 +59,23 @@ def test_what_has_been_done_is_not_done_again_unless_it_is_asked_for_otherwise(t
     wanted = of("fails", "works")
     carry_out(wanted, tmp_path)
     carry_out(wanted, tmp_path)
-    assert len(calls(tmp_path, "works")) == len(calls(tmp_path, "fails")) == 1
+    assert len(calls(tmp_path, "works")) == 1
+    assert len(calls(tmp_path, "fails")) == 2  # what kept it from working may have been mended
     changed = campaign.Step(name="works", folder="works", command=("sweep", "works"))
     carry_out(campaign.Campaign(device="cpu", step=[changed]), tmp_path)
-    assert [call.split()[0] for call in calls(tmp_path, "works")] == ["run", "sweep"]
+    assert sorted(call.split()[0] for call in calls(tmp_path, "works")) == ["run", "sweep"]
 
 
 def test_what_is_at_work_when_the_budget_ends_is_interrupted_and_begun_again(tmp_path):
     wanted = of("works", "long", "never")
     ends, _ = carry_out(wanted, tmp_path, budget=3.0)
     assert ends == {"works": "done", "long": "cut off"}
-    assert (tmp_path / "long" / "kept").exists()
+    assert (tmp_path / "runs" / "long" / "kept").exists()
+    assert not (tmp_path / "long").exists()
     assert campaign.remaining(wanted, campaign._read(tmp_path)) == {"long": "cut off", "never": "not begun"}
-    carry_out(wanted, tmp_path, budget=3.0)
+    ends, told = carry_out(of("works", "long", "fails"), tmp_path, budget=3.0)
+    assert ends == {"works": "done", "long": "cut off", "fails": "failed"}
+    assert [line.split(":")[0] for line in told] == ["fails", "fails", "long", "long"]  # lest it keep all others
     assert len(calls(tmp_path, "long")) == 2
     assert len(calls(tmp_path, "works")) == 1
 
@@ -77,8 +84,23 @@ def test_device_folder_and_interpreters_are_handed_on(tmp_path):
     steps = [campaign.Step(name=kind, folder=kind, command=(kind, "works")) for kind in ("run", "agree")]
     carry_out(campaign.Campaign(device="gpu", step=steps), tmp_path, interpreters=["jax=/python"])
     handed = {kind: calls(tmp_path, kind)[0] for kind in ("run", "agree")}
-    assert handed["run"] == f"run works --python jax=/python --device gpu --output {tmp_path / 'run'}"
-    assert handed["agree"] == f"agree works --device gpu --output {tmp_path / 'agree'}"
+    folders = {kind: tmp_path / "runs" / kind for kind in handed}
+    assert handed["run"] == f"run works --python jax=/python --device gpu --output {folders['run']}"
+    assert handed["agree"] == f"agree works --device gpu --output {folders['agree']}"
+
+
+def test_records_are_kept_in_the_steps_folder_without_weights_and_traces_the_newest_of_a_name(tmp_path):
+    for kind in ("run", "sweep"):
+        step = campaign.Step(name="works", folder="kept", command=(kind, "works"))
+        carry_out(campaign.Campaign(device="cpu", step=[step]), tmp_path)
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["calls", "record.json"]
+    assert (tmp_path / "kept" / "record.json").read_text() == "sweep"
+    assert (tmp_path / "runs" / "works" / "record.json").read_text() == "run"
+
+
+def test_a_step_that_fails_keeps_what_it_made(tmp_path):
+    carry_out(of("fails"), tmp_path)
+    assert (tmp_path / "fails" / "record.json").exists()
 
 
 @pytest.mark.parametrize(

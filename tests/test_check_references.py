@@ -87,6 +87,7 @@ def test_the_committed_references_are_whole_small_and_of_the_present_protocols()
         found = reference.load(REFERENCES / reference.name_of(part.protocol, "cpu", part.precision))
         assert found.protocol_digest == protocols.load(part.protocol).digest()
         assert {speed.backend for speed in found.speed} == set(NAMES)
+        assert found.made.records == len(check_runs.reference_jobs(part, NAMES))  # none is of older rules
         assert not any("edited" in commit for commit in found.made.commits)
         assert not set(part.seeds) & set(part.reference_seeds) or part.kind == "trajectory"
     assert len(list(REFERENCES.iterdir())) == len(PARTS)
@@ -113,11 +114,12 @@ def test_runs_that_a_folder_has_are_not_made_again(tmp_path, monkeypatch):
     assert asked == [(name, [*worker, name, "1", "noise_wider"]) for name in ("jax", "torch")]
 
 
-def test_a_trajectorys_reference_has_an_oracle_and_two_numbers_of_threads():
-    jobs = check_runs.reference_jobs(PARTS[0], NAMES)
+@pytest.mark.parametrize("part", [part for part in PARTS if part.kind == "trajectory"], ids=lambda part: part.name)
+def test_a_trajectorys_reference_has_an_oracle_and_two_numbers_of_threads(part):
+    jobs = check_runs.reference_jobs(part, NAMES)
     assert jobs[0].backend == "numpy"
-    assert {job.threads for job in jobs if job.backend == "torch"} == {None, 1}
-    assert sum(job.backend == "torch" and job.threads is None for job in jobs) == PARTS[0].repeats >= 3
+    assert {job.threads for job in jobs if job.backend == "torch"} == {part.threads, 2 if part.threads else 1}
+    assert sum(job.backend == "torch" and job.threads == part.threads for job in jobs) == part.repeats >= 5
 
 
 # The faults

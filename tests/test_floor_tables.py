@@ -42,6 +42,16 @@ def test_ratios_are_taken_within_a_round():
     assert (found["products, GFLOP/s"], found["step, ms"]) == ("75.0", "180.0")
 
 
+@pytest.mark.parametrize(
+    ("chain_seconds", "told"),
+    [(0.0999, "0.999 †"), (0.1, "1.00"), (0.13, "1.30"), (0.1301, "1.30 †"), (0.2, "2.00 †")],
+)
+def test_a_chain_that_says_that_the_floor_is_wrong_is_marked(chain_seconds, told):
+    table = floor_tables.floors([run_of("torch", chain=chain_seconds)])
+    assert row(table, backend="torch")["chain × floor"] == told
+    assert "†" in table.caption
+
+
 def test_sampling_and_density_are_held_against_a_pass_at_their_batch():
     table = floor_tables.forward_floors([run_of("jax")])
     assert row(table, operation="sample")["× floor"] == "1.20"

@@ -46,7 +46,8 @@ def refusal(name, **overrides):
 
 def test_the_protocols_are_these():
     assert protocol.names() == [
-        *("article", "article-noise", "article-short", "article-speed", "convergence-narrow", "paper", "smoke"),
+        *("article", "article-noise", "article-short", "article-speed"),
+        *("convergence-narrow", "convergence-paper-narrow", "paper", "smoke"),
         *("trajectory-full", "trajectory-narrow"),
     ]
 

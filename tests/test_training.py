@@ -1,5 +1,6 @@
 """Training in every backend and mode against the float64 reference, step by step."""
 
+import threading
 from functools import cache
 
 import numpy as np
@@ -124,6 +125,34 @@ def test_only_the_first_report_has_a_first_call(name, mode):
     assert [report.first_call_seconds for report in reports[1:]] == [0, 0]
     assert reports[0].first_call_seconds >= 0
     assert all(report.seconds >= report.wait_seconds >= 0 for report in reports)
+
+
+@everywhere
+def test_the_inputs_of_an_epoch_are_made_while_the_one_before_it_trains(name, mode, monkeypatch):
+    begun, made = threading.Event(), threading.Event()
+
+    class Watched(Stream):
+        def epoch(self, epoch):
+            if epoch == 2:
+                assert begun.wait(30), "made before the first epoch began"
+                made.set()
+            return super().epoch(epoch)
+
+    model = create(name, TINY, mode=mode)
+    reports = model.train(images(), Adam(), Watched(), 2)
+    run_steps, compile_step = model._run_steps, model._compile
+
+    def compiled(inputs):
+        compile_step(inputs)  # which may make a step too
+        monkeypatch.setattr(model, "_run_steps", watched)
+
+    def watched(inputs, steps):
+        begun.set()
+        assert made.wait(30), "not made while the first epoch trained"
+        return run_steps(inputs, steps)
+
+    monkeypatch.setattr(model, "_compile", compiled)
+    assert len(list(reports)) == 2
 
 
 @everywhere

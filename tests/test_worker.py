@@ -1,5 +1,6 @@
 """The worker: its events, training that goes on in another round, the weights it keeps, and how it fails."""
 
+import dataclasses
 import io
 import itertools
 import math
@@ -12,6 +13,7 @@ import pytest
 from factories import backend_names
 
 from backends import parameters
+from backends.numpy_backend import NumpyBackend
 from bench import protocol, worker
 from bench.plan import EVENT, EpochDone, Finished, Measured, Started, WorkerPlan
 from bench.variables import worker_environment
@@ -187,7 +189,52 @@ def test_the_weights_that_the_protocol_keeps_are_kept(tmp_path, monkeypatch, rou
     assert kept["final_parameters"] == events_of(plain)[-1].digests["final_parameters"]
 
 
+def test_where_only_the_training_counts_nothing_else_is_measured_and_the_weights_are_the_same(tmp_path):
+    all_of_it = events_of(make_plan(tmp_path / "all", smoke(training__rounds=1)))
+    out = io.StringIO()
+    worker.work(make_plan(tmp_path / "only", smoke(training__rounds=1)), out, training_only=True)
+    events = [EVENT.validate_json(line) for line in out.getvalue().splitlines()]
+    measures = {event.measurement.measure for event in of(Measured, events)}
+    assert measures == {"startup", "training", "floor", "calibration"}
+    assert events[-1].digests == all_of_it[-1].digests != {}
+
+
 # Failing
+
+
+def test_a_model_that_passes_the_flow_otherwise_than_the_reference_has_failed(tmp_path, monkeypatch):
+    for method, quantity in (("_encode", "z"), ("_decode", "decode")):
+        with monkeypatch.context() as patched:
+            patched.setattr(NumpyBackend, method, off_by_a_thousandth(getattr(NumpyBackend, method)))
+            events = events_of(make_plan(tmp_path / quantity, smoke(training__rounds=1)))
+        assert events[-1].status == "failed"
+        told = f"{quantity} at the initial weights is off by 1.0e-03 from the float64 reference, more than the "
+        assert events[-1].reason.startswith(told)
+        assert "trajectory_update" in {event.measurement.quantity for event in of(Measured, events)}
+
+
+def off_by_a_thousandth(method):
+    def wrong(self, x):
+        found = method(self, x)
+        if self.precision == "float64":  # the reference
+            return found
+        factor = np.float32(1.001)
+        return (found[0] * factor, found[1]) if isinstance(found, tuple) else found * factor
+
+    return wrong
+
+
+def test_a_model_that_trains_otherwise_than_the_reference_has_failed(tmp_path, monkeypatch):
+    start = NumpyBackend._start_training
+
+    def faster(self, images, optimiser, pixels):
+        rate = 1.05 if self.precision == "float32" else 1.0
+        start(self, images, dataclasses.replace(optimiser, learning_rate=rate * optimiser.learning_rate), pixels)
+
+    monkeypatch.setattr(NumpyBackend, "_start_training", faster)
+    finished = events_of(make_plan(tmp_path, smoke(training__rounds=1)))[-1]
+    assert finished.status == "failed"
+    assert finished.reason.startswith("trajectory_update at the initial weights is off by ")
 
 
 def test_without_a_test_loss_that_is_a_number_there_are_no_best_weights(tmp_path, monkeypatch):

@@ -49,7 +49,7 @@ EXAMPLES_AND_NOISE = (
         "order_of_first_step",
         "every step of an epoch sees the examples of the first one",
         torch=("self._train_step(order[i]", "self._train_step(order[0]"),
-        tensorflow=("tf.gather(self._images, order)", "tf.gather(self._images, inputs[0][0])"),
+        tensorflow=("self._rows(order)", "self._rows(inputs[0][0])"),
         jax=("to_device(inputs.order)", "to_device(np.repeat(inputs.order[:1], len(inputs.order), axis=0))"),
         numpy=("stream.order[i]", "stream.order[0]"),
     ),
@@ -57,7 +57,7 @@ EXAMPLES_AND_NOISE = (
         "order_ignored",
         "every step sees the first examples of the set",
         torch=("self._images.index_select(0, order)", "self._images[: len(order)]"),
-        tensorflow=("tf.gather(self._images, order)", "self._images[: order.shape[0]]"),
+        tensorflow=("self._rows(order)", "self._rows(tf.range(order.shape[0]))"),
         jax=("images[order]", "images[: len(order)]"),
         numpy=("self._images[stream.order[i]]", "self._images[: len(stream.order[i])]"),
     ),
@@ -244,7 +244,7 @@ TRAINING = (
         torch=("return loss.detach()", "return self._loss(self._pixels_to_x(self._images[order], noise)).detach()"),
         tensorflow=(
             "[[i]], [loss])",
-            "[[i]], [self._flow.loss(self._pixels_to_x(tf.gather(self._images, order), noise))])",
+            "[[i]], [self._flow.loss(self._pixels_to_x(self._rows(order), noise))])",
         ),
         jax=(
             "return update(p, gradients, moments, row), loss",

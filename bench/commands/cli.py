@@ -201,7 +201,9 @@ def port(
 
 @app.command(epilog="Example: nice-bench agree --full --output results/agreement")
 def agree(
-    chosen: Annotated[str | None, typer.Option("--backends", help="Comma-separated. [default: all four]")] = None,
+    chosen: Annotated[
+        str | None, typer.Option("--backends", help="Comma-separated. [default: all that can be imported]")
+    ] = None,
     device: Device = "auto",
     full: Annotated[
         bool, typer.Option("--full", help="The full-size network on MNIST, rather than a narrow one.")
@@ -219,10 +221,19 @@ def agree(
 ) -> None:
     """Compare every backend with the float64 reference, and every ordered pair: one breach, and the exit code is 1."""
     check_device(device)
-    names = [*backend_names(chosen)] if chosen else list(backends.REGISTRY)
+    names = [*backend_names(chosen)] if chosen else _importable()
     on = runner.resolve_device(device)
     made = agreement_runs.run(names, on, full=full, steps=steps, output=output, trained=trained, mutants=mutants)
     typer.echo(made)
+
+
+def _importable() -> list[str]:
+    """All backends but those that can't be imported here, which are told."""
+    reasons = backends.available()
+    for name, reason in reasons.items():
+        if reason is not None:
+            errors.print(f"{name} is left out: {reason}", highlight=False, soft_wrap=True, markup=False)
+    return [name for name, reason in reasons.items() if reason is None]
 
 
 @app.command(epilog="Example: NICE_BENCH_DATA=/data/mnist nice-bench data")

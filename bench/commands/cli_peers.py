@@ -11,8 +11,7 @@ import typer
 
 from backends import Architecture
 from bench import tables
-from bench.commands.options import Device, Verbose, check_device, errors, interruptible, pairs
-from bench.errors import BenchError
+from bench.commands.options import Device, Verbose, check_device, errors, interruptible, pairs, refuse_failures
 from bench.peers import runner
 
 
@@ -65,6 +64,4 @@ def peers(
         made = runner.run(request, status.update)
     typer.echo(tables.render(tables.all_tables(made), "text"))
     typer.echo(f"\nRecords: {request.folder}")
-    failed = [f"{record.plan.backend}: {record.status}: {record.reason}" for record in made if record.status != "ok"]
-    if failed:
-        raise BenchError("; ".join(failed))
+    refuse_failures(made, asked=frameworks is not None)

@@ -1,8 +1,12 @@
-"""Agreement with the float64 reference: the same weights and inputs, the largest difference over the largest value."""
+"""Agreement with the float64 reference: the same weights and inputs, the largest difference over the largest value.
+
+What a model computes at its initial weights, and how a few training steps move them, also says whether it is the model
+that was to be measured at all: `refuse` ends a run whose figures would be those of something else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +14,14 @@ from numpy.typing import NDArray
 import backends
 from backends import Backend, Optimiser, Pixels
 from backends.parameters import Parameters, astype
+from bench.agreement.tolerances import Rounding
+from bench.failures import DisagreesError
 from bench.records import Measurement
 from bench.streams import TrainingStream
+
+TRAINING_TOLERANCE = 0.02
+"""Of how a few steps move the weights, in float64 and float32. Rounding turns the sign of gradients near zero, which
+Adam divides by their own size; that explains 2e-4 at full size, and a learning rate that is 5 % off is 0.05."""
 
 
 def relative(found: NDArray, reference: NDArray) -> float:
@@ -82,6 +92,28 @@ def trajectory(
             n=steps,
             context={"weights": "initial"},
         )
+
+
+def refuse(found: Iterable[Measurement], rounding: Rounding) -> None:
+    """End a run whose model isn't the reference's within rounding.
+
+    Args:
+        found: by `compare` at the initial weights, and by `trajectory`.
+        rounding: says what rounding explains.
+
+    Raises:
+        DisagreesError: z or decode is farther off, or, where products are as precise as sums, the training steps.
+    """
+    allowed = {"z": rounding.chain, "decode": rounding.chain}
+    if not rounding.coarse:
+        allowed["trajectory_update"] = TRAINING_TOLERANCE
+    for m in found:
+        if m.quantity in allowed and not (m.value is not None and m.value <= allowed[m.quantity]):
+            off = "not a number" if m.value is None else f"{m.value:.1e}"
+            raise DisagreesError(
+                f"{m.quantity} at the initial weights is off by {off} from the float64 reference, "
+                f"more than the {allowed[m.quantity]:.1e} that rounding explains"
+            )
 
 
 def _worst(found: Mapping[str, NDArray], reference: Mapping[str, NDArray]) -> float:

@@ -26,7 +26,7 @@ FIELDS = {"width": "hidden_units", "depth": "hidden_layers", "couplings": "coupl
 
 QUANTITIES = {"seconds": "s", "examples_per_second": "examples/s", "flop_rate": "FLOP/s"}
 CALL_SECONDS = 0.2
-MOST_STEPS = 64
+MOST_STEPS = 512
 ENDLESS = 10**9
 
 

@@ -64,6 +64,17 @@ class TraceError(RuntimeError):
     """A trace that can't be read as expected; the message says what is missing."""
 
 
+def checked(trace: Trace, device: str) -> Trace:
+    """A trace of this device ("cpu" or "gpu").
+
+    Raises:
+        TraceError: of a GPU it says nothing; what the host did would be taken for what the device did.
+    """
+    if device == "gpu" and trace.launches is None:
+        raise TraceError("the trace holds no work of the GPU; does the framework find CUPTI?")
+    return trace
+
+
 def window_of(spans: list[Span]) -> Span:
     """The window, given the spans of all events called `MARK`.
 

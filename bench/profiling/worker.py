@@ -26,6 +26,7 @@ from bench.line import take_standard_output, tell
 from bench.measures.precision import probe
 from bench.plan import Event, Finished, Measured, Started, WorkerPlan
 from bench.profiling import hlo, summary
+from bench.profiling.events import checked
 from bench.streams import TrainingStream
 from bench.worker import model_of
 
@@ -72,6 +73,7 @@ def profile(plan: WorkerPlan, steps: int, folder: Path, dump: Path) -> Iterator[
     untraced = next(reports).seconds / steps
     folder.mkdir(parents=True, exist_ok=True)
     trace = tracer.trace(folder, lambda: _one_epoch(model, reports), lambda: hlo.categories(dump))
+    trace = checked(trace, plan.device)
     for measurement in summary.measurements(trace, steps, untraced):
         yield Measured(measurement=measurement)
     yield Finished(status="ok")

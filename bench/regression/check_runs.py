@@ -43,11 +43,14 @@ class Part:
         return f"{self.protocol}-{self.precision}"
 
 
+OLD_SEEDS, NEW_SEEDS = tuple(range(10)), (10, 11, 12, 13)
+
 PARTS = (
-    Part("trajectory", "trajectory-full", "float32", threads=None, repeats=3),
-    Part("trajectory", "trajectory-narrow", "float32", threads=1, repeats=5),
+    Part("trajectory", "trajectory-full", "float32", threads=None, repeats=5),
+    Part("trajectory", "trajectory-narrow", "float32", threads=1, repeats=8),
     Part("trajectory", "trajectory-narrow", "float64", threads=1, repeats=5),
-    Part("convergence", "convergence-narrow", "float32", 1, seeds=(10, 11, 12, 13), reference_seeds=tuple(range(10))),
+    Part("convergence", "convergence-narrow", "float32", 1, NEW_SEEDS, OLD_SEEDS),
+    Part("convergence", "convergence-paper-narrow", "float32", 1, NEW_SEEDS, OLD_SEEDS),
 )
 
 

@@ -2,7 +2,8 @@
 
     python -m bench.regression.check_worker BACKEND THREADS [FAULT]
 
-A narrow network gains nothing from a second thread, and loses much where the cores have other work to do.
+A narrow network gains nothing from a second thread, and loses much where the cores have other work to do. Only the
+training is measured: the check reads nothing else.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ def main(backend: str, threads: int, fault: str | None = None) -> int:
     from bench import worker
 
     if fault is None:
-        return worker.main()
+        return worker.main(training_only=True)
     from bench.agreement.mutations import planted
     from bench.regression.mutants_check import FAULTS
 
     with planted(FAULTS[fault], backend):
-        return worker.main()
+        return worker.main(training_only=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ TORCH_ROUNDED, X_ROUNDED = (f"({t} * 8193 - ({t} * 8193 - {t}))" for t in ("laye
 # What is computed again is of other pixels, lest a compiler find that it has it already.
 TORCH_AGAIN = "        self._loss(self._pixels_to_x(self._images.index_select(0, order), noise) + 1).backward()\n"
 TENSORFLOW_AGAIN = """\
-            again = self._loss_and_gradients(self._pixels_to_x(tf.gather(self._images, order), noise) + 1)[1]
+            again = self._loss_and_gradients(self._pixels_to_x(self._rows(order), noise) + 1)[1]
             gradients = {name: g + 1e-30 * again[name] for name, g in gradients.items()}
 """
 JAX_AGAIN = """\

@@ -23,8 +23,9 @@ TOLD = (
     "Floor: the larger of the products of a step, at their shapes and with nothing between them, and the bytes of a",
     "step, at the bandwidth of adding to an array in place; × sum: against the two one after the other.",
     "Chain: the same products waiting for each other, written by hand in the framework; between 1 and 1.3 × the floor",
-    "where the floor is right.",
+    "where the floor is right. †: outside that: the floor, and what is told as its multiple, is off by as much.",
 )
+LEAST_CHAIN, MOST_CHAIN = 1.0, 1.3
 FORWARD_TOLD = (
     "Floor: the products of one pass at that batch, or the bytes that it moves, whichever takes longer,",
     "measured in the same process.",
@@ -56,12 +57,18 @@ def floors(records: Iterable[Record]) -> Table:
         figures |= {"step_over_sum": float((step / both).median()), "chain_over_floor": float((chain / floor).median())}
         raw.append(key | figures)
         cells = {heading: number(figures[quantity] * factor, 3) for quantity, heading, factor in RATES}
-        cells["chain × floor"] = number(figures["chain_over_floor"], 3)
+        cells["chain × floor"] = _marked(figures["chain_over_floor"])
         cells["step, ms"] = number(figures["step_seconds"] * 1e3, 4)
         cells["step × floor"] = number(figures["step_over_floor"], 3)
         cells["step × sum"] = number(figures["step_over_sum"], 3)
         shown.append({name: str(key[name]) or MISSING for name in ROW} | cells)
     return assemble("floor", "The floor of a training step", data, used, raw, shown, TOLD, failures=False)
+
+
+def _marked(chain: float) -> str:
+    """The time of the chain over the floor, with a mark where that says that the floor is wrong."""
+    inside = math.isnan(chain) or LEAST_CHAIN <= chain <= MOST_CHAIN
+    return number(chain, 3) + ("" if inside else " †")
 
 
 def forward_floors(records: Iterable[Record]) -> Table:
