@@ -232,9 +232,8 @@ class Backend(ABC):
             inputs = upload(first)
             self._activate()
             if not self._moment_names:
-                zeros = {n: np.zeros(s, self.dtype) for n, s in self.architecture.trainable_shapes.items()}
-                self._load_moments(dict.fromkeys(optimiser.moments, zeros))
                 self._moment_names = optimiser.moments
+                self._load_moments(self._zero_moments())
             on_device = self._upload_images(images)
             start = time.perf_counter()
             self._start_training(on_device, optimiser, stream.pixels)
@@ -256,13 +255,19 @@ class Backend(ABC):
     def _try_one_step(self, inputs: Any) -> None:
         """Make one step and undo it: for frameworks that compile at the first call."""
         parameters = {k: self._to_numpy(a).copy() for k, a in self._parameter_arrays().items()}
-        moments = {
-            name: {k: self._to_numpy(a).copy() for k, a in self._moment_arrays(name).items()}
-            for name in self._moment_names
-        }
+        moments = self._zero_moments()  # as they are at first: copies would be the most memory that training takes
+        if self._step:
+            moments = {
+                name: {k: self._to_numpy(a).copy() for k, a in self._moment_arrays(name).items()}
+                for name in self._moment_names
+            }
         self._to_numpy(self._run_steps(inputs, 1))
         self._load(parameters)
         self._load_moments(moments)
+
+    def _zero_moments(self) -> dict[str, dict[str, NDArray]]:
+        zeros = {name: np.zeros(shape, self.dtype) for name, shape in self.architecture.trainable_shapes.items()}
+        return dict.fromkeys(self._moment_names, zeros)
 
     # For measuring ----------------------------------------------------------------------------------------------
 

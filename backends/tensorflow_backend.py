@@ -289,7 +289,10 @@ class TensorFlowBackend(Backend):
         self._train_function = self._function(loop if self.mode == "xla" else step)
 
     def _compile(self, inputs: tuple[Tensor, Tensor | None, Tensor]) -> None:
-        self._try_one_step(inputs)
+        if self.mode == "xla":
+            self._to_numpy(self._run_steps(inputs, 0))  # the whole loop is compiled, and nothing is to be undone
+        else:
+            self._try_one_step(inputs)
 
     def _run_steps(self, inputs: tuple[Tensor, Tensor | None, Tensor], steps: int) -> Tensor:
         with tf.device(self._tf_device):

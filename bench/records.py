@@ -27,6 +27,9 @@ from bench.errors import BenchError
 SCHEMA_VERSIONS = (1,)
 """The versions of the file format that `load` reads; the last one is what `save` writes."""
 
+ROW_WIDTH = 320
+"""Characters of a line in a file, at most, that holds a row of a list: one measurement, one epoch."""
+
 Status = Literal["ok", "failed", "unavailable", "timeout", "out_of_memory", "diverged"]
 
 
@@ -202,7 +205,8 @@ def save(record: Record, folder: str | Path) -> Path:
     folder = Path(folder)
     # Lists inside a record may have grown since it was made: check it again, as whoever reads the file will.
     record = Record.model_validate(record.model_dump())
-    text = layout(record.model_dump()) + "\n"
+    rows = {name: [_brief(row) for row in getattr(record, name)] for name in ("curve", "measurements")}
+    text = layout(record.model_dump() | rows) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{uuid.uuid4().hex}.tmp"
@@ -269,17 +273,24 @@ def _is_same(path: Path, record: Record) -> bool:
     return False
 
 
-def layout(value: Any, indent: int = 0) -> str:
-    """Return `value` as JSON: what fits a line, and any list of numbers, on one line; the rest indented."""
+def _brief(row: BaseModel) -> dict[str, Any]:
+    """Return the fields of `row` without those that are None, and would be if they weren't there."""
+    absent = {name for name, field in type(row).model_fields.items() if field.default is None}
+    return {name: value for name, value in row.model_dump().items() if value is not None or name not in absent}
+
+
+def layout(value: Any, indent: int = 0, width: int = 110) -> str:
+    """Return `value` as JSON: what fits a line, lists of numbers, and each row of a list on one; the rest indented."""
     line = json.dumps(value, ensure_ascii=False, allow_nan=False)
     scalars = isinstance(value, list) and not any(isinstance(item, dict | list) for item in value)
-    if scalars or not isinstance(value, dict | list) or (indent and len(line) + indent <= 110):
+    if scalars or not isinstance(value, dict | list) or (indent and len(line) + indent <= width):
         return line
     pad = " " * (indent + 1)
     if isinstance(value, dict):
         rows = [f"{json.dumps(key, ensure_ascii=False)}: {layout(item, indent + 1)}" for key, item in value.items()]
         return "{\n" + pad + f",\n{pad}".join(rows) + "\n" + " " * indent + "}"
-    return "[\n" + pad + f",\n{pad}".join(layout(item, indent + 1) for item in value) + "\n" + " " * indent + "]"
+    rows = [layout(item, indent + 1, ROW_WIDTH) for item in value]
+    return "[\n" + pad + f",\n{pad}".join(rows) + "\n" + " " * indent + "]"
 
 
 # Reading

@@ -11,7 +11,7 @@ from bench.commands.progress import LiveProgress
 from bench.errors import BenchError
 from bench.profiling import hlo, runs, summary, worker, xplane
 from bench.profiling.classify import category_of
-from bench.profiling.events import MARK, Category, Span, Trace, TraceError, Work, window_of
+from bench.profiling.events import MARK, Category, Span, Trace, TraceError, Work, checked, window_of
 from bench.runner import Request
 
 PRODUCTS, OPTIMISER, COPIES, OTHER = Category.PRODUCTS, Category.OPTIMISER, Category.COPIES, Category.OTHER
@@ -98,6 +98,15 @@ def test_on_a_gpu_the_hosts_launches_and_waits_are_told():
     launches = [Span(i, i + 0.5) for i in range(6)] + [Span(50, 51)]
     found = figures(Trace(Span(0, 10), [], launches, [Span(2, 6), Span(5, 7)]))
     assert (found["launches_per_step"], found["host_waiting_share"]) == (3.0, 0.5)
+
+
+def test_a_trace_of_a_gpu_without_its_work_is_refused():
+    on_host = Trace(Span(0, 10), work((PRODUCTS, "a", 0, 6)))
+    assert checked(on_host, "cpu") is on_host
+    with pytest.raises(TraceError, match="no work of the GPU"):
+        checked(on_host, "gpu")
+    on_device = Trace(Span(0, 10), work((PRODUCTS, "a", 0, 6)), [], [])
+    assert checked(on_device, "gpu") is on_device
 
 
 # Names

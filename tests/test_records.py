@@ -70,6 +70,8 @@ def test_the_file_is_json_that_people_can_read(tmp_path):
     lines = text.splitlines()
     assert ' "first_epoch_losses": [100.0, -0.3333333333333333],' in lines
     assert " − and so does this" in text
+    latency = {"measure": "sampling", "quantity": "latency", "value": 1e-9 / 3, "unit": "s", "n": 30}
+    assert f"  {json.dumps(latency | {'context': {'batch': 16}})}" in lines  # a row a line, without what it lacks
     assert len(lines) < 60
     assert text.endswith("}\n")
 
@@ -175,7 +177,7 @@ def test_numbers_that_are_not_finite_become_null_and_a_note(tmp_path):
 
     data = json.loads(path.read_text(), parse_constant=refuse)
     last = data["measurements"][-1]
-    assert (last["value"], last["low"], last["note"]) == (None, None, "at batch 3; value was inf, low was nan")
+    assert (last["value"], last.get("low"), last["note"]) == (None, None, "at batch 3; value was inf, low was nan")
     assert (data["curve"][-1]["train_loss"], data["curve"][-1]["note"]) == (None, "train_loss was nan")
     assert data["first_epoch_losses"] == [100.0, -1 / 3, None]
     assert load(path).measurements[-1].note == "at batch 3; value was inf, low was nan"

@@ -1,17 +1,20 @@
 """The report in a real browser, opened from disk, without a network: one page, loaded once."""
 
 import math
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from browser import chromium
 from PIL import Image
 from report_records import FAILED, MARKUP, SEEDS, SLOW, everything
 
-from bench import tables
+from bench import collection, tables
 from bench.report import page as report
 
 EPYC = "AMD EPYC, 2 cores · article · float32"
 SERIES = [*SLOW]
+RESULTS = Path(__file__).parent.parent / "results"
 
 
 @pytest.fixture(scope="module")
@@ -20,13 +23,9 @@ def browser():
         yield found
 
 
-@pytest.fixture(scope="module")
-def opened(browser, tmp_path_factory):
-    """The page, what it asked for, and what it complained of."""
-    folder = tmp_path_factory.mktemp("report")
-    Image.new("L", (8, 4), 128).save(folder / "digits.png")
-    (folder / "digits.txt").write_text("Digits at temperature 0.8", encoding="utf-8")
-    file = report.write(everything(), [folder], folder / "report.html")
+@contextmanager
+def opening(browser, file):
+    """The page in a file, what it asked for, what it complained of, and its address."""
     context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900}, color_scheme="light")
     context.set_default_timeout(120_000)  # a busy machine is no failure
     page = context.new_page()
@@ -40,6 +39,16 @@ def opened(browser, tmp_path_factory):
     page.wait_for_selector("html[data-plots=ready]", state="attached")
     yield page, requests, complaints, file.as_uri()
     context.close()
+
+
+@pytest.fixture(scope="module")
+def opened(browser, tmp_path_factory):
+    """A page of synthetic records, with a picture."""
+    folder = tmp_path_factory.mktemp("report")
+    Image.new("L", (8, 4), 128).save(folder / "digits.png")
+    (folder / "digits.txt").write_text("Digits at temperature 0.8", encoding="utf-8")
+    with opening(browser, report.write(everything(), [folder], folder / "report.html")) as found:
+        yield found
 
 
 @pytest.fixture
@@ -91,6 +100,32 @@ def test_it_opens_without_a_request_and_without_a_complaint(opened):
         plot(page, name)
     assert complaints == []
     assert [url for url in requests if not url.startswith("data:")] == [address]
+
+
+def test_of_the_committed_records_every_plot_is_drawn_without_a_complaint(browser, tmp_path):
+    file = report.write(collection.load_all(RESULTS), [RESULTS], tmp_path / "report.html")
+    with opening(browser, file) as (page, requests, complaints, address):
+        drawn = [(board, label, panel) for board in ("records", "suites") for label, panel in draw(page, board)]
+        assert complaints == []
+        assert [url for url in requests if not url.startswith("data:")] == [address]
+    assert {board for board, _, _ in drawn} == {"records", "suites"}
+    assert {"sweep-batch-train", "epoch", "loss-train"} <= {panel for _, _, panel in drawn}
+    assert len({label for board, label, _ in drawn if board == "suites"}) == len(list(RESULTS.glob("agreement-*")))
+
+
+def draw(page, board):
+    """Draw every plot of a board, group by group; the group and the name of each, all of which have data."""
+    select = f"[data-board={board}] select"
+    for label in page.evaluate(f"[...document.querySelector('{select}').options].map(option => option.label)"):
+        page.select_option(select, label=label)
+        for name in page.evaluate(
+            f"[...document.querySelectorAll('[data-board={board}] figure')].map(f => f.dataset.panel)"
+        ):
+            figure = f"[data-board={board}] [data-panel={name}]"
+            page.locator(figure).scroll_into_view_if_needed()
+            page.wait_for_selector(f"{figure} .plot .main-svg")
+            assert page.evaluate(f"document.querySelector('{figure} .plot').data.length") > 0
+            yield label, name
 
 
 def test_no_button_sends_the_figures_away(page):

@@ -241,6 +241,22 @@ def test_a_record_is_on_disk_after_every_epoch(tmp_path):
     assert reader.events == [("failed", 1), ("failed", 2), ("failed", 3)]  # what it is if it ends here
 
 
+def test_between_rounds_a_record_says_that_it_lacks_some(tmp_path):
+    class Reader(Listener):
+        def begin(self, name, round_, epochs):
+            found = {record.plan.backend: record for record in collection.load_all(tmp_path)}
+            self.begun.append(
+                (round_, name, getattr(found.get("a"), "status", None), getattr(found.get("a"), "reason", None))
+            )
+
+    reader = Reader()
+    loaded = protocol.load("smoke", training__epochs=2, training__rounds=2)
+    made = runner.run(Request(loaded, ["a", "b"], device="cpu", folder=tmp_path), reader, faulty)
+    partly = ("failed", "ended after round 1 of 2")
+    assert reader.begun == [(1, "a", None, None), (1, "b", *partly), (2, "b", *partly), (2, "a", *partly)]
+    assert [(record.status, record.reason) for record in made] == [("ok", None)] * 2
+
+
 def test_what_a_backends_first_process_compiles_only_its_later_ones_find(well):
     told = {
         n: [m.value for m in record.measurements if m.quantity == "cache_found"] for n, record in well.records.items()

@@ -116,6 +116,7 @@ def _planted(names: Sequence[str], where: Where, references: Path) -> list[plant
 
 def _update(found: Sequence[Record], margin: float, references: Path, parts: Sequence[Part] | None) -> list[Path]:
     """Make the reference of every group of records; a trajectory's takes NumPy's run in float64 along."""
+    found = list({(record.run, record.plan.backend): record for record in found}.values())  # parts share NumPy's
     groups = checks.grouped(found)
     oracles = [record for record in found if record.plan.backend == "numpy"]
     paths = []

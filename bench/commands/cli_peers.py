@@ -12,7 +12,7 @@ import typer
 from backends import Architecture
 from bench import tables
 from bench.commands.options import Device, Verbose, check_device, errors, interruptible, pairs, refuse_failures
-from bench.peers import runner
+from bench.peers import FRAMEWORKS, runner
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +21,9 @@ def register(app: typer.Typer) -> None:
 
 
 def peers(
-    frameworks: Annotated[str, typer.Option(help="Comma-separated: whose libraries to time.")] = "torch,tensorflow,jax",
+    frameworks: Annotated[
+        str | None, typer.Option(help="Comma-separated: whose libraries to time. [default: all three]")
+    ] = None,
     only: Annotated[
         str | None,
         typer.Option("--peers", help="Comma-separated. [default: all libraries, and all modes of ours]"),
@@ -48,7 +50,7 @@ def peers(
     check_device(device)
     request = runner.Request.checked(
         architecture=replace(Architecture.article(), hidden_units=width, hidden_layers=layers, couplings=couplings),
-        frameworks=frameworks,
+        frameworks=frameworks or ",".join(FRAMEWORKS),
         peers=only,
         device=device,
         precision=precision,

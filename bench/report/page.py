@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
+
 from bench import tables
 from bench.errors import BenchError
 from bench.records import Record
@@ -55,8 +57,9 @@ def html(records: Sequence[Record], paths: Sequence[Path]) -> str:
     shown, left_out = pictures(paths)
     made = tables.all_tables(records, brief=True)
     about, environments = overview.environments(records)
-    told = _told(records)
-    boards = {"records": _groups(records), "suites": [suite.group for suite in found if suite.group.panels]}
+    runs = prepare([record for record in records if record.plan.kind == "run"])
+    told = _told(runs, records)
+    boards = {"records": _groups(runs, records), "suites": [suite.group for suite in found if suite.group.panels]}
     peers = next((table for table in made if table.name == "peers"), None)
     template = Environment(
         loader=FileSystemLoader(TEMPLATE),
@@ -106,24 +109,22 @@ def _missing(records: Sequence[Record]) -> list[Table]:
     return [] if table.raw.empty else [table]
 
 
-def _groups(records: Sequence[Record]) -> list[Group]:
+def _groups(runs: pd.DataFrame, records: Sequence[Record]) -> list[Group]:
     """The panels of runs and sweeps, those of one machine, protocol and precision together."""
-    runs = [record for record in records if record.plan.kind == "run"]
     swept = [record for record in records if record.plan.kind == "sweep"]
     found: dict[str, Group] = {}
-    for made in (run_groups(prepare(runs)) if runs else (), sweep_groups(prepare(swept)) if swept else ()):
+    for made in (run_groups(runs) if len(runs) else (), sweep_groups(prepare(swept)) if swept else ()):
         for label, group in made:
             before = found[label].panels if label in found else []
             found[label] = Group(label, [*before, *group.panels])
     return [group for group in found.values() if group.panels]
 
 
-def _told(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
+def _told(runs: pd.DataFrame, records: Sequence[Record]) -> list[tuple[str, list[str]]]:
     """The sentences of each group, by its label."""
-    runs = [record for record in records if record.plan.kind == "run"]
     told: dict[str, list[str]] = {}
-    if runs:
-        told |= {section_label(key): sentences.told(rows) for key, rows in groups(prepare(runs), SECTION)}
+    if len(runs):
+        told |= {section_label(key): sentences.told(rows) for key, rows in groups(runs, SECTION)}
     for label, its in overview.sweep_sentences([r for r in records if r.plan.kind == "sweep"]).items():
         told.setdefault(label, []).extend(its)
     return list(told.items())

@@ -20,9 +20,9 @@ from bench.errors import BenchError
 from bench.records import Kind, Record, slug
 from bench.tables.floor_tables import floors, forward_floors, times_floor
 from bench.tables.frame import frame
-from bench.tables.labels import LOSS_DIGITS, ROW, SECTION, Row, groups, kinds_told, prepare, targets
+from bench.tables.labels import LOSS_DIGITS, ROW, SECTION, Row, Source, groups, kinds_told, prepare, targets
 from bench.tables.peer_tables import peers
-from bench.tables.pivot import RECORD, Spread, assemble, clean, numbers_of, over_rounds, pick
+from bench.tables.pivot import RECORD, Spread, assemble, clean, first_round, numbers_of, over_rounds, pick
 from bench.tables.profile_tables import profile
 from bench.tables.render import MISSING, SUFFIXES, Table, number, render, spread, to_csv
 from bench.tables.series_tables import agreement, invertibility, micro, sampling
@@ -49,21 +49,22 @@ KINDS = {"article": "article loss", "nll": "−log p, nats"}
 
 
 def all_tables(records: Iterable[Record], *, brief: bool = False) -> list[Table]:
-    """Return every table that has something to say, in the order they are read; `brief` is for a terminal."""
+    """Return every table that has something to say, in the order they are read; `brief` is for people."""
     kinds: dict[Kind, list[Record]] = {kind: [] for kind in get_args(Kind)}
     for record in records:
         kinds[record.plan.kind].append(record)
     runs = kinds["run"]
     protocols = sorted({record.plan.protocol for record in runs})
     per_protocol = [curves([record for record in runs if record.plan.protocol == name]) for name in protocols]
-    tables = [speed(runs), accuracy(runs), *per_protocol]
-    tables += [agreement(runs), invertibility(runs, brief=brief), sampling(runs), floors(runs), forward_floors(runs)]
+    data = prepare(runs)
+    tables = [speed(data), accuracy(data), *per_protocol]
+    tables += [agreement(data), invertibility(data, brief=brief), sampling(data), floors(data), forward_floors(data)]
     tables += [profile(kinds["profile"]), scaling(kinds["sweep"]), peers(kinds["peers"]), micro(kinds["micro"])]
     return [table for table in tables if not table.raw.empty]
 
 
 def write(records: Iterable[Record], folder: str | Path, formats: Sequence[str] = ("markdown", "csv")) -> list[Path]:
-    """Write every table into `folder`, one file a table and format, and return the files' paths.
+    """Write every table into `folder`, one file a table and format, and return the files' paths; only CSV is not brief.
 
     With "csv" or "parquet" among the formats the tidy frame is written too, as measurements.csv.gz or
     measurements.parquet. The same records give the same texts. Raises BenchError for an unknown format or a folder
@@ -74,7 +75,7 @@ def write(records: Iterable[Record], folder: str | Path, formats: Sequence[str] 
         if name not in allowed:
             raise BenchError(f"format {name!r}: expected one of {', '.join(allowed)}")
     records, folder, paths = list(records), Path(folder), []
-    tables, tidy = all_tables(records), frame(records)
+    every, brief, tidy = all_tables(records), all_tables(records, brief=True), frame(records)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in formats:
@@ -82,7 +83,7 @@ def write(records: Iterable[Record], folder: str | Path, formats: Sequence[str] 
                 paths.append(folder / "measurements.parquet")
                 tidy.to_parquet(paths[-1], index=False)
                 continue
-            for table in tables:
+            for table in every if name == "csv" else brief:
                 paths.append(folder / f"{table.name}.{SUFFIXES[name]}")
                 paths[-1].write_text(render(table, name), encoding="utf-8", newline="\n")
             if name == "csv":
@@ -105,10 +106,13 @@ SPEED = (  # measure, quantity, heading, factor from the recorded unit to the sh
     ("training", "wait_fraction", "waits for input, %", 100, 2),
     ("training", "harness_fraction", "harness, %", 100, 2),
 )
+MEMORY = ("peak_memory", "training_memory_ratio")
+"""Of the first round: a later one also reads the state that it goes on from."""
+
 TARGETS = (("epochs_to_target", "epochs to target"), ("seconds_to_target", "s to target"))
 
 
-def speed(records: Iterable[Record]) -> Table:
+def speed(records: Source) -> Table:
     """Time, memory and time to the target loss: a row per machine, protocol, precision, backend and mode."""
     data = prepare(records)
     raw, shown, used = [], [], []
@@ -120,7 +124,8 @@ def speed(records: Iterable[Record]) -> Table:
         figures["times_floor"] = times_floor(rows)
         cells["× floor"] = number(figures["times_floor"], 3)
         for measure, quantity, heading, factor, digits in SPEED:
-            figures[quantity] = over_rounds(pick(rows, measure, quantity)).middle
+            picked = pick(rows, measure, quantity)
+            figures[quantity] = over_rounds(first_round(picked) if quantity in MEMORY else picked).middle
             cells[heading] = number(figures[quantity] * factor, digits)
         for quantity, heading in TARGETS:
             # A target that was not reached counts as reached after an infinite time: leaving it out would flatter.
@@ -144,14 +149,14 @@ def speed(records: Iterable[Record]) -> Table:
         "× fastest: against the fastest of the same machine, protocol and precision.",
         "× floor: against the least time that the products and bytes of a step take on this machine.",
         "Memory × needed: what the process takes on top of its framework (on a GPU: of the device's memory), against",
-        "parameters, moments, gradients and one epoch's inputs. Harness: the share of training's time that is neither",
-        "an epoch nor an evaluation: streams, progress, records.",
+        "parameters, moments, gradients and one epoch's inputs, in the first round, as the peak is. Harness: the share",
+        "of training's time that is neither an epoch nor an evaluation: streams, progress, records.",
         *targets(data),
     ]
     return assemble("speed", "Training speed", data, pd.concat([data[:0], *used]), raw, shown, told, failures=False)
 
 
-def accuracy(records: Iterable[Record]) -> Table:
+def accuracy(records: Source) -> Table:
     """Losses as the protocol reports them, and the comparable figure: the dequantised test log-likelihood."""
     data = prepare(records)
     raw, shown, used, anything = [], [], [], False

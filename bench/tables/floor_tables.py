@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import pandas as pd
 
-from bench.records import Record
-from bench.tables.labels import ROW, Row, groups, prepare
+from bench.tables.labels import ROW, Row, Source, groups, prepare
 from bench.tables.pivot import RECORD, assemble, over_rounds, pick
 from bench.tables.render import MISSING, Table, number
 
@@ -37,7 +35,7 @@ def times_floor(rows: pd.DataFrame) -> float:
     return over_rounds(pick(rows, "floor", "training_ratio")).middle
 
 
-def floors(records: Iterable[Record]) -> Table:
+def floors(records: Source) -> Table:
     """Rates and floor of a training step, the chain and the step as multiples of it: a row per backend and mode."""
     data = prepare(records)
     used = data[data["measure"].isin(["floor", "training"])]
@@ -71,7 +69,7 @@ def _marked(chain: float) -> str:
     return number(chain, 3) + ("" if inside else " †")
 
 
-def forward_floors(records: Iterable[Record]) -> Table:
+def forward_floors(records: Source) -> Table:
     """Sampling and density as multiples of the floor of a pass: a row per backend, operation and batch."""
     data = prepare(records)
     used = data[data["quantity"].isin(["forward_seconds", "latency"]) | _likelihood(data)]

@@ -25,11 +25,17 @@ LOSS_DIGITS = 6
 Row = dict[str, Any]
 
 
-def prepare(records: Iterable[Record]) -> pd.DataFrame:
+Source = Iterable[Record] | pd.DataFrame
+"""Records, or what `prepare` made of them, so that several tables of the same records need it done once."""
+
+
+def prepare(records: Source) -> pd.DataFrame:
     """Return the frame with labels that tell apart what must not be mixed (see the head of this file).
 
     `series` is what a backend's column is called; `plan_protocol` and `plan_backend` keep the plain names.
     """
+    if isinstance(records, pd.DataFrame):
+        return records
     records = list(records)
     data = frame(records)
     for name in {"at_epoch", "at_round"} - set(data.columns):

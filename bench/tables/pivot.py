@@ -48,6 +48,11 @@ def pick(rows: pd.DataFrame, measure: str, quantity: str) -> pd.DataFrame:
     return rows[(rows["measure"] == measure) & (rows["quantity"] == quantity)]
 
 
+def first_round(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a run's first round, and those of no round."""
+    return rows[rows["at_round"].isna() | (rows["at_round"] == 1)] if "at_round" in rows else rows
+
+
 def contexts_of(rows: pd.DataFrame, known: Sequence[str]) -> list[str]:
     """Return the context columns that hold something and are neither `known` nor the round."""
     others = (name for name in rows.columns if name.startswith("at_") and name not in (*known, "at_round"))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
-from bench.records import Record
-from bench.tables.labels import ROW, Row, groups, prepare
+from bench.tables.labels import ROW, Row, Source, groups, prepare
 from bench.tables.pivot import assemble
 from bench.tables.render import MISSING, Table, number
 
@@ -31,7 +29,7 @@ TOLD = (
 )
 
 
-def profile(records: Iterable[Record]) -> Table:
+def profile(records: Source) -> Table:
     """Where the time of a training step goes: medians over runs, one that failed is in the caption."""
     data = prepare(records)
     used = data[data["measure"] == "profile"]

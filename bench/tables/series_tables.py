@@ -8,12 +8,12 @@ from collections.abc import Iterable
 import pandas as pd
 
 from bench.records import Record
-from bench.tables.labels import SECTION, Row, groups, prepare
+from bench.tables.labels import SECTION, Row, Source, groups, prepare
 from bench.tables.pivot import assemble, clean, contexts_of, labels_of, over_rounds
 from bench.tables.render import MISSING, Table, number, spread
 
 
-def agreement(records: Iterable[Record]) -> Table:
+def agreement(records: Source) -> Table:
     """Greatest relative errors against the float64 reference: a row per quantity, a column per backend."""
     data = prepare(records)
     used = data[data["measure"] == "agreement"]
@@ -21,7 +21,7 @@ def agreement(records: Iterable[Record]) -> Table:
     return _by_series("agreement", "Agreement", data, used, ["at_weights", "quantity"], told, worst=True)
 
 
-def sampling(records: Iterable[Record]) -> Table:
+def sampling(records: Source) -> Table:
     """Throughput and latency of sampling, and throughput of log p, by batch: a column per backend."""
     data = prepare(records)
     density = (data["measure"] == "likelihood") & (data["quantity"] == "images_per_second")
@@ -53,7 +53,7 @@ INVERTIBILITY = {
 }
 
 
-def invertibility(records: Iterable[Record], *, brief: bool = False) -> Table:
+def invertibility(records: Source, *, brief: bool = False) -> Table:
     """Errors of round trips: a row per weights, inputs, direction, trips and unit, a column per backend.
 
     The brief form keeps the greatest errors of the whole flow on test images, in grey levels.
@@ -66,7 +66,7 @@ def invertibility(records: Iterable[Record], *, brief: bool = False) -> Table:
         whole = used["at_coupling"].isna() if "at_coupling" in used else True
         used = used[(used["at_inputs"] == "test") & (used["quantity"] == "max_error") & whole]
         used = used.drop(columns=[name for name in ("at_coupling",) if name in used])
-        told.append("Other inputs, single couplings, RMS and ULP: in the files.")
+        told.append("Other inputs, single couplings, RMS and ULP: in the CSV file.")
     used["quantity"] = [INVERTIBILITY.get(name, name) for name in used["quantity"]]
     return _by_series("invertibility", "Invertibility", data, used, [*contexts, "quantity"], told, worst=True)
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from bench.measures.sweep import QUANTITIES
-from bench.records import Record
 from bench.sweeps.scaling import GROWTH, Scaling, fit
 from bench.sweeps.sweep import AXES, OPERATIONS
-from bench.tables.labels import ROW, SECTION, Row, groups, prepare
+from bench.tables.labels import ROW, SECTION, Row, Source, groups, prepare
 from bench.tables.pivot import assemble
 from bench.tables.render import MISSING, Table, number
 
@@ -66,7 +65,7 @@ def curves(used: pd.DataFrame) -> Iterator[Curve]:
                     yield _curve(key, axis, operation, its)
 
 
-def scaling(records: Iterable[Record]) -> Table:
+def scaling(records: Source) -> Table:
     """Exponent, knee, least time and best throughput: a row per axis, operation, backend and mode."""
     data = prepare(records)
     used = sweeps(data)
