@@ -93,10 +93,15 @@ def _round(plan: WorkerPlan, training_only: bool = False) -> Generator[Event, No
     stream = TrainingStream(
         plan.seed, protocol.data.train, model.architecture.dim, protocol.training.batch, protocol.training_pixels()
     )
-    yield from _train(model, images, stream, plan)
+    best_loss, best = yield from _train(model, images, stream, plan)
     gpu_after = gpu_state()
     least = resources.needed(model.architecture, protocol.make_optimiser(), stream, model.dtype.itemsize)
-    yield from _wrap(resources.memory(model, before, least, plan.round))
+    yield from _wrap(resources.memory(model, before, least, plan.round))  # before copies are made to leave something
+    if best is not None:
+        parameters.save(plan.best, model.architecture, best)
+        Path(plan.best).with_suffix(".loss").write_text(repr(best_loss))
+    if plan.round < plan.rounds:
+        state.save(plan.state, model.architecture, model.training_state())
     yield from _wrap(floor.measure(model, protocol, stream.steps, plan.round))
     yield from _wrap(calibration.measure(model, protocol.measure.seconds_per_timing / 2, plan.round))
     if plan.round == 1 and not training_only:
@@ -126,7 +131,10 @@ def _at_the_end(model: Backend, images: Images, plan: WorkerPlan) -> Iterator[Ev
     yield from _wrap(floor.measure_forward(model, protocol))
 
 
-def _train(model: Backend, images: Images, stream: TrainingStream, plan: WorkerPlan) -> Iterator[Event]:
+def _train(
+    model: Backend, images: Images, stream: TrainingStream, plan: WorkerPlan
+) -> Generator[Event, None, tuple[float, Parameters | None]]:
+    """Returns the lowest test loss and its weights, where the protocol keeps these."""
     protocol, dim = plan.protocol, model.architecture.dim
     select = pixels_to_x(images.select, protocol.evaluation_pixels(), plan.seed).astype(model.dtype)
     best_loss, best = _best_so_far(plan)
@@ -170,11 +178,7 @@ def _train(model: Backend, images: Images, stream: TrainingStream, plan: WorkerP
     if len(waits) > 1:  # the first epoch's inputs are there before its clock starts
         fraction = sum(waits[1:]) / sum(epochs_seconds[1:])
         yield _measured("training", "wait_fraction", fraction, "1", round=plan.round, n=len(waits) - 1)
-    if best is not None:
-        parameters.save(plan.best, model.architecture, best)
-        Path(plan.best).with_suffix(".loss").write_text(repr(best_loss))
-    if plan.round < plan.rounds:
-        state.save(plan.state, model.architecture, model.training_state())
+    return best_loss, best
 
 
 def _best_so_far(plan: WorkerPlan) -> tuple[float, Parameters | None]:

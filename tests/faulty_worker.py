@@ -51,7 +51,12 @@ def real_worker(fault):
         if fault == "nan":
             model_train = model.train
             model.train = lambda *arguments: map(not_a_number, model_train(*arguments))
-        for event in train(model, images, stream, plan):
+        events = train(model, images, stream, plan)
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as end:
+                return end.value
             yield event
             if AFTER_THE_FIRST_EPOCH[fault] and isinstance(event, EpochDone):
                 AFTER_THE_FIRST_EPOCH[fault]()

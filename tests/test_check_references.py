@@ -5,6 +5,7 @@ The planted faults are run with torch and the narrow network, by the worker, aga
 
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 from check_factories import (
     NAMES,
@@ -24,7 +25,7 @@ from bench import protocol as protocols
 from bench.agreement import mutations
 from bench.errors import BenchError
 from bench.plan import EpochDone, Started, WorkerPlan
-from bench.regression import check, check_runs, planted_check, reference
+from bench.regression import check, check_runs, check_speed, planted_check, reference
 from bench.regression.check_runs import PARTS, Job, Where
 from bench.regression.mutants_check import FAULTS, SLOW, WRONG
 
@@ -92,6 +93,18 @@ def test_the_committed_references_are_whole_small_and_of_the_present_protocols()
         assert not set(part.seeds) & set(part.reference_seeds) or part.kind == "trajectory"
     assert len(list(REFERENCES.iterdir())) == len(PARTS)
     assert sum(path.stat().st_size for path in REFERENCES.iterdir()) < 60_000
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
+def test_the_committed_references_are_quiet_enough_to_notice_a_step_that_is_twice_as_slow(part):
+    found = reference.load(REFERENCES / reference.name_of(part.protocol, "cpu", part.precision))
+    cores = part.threads or 2
+    samples = {
+        (s.backend, name): getattr(s, name) for s in found.speed if s.cores == cores for name in check_speed.NAMES
+    }
+    assert set(samples) == {(backend, name) for backend in NAMES for name in check_speed.NAMES}
+    allowed = {key: check_speed._expected(np.log(sample))[1] for key, sample in samples.items()}
+    assert max(allowed.values()) < 2, allowed
 
 
 # What is run
