@@ -9,6 +9,7 @@ import pytest
 from check_factories import apart, arms, falling, run_of, timed, usual_reference, verdict_of
 
 from bench import records
+from bench.commands import cli_check
 from bench.regression import reference
 from bench.regression.verdicts import table
 from bench.tables.render import render
@@ -109,3 +110,12 @@ def test_the_table_shows_what_fails_first_in_every_format():
     assert made.shown["× allowed"].tolist() == ["2.00", "2.00", "–"]
     for style in ("text", "markdown", "csv", "latex"):
         assert "regression" in render(made, style)
+
+
+def test_what_takes_too_long_for_every_day_is_checked_only_when_it_is_named():
+    def names(only, *, every=False):
+        return [part.name for part in cli_check._parts(only, every=every)]
+
+    paper = "convergence-paper-narrow-float32"
+    assert names(None, every=True) == [*names(None), paper]
+    assert names([paper]) == [paper]

@@ -73,7 +73,7 @@ def check(
     Speed is compared too, by ratios to what was measured in the same process; a slow-down alone doesn't fail.
     """
     check_device(device)
-    names, parts = backend_names(chosen), _parts(only)
+    names, parts = backend_names(chosen), _parts(only, every=update)
     where = Where(
         folder=output or Path("results/runs", f"{time.strftime('%Y%m%d-%H%M%S')}-check"),
         device=runner.resolve_device(device),
@@ -132,13 +132,13 @@ def _update(found: Sequence[Record], margin: float, references: Path, parts: Seq
     return paths
 
 
-def _parts(only: list[str] | None) -> list[Part]:
+def _parts(only: list[str] | None, *, every: bool) -> list[Part]:
     asked = listed(only)
     known = {part.name: part for part in PARTS}
     unknown = [name for name in asked if name not in known]
     if unknown:
         raise BenchError(f"--only {unknown[0]!r}: expected some of {', '.join(known)}")
-    return [part for name, part in known.items() if not asked or name in asked]
+    return [part for name, part in known.items() if name in asked or (not asked and (part.usual or every))]
 
 
 def _refuse(judged: Sequence[Verdict], survivors: Sequence[str], *, fail_if_slower: bool) -> None:

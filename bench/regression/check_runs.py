@@ -27,6 +27,7 @@ class Part:
         seeds: of a check: for convergence others than those of the reference.
         reference_seeds: of the reference.
         repeats: how often each backend makes a trajectory's reference, so that the noise of its speed is known.
+        usual: whether a check that names no part has it: all together would take more than ten minutes.
     """
 
     kind: Literal["trajectory", "convergence"]
@@ -36,6 +37,7 @@ class Part:
     seeds: tuple[int, ...] = (0,)
     reference_seeds: tuple[int, ...] = (0,)
     repeats: int = 1
+    usual: bool = True
 
     @property
     def name(self) -> str:
@@ -50,7 +52,7 @@ PARTS = (
     Part("trajectory", "trajectory-narrow", "float32", threads=1, repeats=8),
     Part("trajectory", "trajectory-narrow", "float64", threads=1, repeats=5),
     Part("convergence", "convergence-narrow", "float32", 1, NEW_SEEDS, OLD_SEEDS),
-    Part("convergence", "convergence-paper-narrow", "float32", 1, NEW_SEEDS, OLD_SEEDS),
+    Part("convergence", "convergence-paper-narrow", "float32", 1, NEW_SEEDS, OLD_SEEDS, usual=False),
 )
 
 
