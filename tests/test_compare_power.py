@@ -85,5 +85,6 @@ def test_these_are_the_marks_that_compare_gives(effect):
         found = {row.pair.context or row.pair.about.backend: row.verdict for row in rows}
         numbers = {"worse": 1, "better": -1, "same": 0, "unclear": 0}
         assert [numbers[found[name]] for name in (*BACKENDS, ALL)] == expected[run].tolist()
-        allowed = {"fails", "can't tell"} if effect else {"holds", "can't tell"}
+        marked = {"fails"} if (expected[run] == 1).any() else set()  # also by chance, where nothing is slower
+        allowed = {"can't tell"} | ({"fails"} if effect else {"holds"} | marked)
         assert judge(parse("speed worse by 10%"), rows).answer in allowed
