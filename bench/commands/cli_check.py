@@ -45,7 +45,10 @@ def check(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help=f"Repeatable, or with commas between: {', '.join(part.name for part in PARTS)}."),
+        typer.Option(
+            help=f"Repeatable, or with commas between: {', '.join(part.name for part in PARTS)}. "
+            f"[default: {', '.join(part.name for part in PARTS if part.usual)}; with --update all]"
+        ),
     ] = None,
     chosen: Chosen = None,
     device: Device = "cpu",
