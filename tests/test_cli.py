@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from factories import SMALL, backend_names, weights
 from PIL import Image
-from record_factories import record
 
 import backends
 from backends import Architecture, parameters
 from bench import collection, environment, runner
-from bench.commands import cli, cli_peers
+from bench.commands import cli
 from bench.errors import BenchError
 from bench.sweeps import sweep
 
@@ -384,24 +383,6 @@ def test_agree_goes_on_without_what_is_not_there_unless_it_was_asked_for(nice_be
     assert done.err == "jax is left out: jax: can't be imported here (No module named 'jax')\n"
     nice_bench("agree", "--backends", "numpy,jax")
     assert asked == [["numpy"], ["numpy", "jax"]]
-
-
-@pytest.mark.parametrize(
-    ("statuses", "arguments", "code"),
-    [
-        (["ok", "unavailable"], [], 0),
-        (["ok", "unavailable"], ["--frameworks", "torch,jax"], 1),
-        (["ok", "failed"], [], 1),
-        (["unavailable", "unavailable"], [], 1),
-    ],
-)
-def test_peers_of_a_framework_that_is_not_there_are_an_error_only_if_they_were_asked_for(
-    nice_bench, monkeypatch, statuses, arguments, code
-):
-    pairs = zip(["torch", "jax"], statuses, strict=True)
-    made = [record(name, status=status, reason=status, kind="peers") for name, status in pairs]
-    monkeypatch.setattr(cli_peers.runner, "run", lambda *_: made)
-    assert nice_bench("peers", *arguments).code == code
 
 
 def test_doctor_can_require_a_gpu(nice_bench, machine):

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from factories import ARTICLE, PAPER, SHUFFLED, rows, weights
+from record_factories import record
 
 import backends
 from backends import Adam, Architecture
@@ -245,6 +246,24 @@ def test_a_framework_that_is_missing_is_a_record_that_says_so(talked):
 def test_a_name_that_is_not_known_is_refused(wrong, told):
     with pytest.raises(BenchError, match=told):
         runner.Request.checked(**{"frameworks": "jax", "peers": None, "precision": "float32"} | wrong)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "arguments", "code"),
+    [
+        (["ok", "unavailable"], [], 0),
+        (["ok", "unavailable"], ["--frameworks", "torch,jax"], 1),
+        (["ok", "failed"], [], 1),
+        (["unavailable", "unavailable"], [], 1),
+    ],
+)
+def test_peers_of_a_framework_that_is_not_there_are_an_error_only_if_they_were_asked_for(
+    nice_bench, monkeypatch, statuses, arguments, code
+):
+    pairs = zip(["torch", "jax"], statuses, strict=True)
+    made = [record(name, status=status, reason=status, kind="peers") for name, status in pairs]
+    monkeypatch.setattr(runner, "run", lambda *_: made)
+    assert nice_bench("peers", *arguments).code == code
 
 
 # The libraries, as far as they are installed
