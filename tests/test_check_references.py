@@ -3,7 +3,10 @@
 The planted faults are run with torch and the narrow network, by the worker, against what is committed.
 """
 
-from contextlib import nullcontext
+import threading
+import time
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +27,7 @@ from bench import collection, records, worker
 from bench import protocol as protocols
 from bench.agreement import mutations
 from bench.errors import BenchError
-from bench.plan import EpochDone, Started, WorkerPlan
+from bench.plan import EpochDone, Finished, Started, WorkerPlan
 from bench.regression import check, check_runs, check_speed, planted_check, reference
 from bench.regression.check_runs import PARTS, Job, Where
 from bench.regression.mutants_check import FAULTS, SLOW, WRONG
@@ -119,12 +122,93 @@ def test_runs_that_a_folder_has_are_not_made_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(check_runs.runner, "run", run)
     digest = protocols.load("trajectory-narrow").digest()
-    records.save(run_of("torch", protocol_digest=digest), tmp_path)
-    records.save(run_of("jax", protocol_digest=digest, status="failed"), tmp_path)
+    records.save(run_of("jax", protocol_digest=digest), tmp_path)
+    records.save(run_of("torch", protocol_digest=digest, status="failed"), tmp_path)
     jobs = [Job("trajectory-narrow", name, "float32", 0, 1) for name in ("torch", "jax", "torch")]
-    assert len(check_runs.run(jobs, Where(tmp_path, fault="noise_wider"), Silent())) == 3
+    assert [run.plan.backend for run in check_runs.run(jobs, Where(tmp_path), Silent())] == ["torch", "jax", "torch"]
     worker = ["python", "-m", "bench.regression.check_worker"]
-    assert asked == [(name, [*worker, name, "1", "noise_wider"]) for name in ("jax", "torch")]
+    assert asked == [(name, [*worker, name, "0"]) for name in ("torch", "torch")]
+
+
+def test_runs_with_a_fault_lie_apart_from_the_good_ones_and_are_not_made_again_either(tmp_path, monkeypatch):
+    asked = []
+
+    def run(request, listener, command):
+        asked.append((request.folder, command("torch", "python")[-1]))
+        made = run_of("torch", protocol_digest=protocols.load("trajectory-narrow").digest())
+        records.save(made, request.folder)
+        return [made]
+
+    monkeypatch.setattr(check_runs.runner, "run", run)
+    good = Job("trajectory-narrow", "torch", "float32", 0, 1)
+    jobs, folder = [replace(good, fault="noise_wider"), good], tmp_path / "check"
+    for _ in range(2):
+        check_runs.run(jobs, Where(folder), Silent())
+    assert asked == [(tmp_path / "check-planted" / "noise_wider", "noise_wider"), (folder, "0")]
+    assert len(collection.load_all(folder)) == 1
+
+
+def stand_in(monkeypatch, patience):
+    """For the runner, on two cores: tells which were in use together; a run waits so many seconds for another."""
+    inside, together, begun = [], [], threading.Barrier(2, timeout=patience)
+
+    def run(request, listener, command):
+        core = command(request.backends[0], "python")[-1]
+        inside.append(core)
+        together.append(tuple(inside))
+        with suppress(threading.BrokenBarrierError):
+            begun.wait()
+        listener.event(request.backends[0], Finished(status="ok"))
+        inside.remove(core)
+        return [run_of(request.backends[0], seed=request.seed)]
+
+    monkeypatch.setattr(check_runs.runner, "run", run)
+    monkeypatch.setattr(check_runs.environment, "cores", lambda: 2)
+    return together
+
+
+def test_runs_side_by_side_have_a_core_each_and_their_records_come_in_the_order_of_the_jobs(tmp_path, monkeypatch):
+    workers = stand_in(monkeypatch, patience=20)
+    jobs = [Job("smoke", name, "float32", seed, 1) for seed in (0, 1) for name in ("torch", "jax", "tensorflow")]
+    made = check_runs.run(jobs, Where(tmp_path), Silent(), abreast=2)
+    assert [(run.plan.backend, run.plan.seed) for run in made] == [(job.backend, job.seed) for job in jobs]
+    assert {frozenset(cores) for cores in workers if len(cores) == 2} == {frozenset("01")}
+    assert max(map(len, workers)) == 2
+
+
+@pytest.mark.parametrize(("threads", "abreast"), [(None, 2), (1, 1)])
+def test_runs_on_all_cores_and_those_that_are_timed_closely_are_alone(tmp_path, monkeypatch, threads, abreast):
+    workers = stand_in(monkeypatch, patience=0.3)
+    jobs = [Job("smoke", "torch", "float32", seed, threads) for seed in (0, 1)]
+    check_runs.run(jobs, Where(tmp_path), Silent(), abreast)
+    assert max(map(len, workers)) == 1
+
+
+def test_an_interruption_ends_the_runs_side_by_side_at_their_next_event_and_begins_no_more(tmp_path, monkeypatch):
+    workers, heard = stand_in(monkeypatch, patience=20), []
+
+    class Interrupted(Silent):
+        def event(self, backend, event):
+            heard.append(backend)
+            if backend == "torch":
+                raise KeyboardInterrupt
+            time.sleep(0.5)  # by now the other has ended it all
+
+    usual = check_runs.runner.run
+
+    def two_events(request, listener, command):
+        made = usual(request, listener, command)
+        listener.event(request.backends[0], Finished(status="ok"))
+        heard.append("went on")
+        return made
+
+    monkeypatch.setattr(check_runs.runner, "run", two_events)
+    jobs = [Job("smoke", name, "float32", 0, 1) for name in ("torch", *["jax"] * 8)]
+    with pytest.raises(KeyboardInterrupt):
+        check_runs.run(jobs, Where(tmp_path), Interrupted(), abreast=2)
+    assert "torch" in heard
+    assert "went on" not in heard
+    assert len(workers) < len(jobs)
 
 
 @pytest.mark.parametrize("part", [part for part in PARTS if part.kind == "trajectory"], ids=lambda part: part.name)
@@ -189,12 +273,33 @@ def test_the_narrow_trajectory_goes_red_for_each_planted_fault_and_for_nothing_e
 
 def test_the_worker_of_the_check_has_so_many_threads_and_the_fault_that_it_is_told(tmp_path):
     right, wrong = (
-        check_runs.run([Job("smoke", "numpy", "float64", 0, 1)], Where(tmp_path / str(fault), fault=fault), Silent())[0]
+        check_runs.run([Job("smoke", "numpy", "float64", 0, 1, fault)], Where(tmp_path), Silent())[0]
         for fault in (None, "rate_five_percent_off")
     )
     assert (right.status, wrong.status, right.environment["cores"]) == ("ok", "ok", 1)
     assert right.first_epoch_losses[0] == wrong.first_epoch_losses[0]
     assert right.first_epoch_losses[1] != wrong.first_epoch_losses[1]
+
+
+def test_faults_are_planted_side_by_side_but_for_the_one_that_is_timed(tmp_path, monkeypatch):
+    asked = []
+
+    def run(jobs, where, listener, abreast):
+        asked.append(([(job.fault, job.backend) for job in jobs], abreast))
+        return [run_of(job.backend, mode=job.fault) for job in jobs]
+
+    def judge(runs, references, names):
+        (made,) = runs
+        found = (made.plan.mode, made.plan.backend) == ("noise_wider", "jax")
+        return [verdict_of("trajectory", "regression" if found else "ok")]
+
+    monkeypatch.setattr(check_runs, "run", run)
+    monkeypatch.setattr(check, "judge", judge)
+    results = list(planted_check.run(NAMES, Where(tmp_path), REFERENCES, Silent(), [SLOW.name, "noise_wider"]))
+    wrong, slow = ([(fault, name) for name in NAMES] for fault in ("noise_wider", SLOW.name))
+    assert asked == [(wrong, 2), (slow, 1)]
+    assert [(r.fault, r.backend) for r in results] == wrong + slow
+    assert [r.backend for r in results if r.caught] == ["jax"]
 
 
 def test_a_fault_is_found_by_the_right_verdict_alone():

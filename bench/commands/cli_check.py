@@ -101,7 +101,7 @@ def check(
         survivors = [f"{result.fault} in {result.backend}" for result in planted if not result.caught]
     typer.echo(render(shown, "text"))
     if not folders:
-        typer.echo(f"Records: {where.folder}")
+        typer.echo(f"Records: {where.folder}{' (those with faults: beside it, in -planted)' if plant else ''}")
     _refuse(judged, survivors, fail_if_slower=fail_if_slower)
 
 
@@ -109,7 +109,7 @@ def _run(
     parts: Sequence[Part], names: Sequence[str], where: Where, progress: LiveProgress, *, update: bool
 ) -> list[Record]:
     jobs = check_runs.reference_jobs if update else check_runs.check_jobs
-    return [record for part in parts for record in check_runs.run(jobs(part, names), where, progress)]
+    return [r for part in parts for r in check_runs.run(jobs(part, names), where, progress, part.abreast)]
 
 
 def _planted(names: Sequence[str], where: Where, references: Path) -> list[planted_check.Result]:

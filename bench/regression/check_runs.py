@@ -1,17 +1,22 @@
-"""What the regression check runs, and the running of it: by the runner of every other command, on as many threads.
+"""What the regression check runs, and the running of it: by the runner of every other command, on cores of its own.
 
-A folder that holds some of the records already is completed: what was interrupted, goes on.
+Runs of one thread may go side by side, each on a core of its own. A folder that holds some of the records already is
+completed: what was interrupted, goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Event as Flag
 from typing import Literal
 
 from bench import collection, environment, protocol, runner
-from bench.records import Record
+from bench.plan import Event
+from bench.records import Record, Status
 from bench.runner import Listener, Request
 
 
@@ -27,6 +32,8 @@ class Part:
         seeds: of a check: for convergence others than those of the reference.
         reference_seeds: of the reference.
         repeats: how often each backend makes a trajectory's reference, so that the noise of its speed is known.
+        abreast: how many of its runs go side by side where there are cores for it, the reference's too: what their
+            memory has to share is in the noise of their speed.
         usual: whether a check that names no part has it: all together would take more than ten minutes.
     """
 
@@ -37,6 +44,7 @@ class Part:
     seeds: tuple[int, ...] = (0,)
     reference_seeds: tuple[int, ...] = (0,)
     repeats: int = 1
+    abreast: int = 1
     usual: bool = True
 
     @property
@@ -51,36 +59,41 @@ PARTS = (
     Part("trajectory", "trajectory-full", "float32", threads=None, repeats=5),
     Part("trajectory", "trajectory-narrow", "float32", threads=1, repeats=8),
     Part("trajectory", "trajectory-narrow", "float64", threads=1, repeats=5),
-    Part("convergence", "convergence-narrow", "float32", 1, NEW_SEEDS, OLD_SEEDS),
-    Part("convergence", "convergence-paper-narrow", "float32", 1, NEW_SEEDS, OLD_SEEDS, usual=False),
+    Part("convergence", "convergence-narrow", "float32", 1, NEW_SEEDS, OLD_SEEDS, abreast=2),
+    Part("convergence", "convergence-paper-narrow", "float32", 1, NEW_SEEDS, OLD_SEEDS, abreast=2, usual=False),
 )
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of one backend: a protocol with a seed on so many threads (None: all cores)."""
+    """One run of one backend: a protocol with a seed on so many threads (None: all cores), with a fault or without."""
 
     protocol: str
     backend: str
     precision: str
     seed: int
     threads: int | None
+    fault: str | None = None
 
     @property
     def cores(self) -> int:
         """How many cores that is here."""
         return min(self.threads or environment.cores(), environment.cores())
 
+    def folder(self, of_the_check: Path) -> Path:
+        """Where its record goes: one with a fault beside the check's folder, where it can't be taken for a good one."""
+        whole = of_the_check.resolve()  # which has a name, as "." has none
+        return whole.with_name(f"{whole.name}-planted") / self.fault if self.fault else of_the_check
+
 
 @dataclass(frozen=True)
 class Where:
-    """Where jobs are run: device, folder, backend → interpreter, most seconds for a job, a fault to plant in each."""
+    """Where jobs are run: folder, device, backend → interpreter, most seconds for a job."""
 
     folder: Path
     device: str = "cpu"
     interpreters: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 1800.0
-    fault: str | None = None
 
 
 def check_jobs(part: Part, backends: Sequence[str]) -> list[Job]:
@@ -104,39 +117,99 @@ def reference_jobs(part: Part, backends: Sequence[str]) -> list[Job]:
     return [oracle, *others, *usual]
 
 
-def run(jobs: Sequence[Job], where: Where, listener: Listener) -> list[Record]:
-    """Run the jobs that the folder has no good record of yet, and return the records of all of them.
+def run(jobs: Sequence[Job], where: Where, listener: Listener, abreast: int = 1) -> list[Record]:
+    """Run the jobs that the folder has no good record of yet.
+
+    Args:
+        jobs: what to run.
+        where: device, folder, interpreters.
+        listener: told of every event.
+        abreast: how many go side by side, where there are cores for that many.
+
+    Returns:
+        A record for each job, in their order.
 
     Raises:
-        BenchError: as `bench.runner.run`, or the folder holds a file that is no record.
+        BenchError: as `bench.runner.run`, or a folder holds a file that is no record.
     """
     device = runner.resolve_device(where.device)
-    there = _by_job(where.folder, device)
-    return [record for job in jobs for record in _one(job, where, listener, there)]
+    folders = {job.folder(where.folder) for job in jobs}
+    there = {folder: _by_job(folder, device) for folder in folders}
+    found: list[Record | None] = []
+    for job in jobs:
+        kept = there[job.folder(where.folder)].get(_key(job), [])
+        found.append(kept.pop() if kept else None)
+    missing = [job for job, record in zip(jobs, found, strict=True) if record is None]
+    made = iter(_run_all(missing, where, listener, abreast))
+    return [record or next(made) for record in found]
 
 
-def _one(job: Job, where: Where, listener: Listener, there: dict[tuple, list[Record]]) -> Iterator[Record]:
-    loaded = protocol.load(job.protocol)
-    found = there.get((loaded.digest(), job.backend, job.precision, job.seed, job.cores), [])
-    if found:
-        yield found.pop()
-        return
+def _run_all(jobs: Sequence[Job], where: Where, listener: Listener, abreast: int) -> list[Record]:
+    widest = max((job.cores for job in jobs), default=1)
+    lanes = max(1, min(abreast, environment.cores() // widest))
+    if lanes == 1:
+        return [_run_one(job, range(job.cores), where, listener) for job in jobs]
+    interrupted, free = Flag(), SimpleQueue[int]()
+    for lane in range(lanes):
+        free.put(lane)
+
+    def in_a_lane(job: Job) -> Record:
+        lane = free.get()
+        try:
+            cores = range(lane * widest, lane * widest + job.cores)
+            return _run_one(job, cores, where, _Interruptible(listener, interrupted))
+        finally:
+            free.put(lane)
+
+    with ThreadPoolExecutor(lanes) as pool:
+        try:
+            return list(pool.map(in_a_lane, jobs))
+        except BaseException:
+            interrupted.set()  # what has not begun is cancelled by `map` itself
+            raise
+
+
+class _Interruptible:
+    """The listener of a run in a thread, which no signal reaches: it ends the run at its next event."""
+
+    def __init__(self, listener: Listener, interrupted: Flag) -> None:
+        self._listener, self._interrupted = listener, interrupted
+
+    def begin(self, backend: str, round_: int, epochs: int) -> None:
+        self._listener.begin(backend, round_, epochs)
+
+    def event(self, backend: str, event: Event) -> None:
+        if self._interrupted.is_set():
+            raise KeyboardInterrupt
+        self._listener.event(backend, event)
+
+    def end(self, backend: str, status: Status, reason: str | None) -> None:
+        self._listener.end(backend, status, reason)
+
+
+def _run_one(job: Job, cores: Sequence[int], where: Where, listener: Listener) -> Record:
     request = Request(
-        protocol=loaded,
+        protocol=protocol.load(job.protocol),
         backends=[job.backend],
         device=where.device,
         precision=job.precision,
         seed=job.seed,
-        folder=where.folder,
+        folder=job.folder(where.folder),
         interpreters=where.interpreters,
         timeout=where.timeout,
     )
 
     def command(backend: str, interpreter: str) -> list[str]:
-        planted = [where.fault] if where.fault else []
-        return [interpreter, "-m", "bench.regression.check_worker", backend, str(job.cores), *planted]
+        planted = [job.fault] if job.fault else []
+        which = ",".join(map(str, cores))
+        return [interpreter, "-m", "bench.regression.check_worker", backend, which, *planted]
 
-    yield from runner.run(request, listener, command)
+    (record,) = runner.run(request, listener, command)
+    return record
+
+
+def _key(job: Job) -> tuple:
+    return (protocol.load(job.protocol).digest(), job.backend, job.precision, job.seed, job.cores)
 
 
 def _by_job(folder: Path, device: str) -> dict[tuple, list[Record]]:

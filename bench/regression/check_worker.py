@@ -1,6 +1,8 @@
-"""The worker as the regression check starts it: on so many threads, and with a fault planted if one is named.
+"""The worker as the regression check starts it: on cores that it is told, and with a fault planted if one is named.
 
-    python -m bench.regression.check_worker BACKEND THREADS [FAULT]
+    python -m bench.regression.check_worker BACKEND CORE,CORE,… [FAULT]
+
+Cores are counted from 0 among those that this process may use; it has as many threads.
 
 A narrow network gains nothing from a second thread, and loses much where the cores have other work to do. Only the
 training is measured: the check reads nothing else.
@@ -10,14 +12,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 
-def main(backend: str, threads: int, fault: str | None = None) -> int:
+def main(backend: str, cores: Sequence[int], fault: str | None = None) -> int:
     """Work as `bench.worker` does."""
     # Before NumPy or any framework is imported: they count the cores that they may use once.
     if hasattr(os, "sched_setaffinity"):  # elsewhere JAX and TensorFlow take all cores, whatever they are told
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+        usable = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {usable[core] for core in cores})
+    os.environ["OMP_NUM_THREADS"] = str(len(cores))
     from bench import worker
 
     if fault is None:
@@ -30,4 +34,4 @@ def main(backend: str, threads: int, fault: str | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:]))
+    sys.exit(main(sys.argv[1], [int(core) for core in sys.argv[2].split(",")], *sys.argv[3:]))
