@@ -11,6 +11,7 @@ from check_factories import apart, arms, falling, run_of, timed, usual_reference
 from bench import records
 from bench.commands import cli_check
 from bench.regression import reference
+from bench.regression.check_runs import PARTS
 from bench.regression.verdicts import table
 from bench.tables.render import render
 
@@ -112,10 +113,7 @@ def test_the_table_shows_what_fails_first_in_every_format():
         assert "regression" in render(made, style)
 
 
-def test_what_takes_too_long_for_every_day_is_checked_only_when_it_is_named():
-    def names(only, *, every=False):
-        return [part.name for part in cli_check._parts(only, every=every)]
-
+def test_a_check_has_every_part_but_where_some_are_named():
     paper = "convergence-paper-narrow-float32"
-    assert names(None, every=True) == [*names(None), paper]
-    assert names([paper]) == [paper]
+    assert [part.name for part in cli_check._parts(None)] == [part.name for part in PARTS]
+    assert [part.name for part in cli_check._parts([paper])] == [paper]

@@ -176,11 +176,14 @@ def test_runs_side_by_side_have_a_core_each_and_their_records_come_in_the_order_
     assert max(map(len, workers)) == 2
 
 
-@pytest.mark.parametrize(("threads", "abreast"), [(None, 2), (1, 1)])
-def test_runs_on_all_cores_and_those_that_are_timed_closely_are_alone(tmp_path, monkeypatch, threads, abreast):
+@pytest.mark.parametrize(("threads", "abreast", "device"), [(None, 2, "cpu"), (1, 1, "cpu"), (1, 2, "gpu")])
+def test_runs_on_all_cores_or_a_gpu_and_those_that_are_timed_closely_are_alone(
+    tmp_path, monkeypatch, threads, abreast, device
+):
+    monkeypatch.setattr(check_runs.runner, "resolve_device", lambda device: device)
     workers = stand_in(monkeypatch, patience=0.3)
     jobs = [Job("smoke", "torch", "float32", seed, threads) for seed in (0, 1)]
-    check_runs.run(jobs, Where(tmp_path), Silent(), abreast)
+    check_runs.run(jobs, Where(tmp_path, device), Silent(), abreast)
     assert max(map(len, workers)) == 1
 
 

@@ -46,8 +46,7 @@ def check(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"Repeatable, or with commas between: {', '.join(part.name for part in PARTS)}. "
-            f"[default: {', '.join(part.name for part in PARTS if part.usual)}; with --update all]"
+            help=f"Repeatable, or with commas between: {', '.join(part.name for part in PARTS)}. [default: all]"
         ),
     ] = None,
     chosen: Chosen = None,
@@ -76,7 +75,7 @@ def check(
     Speed is compared too, by ratios to what was measured in the same process; a slow-down alone doesn't fail.
     """
     check_device(device)
-    names, parts = backend_names(chosen), _parts(only, every=update)
+    names, parts = backend_names(chosen), _parts(only)
     where = Where(
         folder=output or Path("results/runs", f"{time.strftime('%Y%m%d-%H%M%S')}-check"),
         device=runner.resolve_device(device),
@@ -135,13 +134,13 @@ def _update(found: Sequence[Record], margin: float, references: Path, parts: Seq
     return paths
 
 
-def _parts(only: list[str] | None, *, every: bool) -> list[Part]:
+def _parts(only: list[str] | None) -> list[Part]:
     asked = listed(only)
     known = {part.name: part for part in PARTS}
     unknown = [name for name in asked if name not in known]
     if unknown:
         raise BenchError(f"--only {unknown[0]!r}: expected some of {', '.join(known)}")
-    return [part for name, part in known.items() if name in asked or (not asked and (part.usual or every))]
+    return [part for name, part in known.items() if name in asked or not asked]
 
 
 def _refuse(judged: Sequence[Verdict], survivors: Sequence[str], *, fail_if_slower: bool) -> None:

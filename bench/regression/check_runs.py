@@ -34,7 +34,6 @@ class Part:
         repeats: how often each backend makes a trajectory's reference, so that the noise of its speed is known.
         abreast: how many of its runs go side by side where there are cores for it, the reference's too: what their
             memory has to share is in the noise of their speed.
-        usual: whether a check that names no part has it: all together would take more than ten minutes.
     """
 
     kind: Literal["trajectory", "convergence"]
@@ -45,7 +44,6 @@ class Part:
     reference_seeds: tuple[int, ...] = (0,)
     repeats: int = 1
     abreast: int = 1
-    usual: bool = True
 
     @property
     def name(self) -> str:
@@ -60,7 +58,7 @@ PARTS = (
     Part("trajectory", "trajectory-narrow", "float32", threads=1, repeats=8),
     Part("trajectory", "trajectory-narrow", "float64", threads=1, repeats=5),
     Part("convergence", "convergence-narrow", "float32", 1, NEW_SEEDS, OLD_SEEDS, abreast=2),
-    Part("convergence", "convergence-paper-narrow", "float32", 1, NEW_SEEDS, OLD_SEEDS, abreast=2, usual=False),
+    Part("convergence", "convergence-paper-narrow", "float32", 1, NEW_SEEDS, OLD_SEEDS, abreast=2),
 )
 
 
@@ -124,7 +122,7 @@ def run(jobs: Sequence[Job], where: Where, listener: Listener, abreast: int = 1)
         jobs: what to run.
         where: device, folder, interpreters.
         listener: told of every event.
-        abreast: how many go side by side, where there are cores for that many.
+        abreast: how many go side by side, where there are cores for that many; on a GPU they take turns.
 
     Returns:
         A record for each job, in their order.
@@ -140,7 +138,7 @@ def run(jobs: Sequence[Job], where: Where, listener: Listener, abreast: int = 1)
         kept = there[job.folder(where.folder)].get(_key(job), [])
         found.append(kept.pop() if kept else None)
     missing = [job for job, record in zip(jobs, found, strict=True) if record is None]
-    made = iter(_run_all(missing, where, listener, abreast))
+    made = iter(_run_all(missing, where, listener, abreast if device == "cpu" else 1))
     return [record or next(made) for record in found]
 
 
