@@ -2,14 +2,14 @@
 
 Synthetic runs, log-normal with the noise from round to round that the committed records have: of the short run
 (results/article-short-cpu: 5.8, 0.5 and 7.0 % for torch, TensorFlow and JAX, two rounds), of the long one
-(results/article-cpu, taken beside other work: 2.7, 2.3 and 7.2 %, four rounds), and of the six modes in turns
-(results/modes-cpu: 3.8 to 10 %, five rounds of 12 seconds).
+(results/article-cpu, an hour in which the machine drifted: 5.7, 7.9 and 5.7 %, four rounds), and of the six modes in
+turns (results/modes-cpu: 3.8 to 10 %, five rounds of 12 seconds).
 
-A *run* is what is told apart, by its row of all backends: with 5 rounds it is marked slower in 98.7 % (short), 99.7 %
-(long) and 99.7 % (modes) of runs that are 10 % slower, and of runs that are the same no figure at all is marked in 96 %
-of each. A single backend is told apart so often only where its own noise is below 3 %: with a noise of 5 to 10 % it is
-marked in 19 to 61 %. With 4 rounds a run is marked in 93 to 98 %, with 2 in 17 to 27 %, and the rest is said not to be
-told.
+A *run* is what is told apart, by its row of all backends: with 5 rounds it is marked slower in 98.7 % (short) and
+99.7 % (modes) of runs that are 10 % slower, and of runs that are the same no figure at all is marked in 96 % of each.
+The noise of the long run asks for more: 5 rounds 90 %, 6 rounds 95.7 %, 7 rounds 98 %. A single backend is told apart
+so often only where its own noise is below 3 %: with a noise of 5 to 10 % it is marked in 19 to 61 % by 5 rounds. With 4
+rounds a run is marked in 76 to 98 %, with 2 in 8 to 27 %, and the rest is said not to be told.
 """
 
 from pathlib import Path
@@ -57,9 +57,9 @@ def marks(a, b):
     return np.where((p < 0.05) & (np.abs(values) > LEAST_RATIO), np.sign(values), 0)
 
 
-@pytest.mark.parametrize("folder", ["article-short-cpu", "article-cpu", "modes-cpu"])
-def test_a_run_that_is_ten_percent_slower_is_told_from_the_same_19_times_out_of_20(folder):
-    same, slower = (marks(*simulated(folder, 5, effect)) for effect in (0.0, SLOWER))
+@pytest.mark.parametrize(("folder", "rounds"), [("article-short-cpu", 5), ("modes-cpu", 5), ("article-cpu", 7)])
+def test_a_run_that_is_ten_percent_slower_is_told_from_the_same_19_times_out_of_20(folder, rounds):
+    same, slower = (marks(*simulated(folder, rounds, effect)) for effect in (0.0, SLOWER))
     assert (same == 0).all(axis=1).mean() >= 0.95  # no figure of the run, and not the whole either
     assert (slower[:, -1] == 1).mean() >= 0.95
     assert (slower == -1).mean() < 1e-3
@@ -69,7 +69,7 @@ def test_a_run_that_is_ten_percent_slower_is_told_from_the_same_19_times_out_of_
 def test_two_rounds_are_too_few(folder):
     same, slower = (marks(*simulated(folder, 2, effect)) for effect in (0.0, SLOWER))
     assert (same == 0).all(axis=1).mean() >= 0.95
-    assert 0.1 < (slower[:, -1] == 1).mean() < 0.6
+    assert 0.05 < (slower[:, -1] == 1).mean() < 0.3
 
 
 @pytest.mark.parametrize("effect", [0.0, SLOWER])
