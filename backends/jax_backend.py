@@ -36,15 +36,18 @@ class Flow:
     def __init__(self, architecture: Architecture, layout: Layout, precision: str) -> None:
         self.architecture, self.layout = architecture, layout
         self.product_dtype = jnp.bfloat16 if precision == "bfloat16" else None
-        # "default" is TF32 on a GPU that has it; everything else asks for the full precision of the dtype.
-        self.product_precision = jax.lax.Precision.DEFAULT if precision == "tf32" else jax.lax.Precision.HIGHEST
+        # "default" is TF32 of float32 on a GPU that has it; where more is wanted, ask for all that the dtype has.
+        lower = precision in ("tf32", "bfloat16")
+        self.product_precision = jax.lax.Precision.DEFAULT if lower else jax.lax.Precision.HIGHEST
 
     # The coupling network ---------------------------------------------------------------------------------------
 
     def product(self, a: Array, b: Array) -> Array:
         if self.product_dtype is None:
             return jnp.matmul(a, b, precision=self.product_precision)
-        return jnp.matmul(a.astype(self.product_dtype), b.astype(self.product_dtype)).astype(a.dtype)
+        low = self.product_dtype
+        product = jnp.matmul(a.astype(low), b.astype(low), precision=self.product_precision)
+        return product.astype(a.dtype)
 
     def dense(self, p: Tree, k: int, i: int, x: Array) -> Array:
         return self.product(x, p[kernel_name(k, i)]) + p[bias_name(k, i)][None, :]
@@ -250,6 +253,9 @@ class JaxBackend(Backend):
         carry = self._parameters, self._moments
         first = inputs if self.mode == "scan" else jax.tree.map(itemgetter(0), inputs)
         self._compiled_train = self._train_function.lower(carry, first, self._images).compile()
+        if self.mode == "jit":  # an epoch's losses are put together at its end, by what is compiled for so many
+            loss = jax.device_put(jnp.zeros((), self.dtype), self._jax_device)
+            jax.block_until_ready(jnp.stack([loss] * len(inputs[0])))
 
     def _run_steps(self, inputs: tuple[Array, Array | None, Array], steps: int) -> Array:
         carry = self._parameters, self._moments

@@ -17,6 +17,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -159,21 +160,21 @@ def carry_out(
 
 def _in_turn(campaign: Campaign, state: State) -> list[Step]:
     """The steps to do: those that were not begun, then those that were cut off or failed, lest one keep all others."""
-    ends = {step.name: state.steps.get(step.name) for step in campaign.step}
-    known = {name: end for name, end in ends.items() if end is not None}
-    begun = {step.name for step in campaign.step if step.name in known and known[step.name].command == step.command}
-    again = [step for step in campaign.step if step.name in begun and known[step.name].status != "done"]
-    return [*(step for step in campaign.step if step.name not in begun), *again]
+    ends = [(step, _outcome(step, state)) for step in campaign.step]
+    again = [step for step, end in ends if end is not None and end.status != "done"]
+    return [*(step for step, end in ends if end is None), *again]
 
 
 def remaining(campaign: Campaign, state: State) -> dict[str, str]:
     """Steps that are not done, and how it stands with them."""
-    told = {step.name: state.steps.get(step.name) for step in campaign.step}
-    return {name: "not begun" if end is None else end.status for name, end in told.items() if not _done(end)}
+    told = {step.name: "not begun" if (end := _outcome(step, state)) is None else end.status for step in campaign.step}
+    return {name: status for name, status in told.items() if status != "done"}
 
 
-def _done(end: Outcome | None) -> bool:
-    return end is not None and end.status == "done"
+def _outcome(step: Step, state: State) -> Outcome | None:
+    """How a step ended, if it was this very command that did."""
+    end = state.steps.get(step.name)
+    return end if end is not None and end.command == step.command else None
 
 
 def _new_folder(parent: Path, name: str) -> Path:
@@ -204,16 +205,23 @@ def _run(command: Sequence[str], deadline: float) -> int | None:
     try:
         return process.wait(timeout=max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
-        process.terminate()
-        try:
-            process.wait(timeout=GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _end(process)
         return None
-    except KeyboardInterrupt:  # it has been told so too
-        process.wait()
+    except KeyboardInterrupt:
+        with suppress(subprocess.TimeoutExpired):  # Ctrl-C tells it too; a signal to this process alone does not
+            process.wait(timeout=GRACE_SECONDS)
+        _end(process)
         raise
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Ask a process to end, if it hasn't yet, and make it."""
+    process.terminate()
+    try:
+        process.wait(timeout=GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _read(output: Path) -> State:

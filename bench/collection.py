@@ -7,7 +7,7 @@ pictures and the references of `nice-bench check` are JSON too, and no records: 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from bench.records import Record, RecordError
 def load_all(paths: str | Path | Iterable[str | Path]) -> list[Record]:
     """Read all records in files and folders (every *.json below), in the order of their paths, each file once.
 
-    Below a folder, subfolders called `runs` are left out: they hold what is not meant to be kept. Name such a folder,
-    or one inside it, to read it.
+    Below a folder, subfolders are left out that hold what is not meant to be kept (`runs`), runs with planted faults
+    (`…-planted`), or what a run that was cut off has left (hidden ones). Name such a folder, or one inside it, to read
+    it.
 
     Raises RecordError where a path does not exist, or a file is neither a record nor what may lie beside records.
     """
@@ -34,11 +35,21 @@ def load_all(paths: str | Path | Iterable[str | Path]) -> list[Record]:
 
 
 def files_below(folder: Path, pattern: str) -> list[Path]:
-    """Return the files of that name below `folder`, sorted, but for those in subfolders called `runs`."""
+    """Return the files of that name below `folder`, sorted, but for those in subfolders that `load_all` leaves out."""
     # Seen from where we stand: a checkout that itself lies somewhere below a folder called runs is none of these.
-    inside_runs = "runs" in Path(os.path.relpath(folder)).parts
+    named = _kinds(Path(os.path.relpath(folder)).parts)
     files = sorted(file for file in folder.rglob(pattern) if file.is_file())
-    return [file for file in files if inside_runs or "runs" not in file.relative_to(folder).parts[:-1]]
+    return [file for file in files if _kinds(file.relative_to(folder).parts[:-1]) <= named]
+
+
+def _kinds(folders: Iterable[str]) -> set[str]:
+    """Which kinds of folders that are left out are among these."""
+    kinds: dict[str, Callable[[str], bool]] = {
+        "runs": lambda name: name == "runs",
+        "planted": lambda name: name.endswith("-planted"),
+        "hidden": lambda name: name.startswith(".") and name != "..",
+    }
+    return {kind for kind, belongs in kinds.items() if any(map(belongs, folders))}
 
 
 def _records_of(path: Path, *, named: bool) -> list[Record]:

@@ -35,6 +35,7 @@ def converse(
     environment: Mapping[str, str],
     timeout: float,
     take: Callable[[bytes], None],
+    stopped: Callable[[], bool] = lambda: False,
 ) -> End:
     """Run a worker to its end, and end whatever it started.
 
@@ -44,6 +45,10 @@ def converse(
         environment: its variables.
         timeout: most seconds.
         take: told of every line, as it comes; `each` makes one of what is told of events.
+        stopped: asked twice a second whether the command was interrupted, for a thread that no signal reaches.
+
+    Raises:
+        KeyboardInterrupt: the command was interrupted; the worker has been ended.
     """
     with tempfile.TemporaryFile() as log:
         try:
@@ -57,7 +62,7 @@ def converse(
             )
         except OSError as error:
             return End("unavailable", f"{command[0]} can't be started ({error.strerror})")
-        end = _talk(process, plan, timeout, take)
+        end = _talk(process, plan, timeout, take, stopped)
         tail = _tail(log)
     return end._replace(reason=f"{end.reason}: {tail}") if tail else end
 
@@ -75,7 +80,13 @@ def each(take: Callable[[Event], None]) -> Callable[[bytes], None]:
     return line
 
 
-def _talk(process: subprocess.Popen, plan: str, timeout: float, take: Callable[[bytes], None]) -> End:
+def _talk(
+    process: subprocess.Popen,
+    plan: str,
+    timeout: float,
+    take: Callable[[bytes], None],
+    stopped: Callable[[], bool],
+) -> End:
     assert process.stdin is not None
     assert process.stdout is not None
     lines: queue.Queue[bytes | None] = queue.Queue()
@@ -87,7 +98,7 @@ def _talk(process: subprocess.Popen, plan: str, timeout: float, take: Callable[[
             process.stdin.write(plan.encode())
         with suppress(BrokenPipeError):
             process.stdin.close()
-        for line in _until_ended(process, lines, deadline):
+        for line in _until_ended(process, lines, deadline, stopped):
             take(line)
         code = process.wait(timeout=max(0.1, deadline - time.monotonic()))
     except (queue.Empty, subprocess.TimeoutExpired):
@@ -108,13 +119,18 @@ def _read_lines(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
     lines.put(None)
 
 
-def _until_ended(process: subprocess.Popen, lines: queue.Queue[bytes | None], deadline: float) -> Iterator[bytes]:
+def _until_ended(
+    process: subprocess.Popen, lines: queue.Queue[bytes | None], deadline: float, stopped: Callable[[], bool]
+) -> Iterator[bytes]:
     """The lines of a worker, until it closes the line or has ended, though what it started may hold the line open.
 
     Raises:
         queue.Empty: the deadline has passed.
+        KeyboardInterrupt: it is to stop.
     """
     while (remaining := deadline - time.monotonic()) > 0:
+        if stopped():
+            raise KeyboardInterrupt
         ended = process.poll() is not None  # asked before the wait: what it wrote last may still be on its way
         try:
             line = lines.get(timeout=min(remaining, 0.5))

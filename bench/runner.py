@@ -57,6 +57,7 @@ class Request:
         interpreters: backend → the Python that has its framework; this one where a backend isn't named.
         timeout: most seconds for one backend's turn.
         kind: of its records.
+        stopped: whether the command was interrupted, for a run in a thread, which no signal reaches.
     """
 
     protocol: BenchProtocol
@@ -69,6 +70,7 @@ class Request:
     interpreters: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 6 * 3600.0
     kind: Kind = "run"
+    stopped: Callable[[], bool] = lambda: False
 
 
 def run(request: Request, listener: Listener, command: Callable[[str, str], list[str]] | None = None) -> list[Record]:
@@ -262,7 +264,12 @@ class Turn:
             listener.event(self.label, event)
 
         end = converse(
-            self.command(self.label, interpreter), plan.model_dump_json(), variables, self.request.timeout, each(take)
+            self.command(self.label, interpreter),
+            plan.model_dump_json(),
+            variables,
+            self.request.timeout,
+            each(take),
+            self.request.stopped,
         )
         if end.status == "timeout":
             self._finished = None

@@ -1,6 +1,10 @@
 """Campaigns: what is done once, what is done again, and what a file must say."""
 
+import os
+import signal
 import sys
+import time
+from threading import Thread
 
 import pytest
 
@@ -62,7 +66,10 @@ def test_what_has_been_done_is_not_done_again_unless_it_is_asked_for_otherwise(t
     assert len(calls(tmp_path, "works")) == 1
     assert len(calls(tmp_path, "fails")) == 2  # what kept it from working may have been mended
     changed = campaign.Step(name="works", folder="works", command=("sweep", "works"))
-    carry_out(campaign.Campaign(device="cpu", step=[changed]), tmp_path)
+    other = campaign.Campaign(device="cpu", step=[changed])
+    assert campaign.remaining(other, campaign._read(tmp_path)) == {"works": "not begun"}
+    carry_out(other, tmp_path)
+    assert campaign.remaining(other, campaign._read(tmp_path)) == {}
     assert sorted(call.split()[0] for call in calls(tmp_path, "works")) == ["run", "sweep"]
 
 
@@ -78,6 +85,21 @@ def test_what_is_at_work_when_the_budget_ends_is_interrupted_and_begun_again(tmp
     assert [line.split(":")[0] for line in told] == ["fails", "fails", "long", "long"]  # lest it keep all others
     assert len(calls(tmp_path, "long")) == 2
     assert len(calls(tmp_path, "works")) == 1
+
+
+def test_a_signal_to_the_campaign_alone_ends_what_is_at_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(campaign, "GRACE_SECONDS", 1.0)
+    made = tmp_path / "made"
+
+    def interrupt():
+        while not (made / "calls").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        campaign._run([sys.executable, "-c", PROGRAM, "run", "long", "--output", str(made)], time.monotonic() + 60)
+    assert (made / "kept").exists()
 
 
 def test_device_folder_and_interpreters_are_handed_on(tmp_path):

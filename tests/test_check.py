@@ -155,6 +155,17 @@ def test_a_run_that_is_missing_failed_or_of_something_else_is_a_regression(seeds
     assert found[0].found.startswith(told)
 
 
+@pytest.mark.parametrize(("day", "faults"), [("02", []), ("01", ["failed: it broke"])])
+def test_a_run_that_failed_counts_no_more_once_it_was_made_again(seeds, day, faults):
+    def at(day, run):
+        return run.model_copy(update={"created": f"2026-01-{day}"})
+
+    failed = at("01T12:00:00+00:00", seeded("jax", 20, status="failed"))
+    made = [at(f"{day}T00:00:00+00:00", seeded("jax", seed)) for seed in (20, 21)]
+    judged = check.judge_group([seeded("torch", 20), failed, *made], seeds, ["torch", "jax"])
+    assert [v.found for v in judged if v.backend == "jax" and v.check == "run"] == faults
+
+
 @pytest.mark.parametrize("lost", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_is_a_regression(seeds, lost):
     runs = [seeded(name, seed, lost if name == "jax" else 0.0) for name in NAMES for seed in (20, 21)]

@@ -85,12 +85,44 @@ def test_update_makes_the_reference_of_records_and_they_pass_by_it(kept, check, 
         (["--only", "trajectory"], "--only 'trajectory': expected some of trajectory-full-float32, "),
         (["--backends", "theano"], "expected some of torch"),
         (["nowhere"], "nowhere: no such file or folder"),
+        (["nowhere", "--only", "trajectory-narrow-float32"], "--only is of no use with RECORDS"),
+        (["nowhere", "--mutations"], "--mutations is of no use with RECORDS"),
+        (["--update", "--mutations"], "--mutations is of no use with --update"),
     ],
 )
 def test_mistakes_are_told(check, arguments, told):
     done = check(*arguments)
     assert done.code == 1
     assert told in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        (
+            (),
+            "trajectory-full-float32, trajectory-narrow-float64, convergence-narrow-float32, convergence-paper-narrow",
+        ),
+        (("--only", "trajectory-narrow-float64"), "trajectory-narrow-float64 on cpu"),
+        (
+            ("--only", "trajectory-narrow-float64", "--mutations", "--references", "nowhere"),
+            "trajectory-narrow-float64, trajectory-narrow-float32 on",
+        ),
+    ],
+)
+def test_nothing_is_run_that_has_no_reference(kept, check, monkeypatch, options, missing):
+    monkeypatch.setattr(cli_check, "_run", None)
+    done = check(*kept.options, *options)
+    assert done.code == 1
+    assert f"for {missing}" in done.err
+
+
+def test_update_makes_references_of_the_backends_that_are_named(kept, check, tmp_path):
+    records.save(arms()[0], kept.folder)
+    done = check(kept.folder, "--update", "--references", tmp_path / "new", "--backends", "torch,jax")
+    assert done.code == 0, done.err
+    made = json.loads((tmp_path / "new" / "trajectory-narrow-cpu-float32.json").read_text())
+    assert made["made"]["records"] == 3
 
 
 def test_records_without_a_reference_are_an_error(check, tmp_path):

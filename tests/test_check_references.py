@@ -27,7 +27,7 @@ from bench import collection, records, worker
 from bench import protocol as protocols
 from bench.agreement import mutations
 from bench.errors import BenchError
-from bench.plan import EpochDone, Finished, Started, WorkerPlan
+from bench.plan import EpochDone, Started, WorkerPlan
 from bench.regression import check, check_runs, check_speed, planted_check, reference
 from bench.regression.check_runs import PARTS, Job, Where
 from bench.regression.mutants_check import FAULTS, SLOW, WRONG
@@ -130,6 +130,24 @@ def test_runs_that_a_folder_has_are_not_made_again(tmp_path, monkeypatch):
     assert asked == [(name, [*worker, name, "0"]) for name in ("torch", "torch")]
 
 
+def test_the_oracle_of_a_gpus_reference_is_run_on_a_cpu_and_found_again(tmp_path, monkeypatch):
+    asked = []
+
+    def run(request, listener, command):
+        asked.append((request.backends[0], request.device))
+        digest = protocols.load("trajectory-narrow").digest()
+        made = run_of(request.backends[0], protocol_digest=digest, device=request.device)
+        records.save(made, request.folder)
+        return [made]
+
+    monkeypatch.setattr(check_runs.runner, "run", run)
+    monkeypatch.setattr(check_runs.runner, "resolve_device", lambda device: device)
+    jobs = [Job("trajectory-narrow", name, "float32", 0, 1) for name in ("numpy", "jax")]
+    for _ in range(2):
+        check_runs.run(jobs, Where(tmp_path, "gpu"), Silent())
+    assert asked == [("numpy", "cpu"), ("jax", "gpu")]
+
+
 def test_runs_with_a_fault_lie_apart_from_the_good_ones_and_are_not_made_again_either(tmp_path, monkeypatch):
     asked = []
 
@@ -158,7 +176,6 @@ def stand_in(monkeypatch, patience):
         together.append(tuple(inside))
         with suppress(threading.BrokenBarrierError):
             begun.wait()
-        listener.event(request.backends[0], Finished(status="ok"))
         inside.remove(core)
         return [run_of(request.backends[0], seed=request.seed)]
 
@@ -187,39 +204,24 @@ def test_runs_on_all_cores_or_a_gpu_and_those_that_are_timed_closely_are_alone(
     assert max(map(len, workers)) == 1
 
 
-def test_an_interruption_ends_the_runs_side_by_side_at_their_next_event_and_begins_no_more(tmp_path, monkeypatch):
-    workers, heard = stand_in(monkeypatch, patience=20), []
-
-    class Interrupted(Silent):
-        def event(self, backend, event):
-            heard.append(backend)
-            if backend == "torch":
-                raise KeyboardInterrupt
-            time.sleep(0.5)  # by now the other has ended it all
-
+def test_an_interruption_ends_the_runs_side_by_side_and_begins_no_more(tmp_path, monkeypatch):
+    workers, told = stand_in(monkeypatch, patience=2), []
     usual = check_runs.runner.run
 
-    def two_events(request, listener, command):
-        made = usual(request, listener, command)
-        listener.event(request.backends[0], Finished(status="ok"))
-        heard.append("went on")
-        return made
+    def run(request, listener, command):
+        usual(request, listener, command)
+        deadline = time.monotonic() + 20
+        while request.backends[0] == "jax" and not request.stopped() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        told.append(request.stopped())
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(check_runs.runner, "run", two_events)
+    monkeypatch.setattr(check_runs.runner, "run", run)
     jobs = [Job("smoke", name, "float32", 0, 1) for name in ("torch", *["jax"] * 8)]
     with pytest.raises(KeyboardInterrupt):
-        check_runs.run(jobs, Where(tmp_path), Interrupted(), abreast=2)
-    assert "torch" in heard
-    assert "went on" not in heard
+        check_runs.run(jobs, Where(tmp_path), Silent(), abreast=2)
+    assert told[:2] == [False, True]
     assert len(workers) < len(jobs)
-
-
-@pytest.mark.parametrize("part", [part for part in PARTS if part.kind == "trajectory"], ids=lambda part: part.name)
-def test_a_trajectorys_reference_has_an_oracle_and_two_numbers_of_threads(part):
-    jobs = check_runs.reference_jobs(part, NAMES)
-    assert jobs[0].backend == "numpy"
-    assert {job.threads for job in jobs if job.backend == "torch"} == {part.threads, 2 if part.threads else 1}
-    assert sum(job.backend == "torch" and job.threads == part.threads for job in jobs) == part.repeats >= 5
 
 
 # The faults

@@ -342,6 +342,14 @@ def test_by_backend_across_machines_is_no_comparison():
     assert "another machine" in row.pair.reason
 
 
+def test_by_backend_losses_of_two_machines_are_not_thrown_together():
+    made = [record("torch", curve=points(-5.0)), record("jax", curve=points(-5.0))]
+    made.append(record("jax", machine=XEON, curve=points(-105.0)))
+    rows = [row for row in within(made, "backend") if row.pair.quantity.label == "final train loss"]
+    assert {row.pair.reason and row.pair.reason.split(" (")[0] for row in rows} == {None, "another machine"}
+    assert [word(row) for row in rows if row.pair.reason is None] == ["same within noise"]
+
+
 def test_nothing_to_compare_by_is_refused():
     with pytest.raises(BenchError, match="--by mode: needs two at least, found –"):
         by(observations([record(measurements=times())]), "mode")

@@ -59,6 +59,13 @@ def test_sampling_and_density_are_held_against_a_pass_at_their_batch():
     assert len(table.shown) == 2
 
 
+def test_what_a_run_that_failed_had_measured_is_in_neither_table():
+    failed = run_of("torch", chain=0.2).model_copy(update={"status": "failed", "reason": "it broke", "run": "other"})
+    for make in (floor_tables.floors, floor_tables.forward_floors):
+        assert make([failed]).shown.empty
+        assert make([run_of("torch"), failed]).raw.equals(make([run_of("torch")]).raw)
+
+
 def test_the_tables_are_among_all_tables():
     names = {table.name for table in tables.all_tables([run_of("jax"), run_of("torch")])}
     assert {"floor", "floor-forward"} <= names

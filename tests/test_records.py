@@ -313,6 +313,19 @@ def test_folders_are_read_recursively_without_runs_and_each_file_once(tmp_path):
     assert [found.plan.seed for found in load_all(str(results))] == [1]
 
 
+@pytest.mark.parametrize("name", ["check-planted", ".scratch-x"])
+def test_runs_with_faults_and_what_was_cut_off_are_read_only_where_they_are_named(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    save(record(seed=1), Path("results", "check"))
+    save(record(seed=2), Path("results", name, "noise_wider"))
+    (tmp_path / "results" / name / "kernel.json").write_text("[]")
+    assert [found.plan.seed for found in load_all("results")] == [1]
+    assert [found.plan.seed for found in load_all(Path("results", name, "noise_wider"))] == [2]
+    save(record(seed=3), Path("results", "runs", "check"))
+    save(record(seed=4), Path("results", "runs", name))
+    assert [found.plan.seed for found in load_all("results/runs")] == [3]
+
+
 def test_runs_inside_a_named_runs_folder_are_read(tmp_path):
     save(record(), tmp_path / "runs" / "sweep" / "runs")
     assert len(load_all(tmp_path / "runs" / "sweep")) == 1

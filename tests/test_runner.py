@@ -57,7 +57,7 @@ def faulty(backend, interpreter):
     return [interpreter, str(Path(__file__).with_name("faulty_worker.py")), backend]
 
 
-def run(folder, backends, *, timeout=300.0, interpreters=None, **overrides):
+def run(folder, backends, *, timeout=300.0, interpreters=None, stopped=lambda: False, **overrides):
     """Run the smoke protocol with these backends; records by name, and what the listener was told."""
     listener = Listener()
     request = Request(
@@ -67,6 +67,7 @@ def run(folder, backends, *, timeout=300.0, interpreters=None, **overrides):
         folder=folder,
         timeout=timeout,
         interpreters=interpreters or {},
+        stopped=stopped,
     )
     made = runner.run(request, listener, faulty)
     return SimpleNamespace(folder=folder, records={r.plan.backend: r for r in made}, listener=listener)
@@ -167,6 +168,14 @@ def test_a_fault_is_a_row_of_the_table_that_says_so(speed, fault):
 def test_a_fault_has_the_machine_of_the_others(faults, fault):
     machines = [environment.machine("cpu", faults.records[name].environment) for name in (fault, "numpy")]
     assert machines[0] == machines[1]
+
+
+def test_a_worker_that_hangs_is_ended_when_the_command_was_interrupted_and_keeps_its_epochs(tmp_path):
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, ["hang"], stopped=lambda: time.monotonic() > begun + 10, training__rounds=1)
+    (record,) = collection.load_all(tmp_path)
+    assert (record.status, record.reason, len(record.curve)) == ("failed", "interrupted in round 1", 1)
 
 
 def test_a_worker_that_hangs_is_a_timeout_and_keeps_its_epochs(tmp_path):

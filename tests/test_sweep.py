@@ -77,6 +77,8 @@ def test_the_usual_batches_are_those_of_the_issue_and_training_has_a_range_of_it
     assert by_operation["log_prob"] == by_operation["sample"]
     assert (by_operation["train"][0], by_operation["train"][-1]) == (32, 8192)
     assert [p.value for p in made] == sorted(p.value for p in made)
+    asked = sweep.points("batch", (8, 16384), ("log_prob", "train"))
+    assert [p.value for p in asked if p.operation == "train"] == [8, 16384]
 
 
 def test_values_that_are_given_replace_the_usual_ones_and_axes_keep_their_order():
@@ -282,6 +284,22 @@ def test_every_axis_is_a_round_that_begins_with_another_backend(ran):
     assert [told[:2] for told in ran.listener.begun[:4]] == [(n, 1) for n in ("well", "dies", "absent", "empty")]
     assert [told[:2] for told in ran.listener.begun[4:]] == [("dies", 2), ("empty", 2), ("well", 2)]
     assert [told[2] for told in ran.listener.begun if told[0] == "well"] == [6, 4]
+
+
+def test_a_sweep_that_nobody_comes_back_to_is_not_whole(tmp_path, monkeypatch):
+    begun = []
+
+    def begin(self, backend, round_, *_):
+        begun.append((backend, round_))
+        if round_ == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Listener, "begin", begin)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, ["well"])
+    (left,) = collection.load_all(tmp_path)
+    assert (left.status, left.reason) == ("failed", "ended before depth")
+    assert {at[0] for at in rows(left)} == {"batch"}
 
 
 def test_a_record_has_every_point_and_says_what_was_swept(ran):

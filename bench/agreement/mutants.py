@@ -309,7 +309,7 @@ PRECISION = (
         torch=('"tf32" if self.precision == "tf32" else "ieee"', '"tf32"'),
         tensorflow=('tensor_float_32_execution(self.precision == "tf32")', "tensor_float_32_execution(True)"),
         jax=(
-            'jax.lax.Precision.DEFAULT if precision == "tf32" else jax.lax.Precision.HIGHEST',
+            "jax.lax.Precision.DEFAULT if lower else jax.lax.Precision.HIGHEST",
             "jax.lax.Precision.DEFAULT",
         ),
         needs_gpu=True,

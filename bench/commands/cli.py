@@ -267,8 +267,11 @@ def doctor(
 def _describe(name: str) -> str:
     kind = backends.backend_class(name)
     versions = ", ".join(f"{package} {version}" for package, version in kind.versions().items())
-    devices = "; ".join(f"{device}: {', '.join(kind.precisions(device))}" for device in kind.devices())
-    return f"{versions}; {devices}; modes {', '.join(kind.modes)}"
+    devices = [
+        f"{device}: {', '.join(kind.precisions(device))}, modes {', '.join(kind.modes_on(device))}"
+        for device in kind.devices()
+    ]
+    return "; ".join([versions, *devices])
 
 
 def _mnist() -> str:

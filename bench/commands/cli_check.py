@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -75,6 +75,7 @@ def check(
     Speed is compared too, by ratios to what was measured in the same process; a slow-down alone doesn't fail.
     """
     check_device(device)
+    _check_together({"RECORDS": bool(folders), "--only": bool(only), "--mutations": plant, "--update": update})
     names, parts = backend_names(chosen), _parts(only)
     where = Where(
         folder=output or Path("results/runs", f"{time.strftime('%Y%m%d-%H%M%S')}-check"),
@@ -82,26 +83,46 @@ def check(
         interpreters=pairs(python, "--python"),
         timeout=timeout,
     )
+    if not (folders or update):
+        _check_references([*parts, planted_check.PART] if plant else parts, where.device, references)
     if folders:
         with interruptible():
             found = collection.load_all([*folders])
     else:
         found = measured(lambda progress: _run(parts, names, where, progress, update=update))
     if update:
-        for path in _update(found, margin, references, parts if not folders else None):
+        known = {*names, "numpy"} if chosen else {record.plan.backend for record in found}
+        chosen_ones = [record for record in found if record.plan.backend in known]
+        for path in _update(chosen_ones, margin, references, parts if not folders else None):
             typer.echo(path)
         return
     judged = checks.judge(found, references, names)
-    shown = [verdicts.table(judged)]
-    survivors: list[str] = []
-    if plant and not folders:
-        planted = _planted(names, where, references)
-        shown.append(planted_check.table(planted))
-        survivors = [f"{result.fault} in {result.backend}" for result in planted if not result.caught]
-    typer.echo(render(shown, "text"))
+    typer.echo(render([verdicts.table(judged)], "text"))
     if not folders:
         typer.echo(f"Records: {where.folder}{' (those with faults: beside it, in -planted)' if plant else ''}")
+    survivors: list[str] = []
+    if plant:
+        planted = _planted(names, where, references)
+        survivors = [f"{result.fault} in {result.backend}" for result in planted if not result.caught]
+        typer.echo(render([planted_check.table(planted)], "text"))
     _refuse(judged, survivors, fail_if_slower=fail_if_slower)
+
+
+def _check_together(given: Mapping[str, bool]) -> None:
+    """Refuse options of which one would be passed over in silence."""
+    for one, other in (("RECORDS", "--only"), ("RECORDS", "--mutations"), ("--update", "--mutations")):
+        if given[one] and given[other]:
+            raise BenchError(f"{other} is of no use with {one}: leave one of them out")
+
+
+def _check_references(parts: Iterable[Part], device: str, references: Path) -> None:
+    """Refuse to run for minutes what nothing can be held against."""
+    missing = [p.name for p in parts if not (references / reference.name_of(p.protocol, device, p.precision)).is_file()]
+    if missing:
+        raise BenchError(
+            f"no reference in {references} for {', '.join(dict.fromkeys(missing))} on {device}: leave it out by "
+            "--only, or make one by --update"
+        )
 
 
 def _run(

@@ -99,7 +99,7 @@ def by(
     for (quantity, *_), (found,) in groups.items():
         must = [name for name in (*_must(quantity, ignore_digest), "version") if name not in dropped]
         must += ["host"] if attribute == "device" and quantity.on_machine else []
-        must += ["device", "machine"] if attribute != "device" and quantity.form == "floor" else []
+        must += [] if attribute == "device" else ["device", "machine"]  # of losses too: their spread is that of runs
         pairs += _by_level(found, must, level, baseline, attribute)
     return pairs
 

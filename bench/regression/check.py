@@ -43,8 +43,11 @@ def judge(runs: Iterable[Record], references: Path, backends: Sequence[str]) -> 
 
 
 def judge_group(runs: Sequence[Record], against: Reference, backends: Sequence[str]) -> list[Verdict]:
-    """Hold records of one protocol, device and precision against its reference."""
-    present = [run for run in runs if run.plan.backend in backends]
+    """Hold records of one protocol, device and precision against its reference.
+
+    A run that failed and was made again since, as a check that was interrupted goes on, counts no more.
+    """
+    present = [run for run in runs if run.plan.backend in backends and not _made_again(run, runs)]
     seeds = {run.plan.seed for run in present} or {0}
     if isinstance(against, Trajectory):
         seeds = {against.seed}
@@ -102,6 +105,15 @@ def grouped(runs: Iterable[Record]) -> dict[Group, list[Record]]:
         if run.plan.kind == "run":
             groups.setdefault((run.plan.protocol, run.plan.device, run.plan.precision), []).append(run)
     return groups
+
+
+def _made_again(run: Record, runs: Sequence[Record]) -> bool:
+    plan = run.plan
+    return run.status != "ok" and any(
+        (other.plan.backend, other.plan.seed, other.status) == (plan.backend, plan.seed, "ok")
+        and other.created > run.created
+        for other in runs
+    )
 
 
 def _fault(run: Record, against: Reference) -> str | None:

@@ -11,12 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Event as Flag
+from threading import Event
 from typing import Literal
 
 from bench import collection, environment, protocol, runner
-from bench.plan import Event
-from bench.records import Record, Status
+from bench.records import Record
 from bench.runner import Listener, Request
 
 
@@ -132,10 +131,10 @@ def run(jobs: Sequence[Job], where: Where, listener: Listener, abreast: int = 1)
     """
     device = runner.resolve_device(where.device)
     folders = {job.folder(where.folder) for job in jobs}
-    there = {folder: _by_job(folder, device) for folder in folders}
+    there = {folder: _by_job(folder) for folder in folders}
     found: list[Record | None] = []
     for job in jobs:
-        kept = there[job.folder(where.folder)].get(_key(job), [])
+        kept = there[job.folder(where.folder)].get(_key(job, device), [])
         found.append(kept.pop() if kept else None)
     missing = [job for job, record in zip(jobs, found, strict=True) if record is None]
     made = iter(_run_all(missing, where, listener, abreast if device == "cpu" else 1))
@@ -145,9 +144,10 @@ def run(jobs: Sequence[Job], where: Where, listener: Listener, abreast: int = 1)
 def _run_all(jobs: Sequence[Job], where: Where, listener: Listener, abreast: int) -> list[Record]:
     widest = max((job.cores for job in jobs), default=1)
     lanes = max(1, min(abreast, environment.cores() // widest))
+    interrupted = Event()
     if lanes == 1:
-        return [_run_one(job, range(job.cores), where, listener) for job in jobs]
-    interrupted, free = Flag(), SimpleQueue[int]()
+        return [_run_one(job, range(job.cores), where, listener, interrupted) for job in jobs]
+    free = SimpleQueue[int]()
     for lane in range(lanes):
         free.put(lane)
 
@@ -155,7 +155,7 @@ def _run_all(jobs: Sequence[Job], where: Where, listener: Listener, abreast: int
         lane = free.get()
         try:
             cores = range(lane * widest, lane * widest + job.cores)
-            return _run_one(job, cores, where, _Interruptible(listener, interrupted))
+            return _run_one(job, cores, where, listener, interrupted)
         finally:
             free.put(lane)
 
@@ -167,34 +167,17 @@ def _run_all(jobs: Sequence[Job], where: Where, listener: Listener, abreast: int
             raise
 
 
-class _Interruptible:
-    """The listener of a run in a thread, which no signal reaches: it ends the run at its next event."""
-
-    def __init__(self, listener: Listener, interrupted: Flag) -> None:
-        self._listener, self._interrupted = listener, interrupted
-
-    def begin(self, backend: str, round_: int, epochs: int) -> None:
-        self._listener.begin(backend, round_, epochs)
-
-    def event(self, backend: str, event: Event) -> None:
-        if self._interrupted.is_set():
-            raise KeyboardInterrupt
-        self._listener.event(backend, event)
-
-    def end(self, backend: str, status: Status, reason: str | None) -> None:
-        self._listener.end(backend, status, reason)
-
-
-def _run_one(job: Job, cores: Sequence[int], where: Where, listener: Listener) -> Record:
+def _run_one(job: Job, cores: Sequence[int], where: Where, listener: Listener, interrupted: Event) -> Record:
     request = Request(
         protocol=protocol.load(job.protocol),
         backends=[job.backend],
-        device=where.device,
+        device=_device(job, where.device),
         precision=job.precision,
         seed=job.seed,
         folder=job.folder(where.folder),
         interpreters=where.interpreters,
         timeout=where.timeout,
+        stopped=interrupted.is_set,
     )
 
     def command(backend: str, interpreter: str) -> list[str]:
@@ -206,15 +189,21 @@ def _run_one(job: Job, cores: Sequence[int], where: Where, listener: Listener) -
     return record
 
 
-def _key(job: Job) -> tuple:
-    return (protocol.load(job.protocol).digest(), job.backend, job.precision, job.seed, job.cores)
+def _device(job: Job, asked: str) -> str:
+    """The oracle is NumPy, which has no GPU."""
+    return "cpu" if job.backend == "numpy" else asked
 
 
-def _by_job(folder: Path, device: str) -> dict[tuple, list[Record]]:
+def _key(job: Job, device: str) -> tuple:
+    digest = protocol.load(job.protocol).digest()
+    return (digest, job.backend, _device(job, device), job.precision, job.seed, job.cores)
+
+
+def _by_job(folder: Path) -> dict[tuple, list[Record]]:
     found: dict[tuple, list[Record]] = {}
     for record in collection.load_all(folder) if folder.is_dir() else []:
         plan = record.plan
-        if record.status == "ok" and plan.device == device:
-            key = (plan.protocol_digest, plan.backend, plan.precision, plan.seed, record.environment.get("cores"))
-            found.setdefault(key, []).append(record)
+        if record.status == "ok":
+            what = (plan.protocol_digest, plan.backend, plan.device, plan.precision, plan.seed)
+            found.setdefault((*what, record.environment.get("cores")), []).append(record)
     return found

@@ -97,8 +97,11 @@ def choose_operations(names: Sequence[str]) -> list[Operation]:
 
 
 def points(axis: Axis, values: Sequence[int], operations: Sequence[Operation]) -> list[Point]:
-    """The points on an axis, smallest first; all operations of one network together."""
-    smallest, largest = TRAINING_BATCHES
+    """The points on an axis, smallest first; all operations of one network together.
+
+    Of the usual batches training has a range of its own; it has all of those that are asked for.
+    """
+    smallest, largest = TRAINING_BATCHES if tuple(values) == VALUES["batch"] else (min(values), max(values))
     return [
         Point(axis=axis, value=value, operation=operation)
         for value in values
@@ -126,11 +129,12 @@ def run(request: Request, listener: Listener, command: Callable[[str, str], list
     turns = {b: _Turn(request, b, device, run_id, command or worker_command) for b in request.backends}
     for round_, (axis, values) in enumerate(request.values.items()):
         wanted = points(axis, values, request.operations)
+        left = list(request.values)[round_ + 1 :]
         for backend in runner.rotated(request.backends, round_):
             turn = turns[backend]
             if turn.status == "ok":
                 listener.begin(backend, round_ + 1, len(wanted))
-                turn.sweep(wanted, listener)
+                turn.sweep(wanted, listener, f"ended before {', '.join(left)}" if left else "")
                 listener.end(backend, turn.status, turn.reason)
     return [turn.conclude() for turn in turns.values()]
 
@@ -154,13 +158,14 @@ class _Turn:
         self._started: dict[str, Any] = {"environment": environment.fingerprint()}  # until a worker tells its own
         self._measurements: list[Measurement] = []
         self._rates: dict[str, float] = {}
+        self._left = ""
         self._at: Point | None = None
         self._finished: Finished | None = None
         self._path: Path | None = None
 
-    def sweep(self, wanted: Sequence[Point], listener: Listener) -> None:
-        """Measure points, in as many processes as it takes."""
-        left = list(wanted)
+    def sweep(self, wanted: Sequence[Point], listener: Listener, axes_left: str) -> None:
+        """Measure points, in as many processes as it takes; should nobody come back for the other axes, say so."""
+        left, self._left = list(wanted), axes_left
         try:
             while left and self.status == "ok":
                 left = self._after(self._work(left, listener), left)
@@ -243,6 +248,9 @@ class _Turn:
 
     def _record(self) -> Record:
         protocol, request = self.request.protocol, self.request
+        status, reason = self.status, self.reason
+        if status == "ok" and self._left:
+            status, reason = "failed", self._left
         plan = Plan(
             kind="sweep",
             protocol=protocol.name,
@@ -263,8 +271,8 @@ class _Turn:
         return Record(
             run=self.run_id,
             created=self._created,
-            status=self.status,
-            reason=self.reason,
+            status=status,
+            reason=reason,
             plan=plan,
             measurements=self._measurements,
             **self._started,

@@ -38,6 +38,7 @@ def times_floor(rows: pd.DataFrame) -> float:
 def floors(records: Source) -> Table:
     """Rates and floor of a training step, the chain and the step as multiples of it: a row per backend and mode."""
     data = prepare(records)
+    data = data[data["status"] == "ok"]
     used = data[data["measure"].isin(["floor", "training"])]
     raw, shown = [], []
     for key, rows in groups(used, ROW):
@@ -72,6 +73,7 @@ def _marked(chain: float) -> str:
 def forward_floors(records: Source) -> Table:
     """Sampling and density as multiples of the floor of a pass: a row per backend, operation and batch."""
     data = prepare(records)
+    data = data[data["status"] == "ok"]
     used = data[data["quantity"].isin(["forward_seconds", "latency"]) | _likelihood(data)]
     raw, shown = [], []
     for key, rows in groups(used, ROW):
