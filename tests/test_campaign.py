@@ -94,11 +94,15 @@ def test_a_signal_to_the_campaign_alone_ends_what_is_at_work(tmp_path, monkeypat
     def interrupt():
         while not (made / "calls").exists():
             time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        campaign._run([sys.executable, "-c", PROGRAM, "run", "long", "--output", str(made)], time.monotonic() + 60)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line has it
+    try:
+        Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            campaign._run([sys.executable, "-c", PROGRAM, "run", "long", "--output", str(made)], time.monotonic() + 60)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert (made / "kept").exists()
 
 
