@@ -91,9 +91,8 @@ def check(
     else:
         found = measured(lambda progress: _run(parts, names, where, progress, update=update))
     if update:
-        known = {*names, "numpy"} if chosen else {record.plan.backend for record in found}
-        chosen_ones = [record for record in found if record.plan.backend in known]
-        for path in _update(chosen_ones, margin, references, parts if not folders else None):
+        its = [record for record in found if not chosen or record.plan.backend in (*names, "numpy")]
+        for path in _update(its, margin, references, parts if not folders else None):
             typer.echo(path)
         return
     judged = checks.judge(found, references, names)
@@ -161,7 +160,7 @@ def _parts(only: list[str] | None) -> list[Part]:
     unknown = [name for name in asked if name not in known]
     if unknown:
         raise BenchError(f"--only {unknown[0]!r}: expected some of {', '.join(known)}")
-    return [part for name, part in known.items() if name in asked or not asked]
+    return [part for name, part in known.items() if not asked or name in asked]
 
 
 def _refuse(judged: Sequence[Verdict], survivors: Sequence[str], *, fail_if_slower: bool) -> None:

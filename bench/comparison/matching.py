@@ -99,7 +99,8 @@ def by(
     for (quantity, *_), (found,) in groups.items():
         must = [name for name in (*_must(quantity, ignore_digest), "version") if name not in dropped]
         must += ["host"] if attribute == "device" and quantity.on_machine else []
-        must += [] if attribute == "device" else ["device", "machine"]  # of losses too: their spread is that of runs
+        if attribute != "device":  # of losses too: their spread is that of runs
+            must += [name for name in ("device", "machine") if name not in must]
         pairs += _by_level(found, must, level, baseline, attribute)
     return pairs
 
