@@ -19,13 +19,14 @@ from backends import parameters
 from backends.architecture import Architecture, ArchitectureError
 from backends.choices import UnavailableError
 from backends.interface import Backend
-from backends.optimisers import Adam, Optimiser, RMSProp
+from backends.optimisers import Adam, AdamW, Optimiser, RMSProp
 from backends.parameters import ParameterError
 from backends.values import EpochInputs, EpochReport, Pixels, Stream, TrainingState
 
 __all__ = [
     "REGISTRY",
     "Adam",
+    "AdamW",
     "Architecture",
     "ArchitectureError",
     "Backend",

@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from backends.architecture import Architecture
 from backends.choices import PRECISIONS, choose, choose_device
 from backends.layout import from_layout, make_layout, to_layout
-from backends.optimisers import Optimiser
+from backends.optimisers import AVERAGE, Optimiser
 from backends.parameters import ParameterError, Parameters, check, check_arrays, dtype_of
 from backends.values import EpochInputs, EpochReport, Pixels, Stream, TrainingState
 
@@ -191,6 +192,17 @@ class Backend(ABC):
     def _canonical(self, arrays: Mapping[str, DeviceArray]) -> Parameters:
         return from_layout(self.architecture, self.layout, {k: self._to_numpy(a) for k, a in arrays.items()})
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the model has the average of its weights in their place, where its optimiser keeps one."""
+        if AVERAGE in self._moment_names:
+            self._exchange(AVERAGE)
+        try:
+            yield
+        finally:
+            if AVERAGE in self._moment_names:
+                self._exchange(AVERAGE)
+
     # Training ---------------------------------------------------------------------------------------------------
 
     def train(
@@ -200,7 +212,7 @@ class Backend(ABC):
 
         Args:
             images: uint8 [N, D]; they stay on the device as bytes.
-            optimiser: Adam or RMSProp.
+            optimiser: Adam, RMSProp or AdamW.
             stream: order and noise of each epoch.
             epochs: how many epochs to make.
 
@@ -233,7 +245,8 @@ class Backend(ABC):
             self._activate()
             if not self._moment_names:
                 self._moment_names = optimiser.moments
-                self._load_moments(self._zero_moments())
+                weights = {name: self._to_numpy(array) for name, array in self._parameter_arrays().items()}
+                self._load_moments(self._first_moments(weights))
             on_device = self._upload_images(images)
             start = time.perf_counter()
             self._start_training(on_device, optimiser, stream.pixels)
@@ -253,9 +266,9 @@ class Backend(ABC):
                 yield EpochReport(epoch, losses, seconds, first_call if epoch == first else 0.0, wait)
 
     def _try_one_step(self, inputs: Any) -> None:
-        """Make one step and undo it: for frameworks that compile at the first call."""
+        """Make one step, or all of an epoch where they are one dispatch, and undo it."""
         parameters = {k: self._to_numpy(a).copy() for k, a in self._parameter_arrays().items()}
-        moments = self._zero_moments()  # as they are at first: copies would be the most memory that training takes
+        moments = self._first_moments(parameters)  # copies of moments would be the most memory that training takes
         if self._step:
             moments = {
                 name: {k: self._to_numpy(a).copy() for k, a in self._moment_arrays(name).items()}
@@ -265,9 +278,13 @@ class Backend(ABC):
         self._load(parameters)
         self._load_moments(moments)
 
-    def _zero_moments(self) -> dict[str, dict[str, NDArray]]:
+    def _first_moments(self, parameters: dict[str, NDArray]) -> dict[str, dict[str, NDArray]]:
+        """Moments before the first step: zeros, and for the average of the weights the weights."""
         zeros = {name: np.zeros(shape, self.dtype) for name, shape in self.architecture.trainable_shapes.items()}
-        return dict.fromkeys(self._moment_names, zeros)
+        moments = dict.fromkeys(self._moment_names, zeros)
+        if AVERAGE in moments:
+            moments[AVERAGE] = parameters
+        return moments
 
     # For measuring ----------------------------------------------------------------------------------------------
 
@@ -340,6 +357,10 @@ class Backend(ABC):
 
     @abstractmethod
     def _moment_arrays(self, name: str) -> Mapping[str, DeviceArray]: ...
+
+    @abstractmethod
+    def _exchange(self, moment: str) -> None:
+        """Let the parameters and a moment change places, on the device, bit for bit."""
 
     @abstractmethod
     def _product(self, a: DeviceArray, b: DeviceArray) -> DeviceArray: ...

@@ -22,10 +22,14 @@ from backends.architecture import Architecture, Index, bias_name, kernel_name
 from backends.chain import chain, sizes
 from backends.interface import Backend
 from backends.layout import Layout
-from backends.optimisers import Adam, Optimiser, RMSProp
+from backends.optimisers import Adam, AdamW, Optimiser, RMSProp
 from backends.values import EpochInputs, Pixels
 
 LOG_TWO_PI = math.log(2 * math.pi)
+# On a GPU. An epoch of article in TF32 on an H100 took 0.469 s without these, 0.395 s with both, and 0.543 s with the
+# kernels side by side alone.
+UNROLLED_STEPS = 4
+SIDE_BY_SIDE = {"xla_gpu_command_buffer_scheduling_mode": "CONCURRENT"}
 
 Tree = dict[str, Array]
 
@@ -170,6 +174,9 @@ class JaxBackend(Backend):
     def _moment_arrays(self, name: str) -> Mapping[str, Array]:
         return self._moments[name]
 
+    def _exchange(self, moment: str) -> None:
+        self._parameters, self._moments[moment] = self._moments[moment], self._parameters
+
     # Encode, decode, density, samples ---------------------------------------------------------------------------
 
     def _product(self, a: Array, b: Array) -> Array:
@@ -215,13 +222,13 @@ class JaxBackend(Backend):
 
     def _make_update(self, optimiser: Optimiser) -> Callable[[Tree, Tree, dict[str, Tree], Array], Any]:
         """A function from parameters, gradients, moments and the step's row of the schedule to new ones."""
-        rule = partial(adam, optimiser) if isinstance(optimiser, Adam) else partial(rmsprop, optimiser)
-        first, second = optimiser.moments
+        rules: dict[type, Callable] = {Adam: adam, AdamW: adamw, RMSProp: rmsprop}
+        rule = partial(rules[type(optimiser)], optimiser)
 
         def update(p: Tree, g: Tree, moments: dict[str, Tree], row: Array) -> tuple[Tree, dict[str, Tree]]:
-            new = {name: rule(p[name], g[name], moments[first][name], moments[second][name], row) for name in p}
-            new_p, new_first, new_second = ({name: new[name][j] for name in p} for j in range(3))
-            return new_p, {first: new_first, second: new_second}
+            new = {name: rule(p[name], g[name], *(moments[m][name] for m in optimiser.moments), row) for name in p}
+            new_p, *new_moments = ({name: new[name][j] for name in p} for j in range(1 + len(optimiser.moments)))
+            return new_p, dict(zip(optimiser.moments, new_moments, strict=True))
 
         return update
 
@@ -245,9 +252,12 @@ class JaxBackend(Backend):
             return update(p, gradients, moments, row), loss
 
         def epoch(carry: Any, inputs: Any, images: Array) -> tuple[Any, Array]:
-            return jax.lax.scan(partial(step, images=images), carry, inputs)
+            unroll = UNROLLED_STEPS if self.device == "gpu" else 1
+            return jax.lax.scan(partial(step, images=images), carry, inputs, unroll=unroll)
 
-        self._train_function = jax.jit(epoch if self.mode == "scan" else step, donate_argnums=0)
+        options = SIDE_BY_SIDE if self.device == "gpu" and self.mode == "scan" else None
+        function = epoch if self.mode == "scan" else step
+        self._train_function = jax.jit(function, donate_argnums=0, compiler_options=options)
 
     def _compile(self, inputs: tuple[Array, Array | None, Array]) -> None:
         carry = self._parameters, self._moments
@@ -256,6 +266,8 @@ class JaxBackend(Backend):
         if self.mode == "jit":  # an epoch's losses are put together at its end, by what is compiled for so many
             loss = jax.device_put(jnp.zeros((), self.dtype), self._jax_device)
             jax.block_until_ready(jnp.stack([loss] * len(inputs[0])))
+        if self.mode == "jit" or self.device == "gpu":  # on a CPU an epoch takes too long to be made only to be undone
+            self._try_one_step(inputs)
 
     def _run_steps(self, inputs: tuple[Array, Array | None, Array], steps: int) -> Array:
         carry = self._parameters, self._moments
@@ -313,11 +325,23 @@ def columns(x: Array, index: Index) -> Array:
 
 
 @jax.named_scope("optimiser")
-def adam(optimiser: Adam, p: Array, g: Array, m: Array, v: Array, row: Array) -> tuple[Array, Array, Array]:
-    """One parameter's new value and moments; row holds the two bias corrections."""
+def adam(
+    optimiser: Adam | AdamW, p: Array, g: Array, m: Array, v: Array, row: Array, rate: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """One parameter's new value and moments; row holds the two bias corrections; rate is lr where it varies."""
+    lr = optimiser.learning_rate if rate is None else rate
     m = optimiser.beta1 * m + (1 - optimiser.beta1) * g
     v = optimiser.beta2 * v + (1 - optimiser.beta2) * g * g
-    return p - optimiser.learning_rate * (m * row[0]) / (jnp.sqrt(v * row[1]) + optimiser.epsilon), m, v
+    return p - lr * (m * row[0]) / (jnp.sqrt(v * row[1]) + optimiser.epsilon), m, v
+
+
+def adamw(
+    optimiser: AdamW, p: Array, g: Array, m: Array, v: Array, average: Array, row: Array
+) -> tuple[Array, Array, Array, Array]:
+    """One parameter's new value, moments and average; row holds the learning rate and the two bias corrections."""
+    decay = optimiser.decay if p.ndim == 2 else 0.0  # kernels alone
+    p, m, v = adam(optimiser, p - row[0] * decay * p, g, m, v, row[1:], row[0])
+    return p, m, v, average + (1 - optimiser.average) * (p - average)
 
 
 @jax.named_scope("optimiser")

@@ -17,7 +17,7 @@ from backends.architecture import Architecture, bias_name, kernel_name, permutat
 from backends.chain import chain, sizes
 from backends.interface import Backend
 from backends.layout import tile
-from backends.optimisers import Adam, Optimiser
+from backends.optimisers import Adam, AdamW, Optimiser, RMSProp
 from backends.parameters import Parameters
 from backends.values import EpochInputs, Pixels
 
@@ -73,6 +73,9 @@ class NumpyBackend(Backend):
 
     def _moment_arrays(self, name: str) -> Mapping[str, NDArray]:
         return self._moments[name]
+
+    def _exchange(self, moment: str) -> None:
+        self._parameters, self._moments[moment] = self._moments[moment], self._parameters
 
     # The coupling network ---------------------------------------------------------------------------------------
 
@@ -208,16 +211,9 @@ class NumpyBackend(Backend):
     def _update(self, optimiser: Optimiser, gradients: Mapping[str, NDArray], row: NDArray) -> None:
         for name, g in gradients.items():
             theta = self._parameters[name]
-            if isinstance(optimiser, Adam):
-                m, v = self._moments["mean"][name], self._moments["mean_square"][name]
-                m[...] = optimiser.beta1 * m + (1 - optimiser.beta1) * g
-                v[...] = optimiser.beta2 * v + (1 - optimiser.beta2) * g * g
-                theta -= optimiser.learning_rate * (m * row[0]) / (np.sqrt(v * row[1]) + optimiser.epsilon)
-            else:
-                r, velocity = self._moments["mean_square"][name], self._moments["velocity"][name]
-                r[...] = optimiser.rho * r + (1 - optimiser.rho) * g * g
-                velocity[...] = row[1] * velocity - row[0] * g / np.maximum(np.sqrt(r), optimiser.floor)
-                theta += velocity
+            moments = [self._moments[moment][name] for moment in optimiser.moments]
+            rules: dict[type, Callable] = {Adam: adam, AdamW: adamw, RMSProp: rmsprop}
+            rules[type(optimiser)](optimiser, theta, g, *moments, row)
 
     # Training ---------------------------------------------------------------------------------------------------
 
@@ -277,3 +273,34 @@ def merge(architecture: Architecture, x1: NDArray, x2: NDArray) -> NDArray:
     if architecture.split == "interleaved":
         return np.stack([x1, x2], axis=2).reshape(len(x1), architecture.dim)
     return np.concatenate([x1, x2], axis=1)
+
+
+def adam(
+    optimiser: Adam | AdamW,
+    theta: NDArray,
+    g: NDArray,
+    m: NDArray,
+    v: NDArray,
+    row: NDArray,
+    rate: float | None = None,
+) -> None:
+    """One parameter and its moments, in place; row holds the two bias corrections; rate is lr where it varies."""
+    lr = optimiser.learning_rate if rate is None else rate
+    m[...] = optimiser.beta1 * m + (1 - optimiser.beta1) * g
+    v[...] = optimiser.beta2 * v + (1 - optimiser.beta2) * g * g
+    theta -= lr * (m * row[0]) / (np.sqrt(v * row[1]) + optimiser.epsilon)
+
+
+def adamw(optimiser: AdamW, theta: NDArray, g: NDArray, m: NDArray, v: NDArray, average: NDArray, row: NDArray) -> None:
+    """One parameter, its moments and its average, in place; row holds the learning rate and the bias corrections."""
+    decay = optimiser.decay if theta.ndim == 2 else 0.0  # kernels alone
+    theta -= row[0] * decay * theta
+    adam(optimiser, theta, g, m, v, row[1:], row[0])
+    average += (1 - optimiser.average) * (theta - average)
+
+
+def rmsprop(optimiser: RMSProp, theta: NDArray, g: NDArray, r: NDArray, velocity: NDArray, row: NDArray) -> None:
+    """One parameter and its moments, in place; row holds the learning rate and the momentum."""
+    r[...] = optimiser.rho * r + (1 - optimiser.rho) * g * g
+    velocity[...] = row[1] * velocity - row[0] * g / np.maximum(np.sqrt(r), optimiser.floor)
+    theta += velocity

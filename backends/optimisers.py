@@ -1,4 +1,4 @@
-"""The two optimisers, as values, and their schedules: what every step multiplies by, worked out once in float64.
+"""The optimisers, as values, and their schedules: what every step multiplies by, worked out once in float64.
 
 The update formulas stand in each backend, in its own idiom; the scalars that vary from step to step come from here, so
 that no two backends can disagree on a schedule.
@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+AVERAGE = "average"
+"""The moment that is an average of the weights: it starts at them, the other moments at zero."""
 
 
 @dataclass(frozen=True)
@@ -93,4 +96,56 @@ class RMSProp:
         return {"name": self.name, **asdict(self)}
 
 
-Optimiser = Adam | RMSProp
+@dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2), and averaged weights.
+
+        θ ← θ − η λ θ − η · m̂ / (√v̂ + ε),   a ← a + (1 − α)(θ − a),   λ on kernels alone
+
+    η rises to the learning rate in a straight line over the warm-up, and falls to 0 with half a cosine after it.
+
+    Attributes:
+        learning_rate: the largest η.
+        epochs: after how many η is 0.
+        beta1: decay of the mean of gradients m.
+        beta2: decay of the mean of squared gradients v.
+        epsilon: ε.
+        decay: λ.
+        warmup_steps: until η is the learning rate.
+        average: α of the exponential moving average a, which starts at the initial weights.
+    """
+
+    learning_rate: float
+    epochs: int
+    beta1: float = 0.9
+    beta2: float = 0.99
+    epsilon: float = 1e-8
+    decay: float = 0.8
+    warmup_steps: int = 500
+    average: float = 0.999
+
+    name = "adamw"
+    moments = ("mean", "mean_square", AVERAGE)
+
+    def schedule(self, first_step: int, steps: int, steps_per_epoch: int) -> NDArray[np.float64]:
+        """[steps, 3] η and the factors 1/(1 − β₁ᵗ) and 1/(1 − β₂ᵗ); t = first_step + 1 for the first row.
+
+        η is a float32 number in every precision: torch's fused kernel takes no other on a GPU.
+        """
+        t = np.arange(first_step + 1, first_step + steps + 1, dtype=np.float64)
+        total = self.epochs * steps_per_epoch
+        progress = np.clip((t - 1 - self.warmup_steps) / max(total - self.warmup_steps, 1), 0, 1)
+        rate = self.learning_rate * np.minimum(t / max(self.warmup_steps, 1), (1 + np.cos(np.pi * progress)) / 2)
+        rounded = rate.astype(np.float32).astype(np.float64)
+        return np.stack([rounded, 1 / (1 - self.beta1**t), 1 / (1 - self.beta2**t)], axis=1)
+
+    def rounded(self, dtype: np.dtype) -> AdamW:
+        """With the betas as `dtype` holds them, as `Adam.rounded` has it."""
+        return replace(self, beta1=float(dtype.type(self.beta1)), beta2=float(dtype.type(self.beta2)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields and the name, as plain values."""
+        return {"name": self.name, **asdict(self)}
+
+
+Optimiser = Adam | RMSProp | AdamW

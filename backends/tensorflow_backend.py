@@ -19,7 +19,7 @@ from backends.architecture import Architecture, bias_name, kernel_name
 from backends.chain import chain, sizes
 from backends.interface import Backend
 from backends.layout import Layout
-from backends.optimisers import Adam, Optimiser, RMSProp
+from backends.optimisers import Adam, AdamW, Optimiser, RMSProp
 from backends.values import EpochInputs, Pixels
 
 LOG_TWO_PI = math.log(2 * math.pi)
@@ -182,6 +182,12 @@ class TensorFlowBackend(Backend):
     def _moment_arrays(self, name: str) -> Mapping[str, tf.Variable]:
         return self._moments[name]
 
+    def _exchange(self, moment: str) -> None:
+        for name, p in self._flow.p.items():
+            held = tf.identity(p)
+            p.assign(self._moments[moment][name])
+            self._moments[moment][name].assign(held)
+
     # Encode, decode, density, samples ---------------------------------------------------------------------------
 
     def _product(self, a: Tensor, b: Tensor) -> Tensor:
@@ -244,13 +250,14 @@ class TensorFlowBackend(Backend):
 
     def _make_update(self, optimiser: Optimiser) -> Callable[[Mapping[str, Tensor], Tensor], None]:
         """A function that applies the gradients, given the step's row of the schedule."""
-        rule = partial(adam, optimiser) if isinstance(optimiser, Adam) else partial(rmsprop, optimiser)
-        first, second = (self._moments[moment] for moment in optimiser.moments)
+        rules: dict[type, Callable] = {Adam: adam, AdamW: adamw, RMSProp: rmsprop}
+        rule = partial(rules[type(optimiser)], optimiser)
+        moments = [self._moments[moment] for moment in optimiser.moments]
 
         def update(gradients: Mapping[str, Tensor], row: Tensor) -> None:
             with tf.name_scope("optimiser"):
                 for name, p in self._flow.p.items():
-                    rule(p, gradients[name], first[name], second[name], row)
+                    rule(p, gradients[name], *(moment[name] for moment in moments), row)
 
         return update
 
@@ -280,7 +287,7 @@ class TensorFlowBackend(Backend):
             update(gradients, row)
             return tf.tensor_scatter_nd_update(losses, [[i]], [loss])
 
-        def loop(inputs: Any, steps: Tensor, losses: Tensor) -> Tensor:
+        def loop(inputs: Any, steps: Tensor | int, losses: Tensor) -> Tensor:
             i = tf.constant(0)
             return tf.while_loop(
                 lambda i, losses: i < steps, lambda i, losses: (i + 1, step(inputs, i, losses)), [i, losses]
@@ -289,16 +296,15 @@ class TensorFlowBackend(Backend):
         self._train_function = self._function(loop if self.mode == "xla" else step)
 
     def _compile(self, inputs: tuple[Tensor, Tensor | None, Tensor]) -> None:
-        if self.mode == "xla":
-            self._to_numpy(self._run_steps(inputs, 0))  # the whole loop is compiled, and nothing is to be undone
-        else:
-            self._try_one_step(inputs)
+        self._try_one_step(inputs)
 
     def _run_steps(self, inputs: tuple[Tensor, Tensor | None, Tensor], steps: int) -> Tensor:
         with tf.device(self._tf_device):
             losses = tf.zeros(len(inputs[0]), self.dtype)
             if self.mode == "xla":
-                return self._train_function(inputs, tf.constant(steps), losses)[:steps]
+                # A number that the compiler knows spares a GPU's loop a question to the host in every step.
+                count = len(inputs[0]) if self.device == "gpu" else tf.constant(steps)
+                return self._train_function(inputs, count, losses)[:steps]
             for i in range(steps):
                 losses = self._train_function(inputs, tf.constant(i), losses)
             return losses[:steps]
@@ -332,12 +338,21 @@ class TensorFlowBackend(Backend):
         return lambda: numbers.assign_add(ones)
 
 
-def adam(optimiser: Adam, p: tf.Variable, g: Tensor, m: tf.Variable, v: tf.Variable, row: Tensor) -> None:
+def adam(
+    optimiser: Adam | AdamW,
+    p: tf.Variable,
+    g: Tensor,
+    m: tf.Variable,
+    v: tf.Variable,
+    row: Tensor,
+    rate: Tensor | None = None,
+) -> None:
     """One parameter and its moments, in place; row holds the two bias corrections c₁ = 1/(1 − β₁ᵗ), c₂.
 
     TensorFlow's fused kernel adds its ε to √v, not to √v̂. Given ε/√c₂ and lr · c₁/√c₂, with its own correction off
-    (powers of β of 0), it computes lr · m c₁/(√(v c₂) + ε).
+    (powers of β of 0), it computes lr · m c₁/(√(v c₂) + ε). `rate` is lr where it varies.
     """
+    lr = optimiser.learning_rate if rate is None else rate
     root = tf.sqrt(row[1])
     zero = tf.zeros((), p.dtype)
     tf.raw_ops.ResourceApplyAdam(
@@ -346,12 +361,22 @@ def adam(optimiser: Adam, p: tf.Variable, g: Tensor, m: tf.Variable, v: tf.Varia
         v=v.handle,
         beta1_power=zero,
         beta2_power=zero,
-        lr=optimiser.learning_rate * row[0] / root,
+        lr=lr * row[0] / root,
         beta1=tf.constant(optimiser.beta1, p.dtype),
         beta2=tf.constant(optimiser.beta2, p.dtype),
         epsilon=optimiser.epsilon / root,
         grad=g,
     )
+
+
+def adamw(
+    optimiser: AdamW, p: tf.Variable, g: Tensor, m: tf.Variable, v: tf.Variable, average: tf.Variable, row: Tensor
+) -> None:
+    """One parameter, its moments and its average, in place; row holds the learning rate and the bias corrections."""
+    decay = optimiser.decay if len(p.shape) == 2 else 0.0  # kernels alone
+    p.assign_sub(row[0] * decay * p)
+    adam(optimiser, p, g, m, v, row[1:], row[0])
+    average.assign_add((1 - optimiser.average) * (p - average))
 
 
 def rmsprop(optimiser: RMSProp, p: tf.Variable, g: Tensor, r: tf.Variable, v: tf.Variable, row: Tensor) -> None:

@@ -1,13 +1,14 @@
 """NICE in PyTorch: an `nn.Module`, autograd, `torch.optim`.
 
 Modes: `eager`; `compile`, whatever passes through the flow by `torch.compile`; `cudagraph`, the whole step, optimiser
-included, captured once and replayed.
+included, captured once and replayed, with the kernels' gradients and updates beside the chain of the inputs'.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,9 @@ from backends.architecture import Architecture
 from backends.chain import chain, sizes
 from backends.interface import Backend
 from backends.layout import Layout
-from backends.optimisers import Adam, Optimiser, RMSProp
+from backends.optimisers import Adam, AdamW, Optimiser, RMSProp
 from backends.torch_files import module_name
-from backends.torch_graphs import captured, replayed, uploading
+from backends.torch_graphs import Beside, captured, replayed, uploading
 from backends.values import EpochInputs, Pixels
 
 LOG_TWO_PI = math.log(2 * math.pi)
@@ -36,6 +37,7 @@ class Flow(nn.Module):
         super().__init__()
         self.architecture, self.layout = architecture, layout
         self.product_dtype = torch.bfloat16 if precision == "bfloat16" else None
+        self.beside: Beside | None = None  # while a step is captured: where kernels get their gradients
         dtype = torch.float64 if precision == "float64" else torch.float32
         self.networks = nn.ModuleList(
             nn.ModuleList(
@@ -56,6 +58,8 @@ class Flow(nn.Module):
     # The coupling network ---------------------------------------------------------------------------------------
 
     def dense(self, layer: nn.Linear, x: Tensor) -> Tensor:
+        if self.beside is not None:
+            return self.beside.dense(layer, x, self.product_dtype)
         if self.product_dtype is None:
             return functional.linear(x, layer.weight, layer.bias)
         product = functional.linear(x.to(self.product_dtype), layer.weight.to(self.product_dtype))
@@ -195,6 +199,13 @@ class TorchBackend(Backend):
     def _moment_arrays(self, name: str) -> Mapping[str, Tensor]:
         return self._by_name(self._moments[name].__getitem__)
 
+    @torch.no_grad()
+    def _exchange(self, moment: str) -> None:
+        for name, p in self._flow.named_parameters():
+            held = p.clone()
+            p.copy_(self._moments[moment][name])
+            self._moments[moment][name].copy_(held)
+
     def _by_name(self, tensor: Callable[[str], Tensor]) -> dict[str, Tensor]:
         """Canonical name → the tensor that `tensor` has for the module's name, kernels transposed to [in, out]."""
         tensors = {name: tensor(module_name(name)) for name in self.architecture.trainable_shapes}
@@ -260,25 +271,43 @@ class TorchBackend(Backend):
 
     # Optimisers -------------------------------------------------------------------------------------------------
 
-    def _make_update(self, optimiser: Optimiser) -> Callable[[Tensor], None]:
-        """A function that applies the gradients, given the step's row of the schedule."""
-        names, parameters = map(list, zip(*self._flow.named_parameters(), strict=True))
-        first, second = ([self._moments[moment][name] for name in names] for moment in optimiser.moments)
+    def _make_updates(self, optimiser: Optimiser) -> list[Callable[[Tensor], None]]:
+        """What applies the gradients of a group of parameters, given the step's row of the schedule.
+
+        One group, except where couplings are updated beside the others' gradients: then one a coupling, and the rest.
+        """
+        self._steps: list[Tensor] = []
+        names = [name for name, _ in self._flow.named_parameters()]
+        if self.mode != "cudagraph":
+            return [self._make_update(optimiser, names)]
+        own = [[n for n in names if n.startswith(f"networks.{k}.")] for k in range(self.architecture.couplings)]
+        return [self._make_update(optimiser, group) for group in (*own, ["log_scale"])]
+
+    def _make_update(self, optimiser: Optimiser, names: list[str]) -> Callable[[Tensor], None]:
+        parameters = [self._flow.get_parameter(name) for name in names]
+        first, second, *average = ([self._moments[moment][n] for n in names] for moment in optimiser.moments)
+        if isinstance(optimiser, RMSProp):
+            return lambda row: rmsprop(optimiser, parameters, first, second, row)
+        rate = torch.zeros((), dtype=torch.float32, device=self._torch_device)
+        common: dict[str, Any] = {
+            "betas": (optimiser.beta1, optimiser.beta2),
+            "eps": optimiser.epsilon,
+            "fused": True,
+            "capturable": self.device == "gpu",
+        }
         if isinstance(optimiser, Adam):
-            adam = torch.optim.Adam(
-                parameters,
-                lr=optimiser.learning_rate,
-                betas=(optimiser.beta1, optimiser.beta2),
-                eps=optimiser.epsilon,
-                fused=True,
-                capturable=self.device == "gpu",
-            )
-            self._steps = [torch.zeros((), dtype=torch.float32, device=self._torch_device) for _ in parameters]
-            for p, step, mean, mean_square in zip(parameters, self._steps, first, second, strict=True):
-                adam.state[p] = {"step": step, "exp_avg": mean, "exp_avg_sq": mean_square}
+            adam = torch.optim.Adam(parameters, lr=optimiser.learning_rate, **common)
+        else:
+            decayed = [{"params": [p for p in parameters if p.ndim == 2], "weight_decay": optimiser.decay}]
+            others = [{"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}]
+            adam = torch.optim.AdamW([group for group in decayed + others if group["params"]], lr=rate, **common)
+        for p, mean, mean_square in zip(parameters, first, second, strict=True):
+            step = torch.zeros((), dtype=torch.float32, device=self._torch_device)
+            self._steps.append(step)
+            adam.state[p] = {"step": step, "exp_avg": mean, "exp_avg_sq": mean_square}
+        if isinstance(optimiser, Adam):
             return lambda row: adam.step()
-        self._steps = []
-        return lambda row: rmsprop(optimiser, parameters, first, second, row)
+        return lambda row: adamw(optimiser, adam, rate, parameters, *average, row)
 
     # Training ---------------------------------------------------------------------------------------------------
 
@@ -292,13 +321,16 @@ class TorchBackend(Backend):
 
     def _start_training(self, images: Tensor, optimiser: Optimiser, pixels: Pixels) -> None:
         self._images, self._pixels = images, pixels
-        self._update = self._make_update(optimiser)
+        *early, self._update = self._make_updates(optimiser)
+        first_kernels = [network[0].weight for network in self._flow.networks]
+        self._beside = Beside(self._flow, dict(zip(first_kernels, early, strict=True))) if early else None
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def _train_step(self, order: Tensor, noise: Tensor | None, row: Tensor) -> Tensor:
-        loss = self._loss(self._pixels_to_x(self._images.index_select(0, order), noise))
         self._flow.zero_grad(set_to_none=True)
-        loss.backward()
+        with self._beside.step(row) if self._beside else nullcontext():
+            loss = self._loss(self._pixels_to_x(self._images.index_select(0, order), noise))
+            loss.backward()
         self._update(row)
         return loss.detach()
 
@@ -397,3 +429,18 @@ def rmsprop(
         torch._foreach_mul_(velocities, row[1])
         torch._foreach_sub_(velocities, updates)
         torch._foreach_add_(parameters, velocities)
+
+
+@torch.no_grad()
+def adamw(
+    optimiser: AdamW,
+    step: torch.optim.AdamW,
+    rate: Tensor,
+    parameters: list[Tensor],
+    average: list[Tensor],
+    row: Tensor,
+) -> None:
+    """A step of AdamW on all parameters at once, in place, and of their average; row begins with the learning rate."""
+    rate.copy_(row[0])
+    step.step()
+    torch._foreach_lerp_(average, parameters, 1 - optimiser.average)

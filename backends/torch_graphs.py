@@ -1,25 +1,30 @@
-"""CUDA's graphs and streams: many launches replayed as one, and copies beside the work."""
+"""CUDA's graphs and streams: many launches replayed as one, work beside other work, and copies beside both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 
 def captured(call: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
-    """Warm a call up on a side stream, as capture asks for, then capture it; the graph and what the call returned."""
-    side = torch.cuda.Stream()
+    """Warm a call up on a side stream, as capture asks for, then capture it; the graph and what the call returned.
+
+    The stream goes before those that the call forks from it (`Beside`), so that a kernel of theirs doesn't hold it up.
+    """
+    side = torch.cuda.Stream(priority=-1)
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):
             call()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=side):
         result = call()
     return graph, result
 
@@ -35,6 +40,91 @@ def replayed(call: Callable[[], Any]) -> Callable[[], Any]:
     return replay
 
 
+class Beside:
+    """Two streams beside a training step: of the kernels' and biases' gradients, and of the couplings' updates.
+
+    The step itself is a chain: the layers forward, then the gradients by their inputs backward, each product waiting
+    for the one before. Nothing in it waits for a kernel's gradient or update, so these are made beside it.
+    """
+
+    def __init__(self, flow: nn.Module, updates: Mapping[Tensor, Callable[[Tensor], None]]) -> None:
+        """Prepare the streams.
+
+        Args:
+            flow: whose attribute `beside` is this object while a step is made.
+            updates: kernel of a coupling's first layer → the coupling's update, given the step's row of the schedule.
+        """
+        self.flow, self.updates = flow, updates
+        self.gradients, self.updating = torch.cuda.Stream(), torch.cuda.Stream()
+        self._row: Tensor | None = None
+        self._held: list[Tensor] = []  # what other streams still read
+
+    @contextmanager
+    def step(self, row: Tensor) -> Iterator[None]:
+        """A forward and a backward pass; both streams have finished at its end."""
+        self.flow.beside, self._row = self, row
+        try:
+            yield
+        finally:
+            self.flow.beside = None
+        for stream in (self.gradients, self.updating):
+            torch.cuda.current_stream().wait_stream(stream)
+        self._held.clear()
+
+    def dense(self, layer: nn.Linear, x: Tensor, product_dtype: torch.dtype | None) -> Tensor:
+        """The layer's output, its products in `product_dtype` if given."""
+        return _DenseBeside.apply(x, layer.weight, layer.bias, product_dtype, self)
+
+    def put(self, weight: Tensor, bias: Tensor, x: Tensor, by_product: Tensor, by_output: Tensor) -> None:
+        """Have the gradients of a layer made and, if it is the last one of its coupling, the coupling updated.
+
+        Args:
+            weight: [out, in].
+            bias: [out].
+            x: [B, in], in the dtype of the product.
+            by_product: the gradient by the output [B, out], in that dtype.
+            by_output: the gradient by the output.
+        """
+        self._held += [x, by_product, by_output]
+        self.gradients.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.gradients):
+            weight.grad, bias.grad = (by_product.t() @ x).to(weight.dtype), by_output.sum(dim=0)
+        if weight in self.updates:
+            self.updating.wait_stream(self.gradients)
+            with torch.cuda.stream(self.updating):
+                self.updates[weight](self._row)
+
+
+class _DenseBeside(torch.autograd.Function):
+    """A dense layer of `Beside`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, product_dtype: torch.dtype | None, beside: Beside
+    ) -> Tensor:
+        ctx.weight, ctx.bias, ctx.beside = weight, bias, beside
+        if product_dtype is None:
+            ctx.save_for_backward(x, weight)
+            return functional.linear(x, weight, bias)
+        low, kernel = x.to(product_dtype), weight.to(product_dtype)
+        ctx.save_for_backward(low, kernel)
+        return functional.linear(low, kernel).to(bias.dtype) + bias
+
+    @staticmethod
+    def backward(ctx: Any, by_output: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+        x, kernel = ctx.saved_tensors
+        by_product = by_output.to(kernel.dtype)
+        by_x = (by_product @ kernel).to(by_output.dtype) if ctx.needs_input_grad[0] else None
+        ctx.beside.put(ctx.weight, ctx.bias, x, by_product, by_output)  # after the product that reads the kernel
+        return by_x, None, None, None, None
+
+
+@cache
+def _copying_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all epochs: each stream would keep memory of its own."""
+    return torch.cuda.Stream(device)
+
+
 @contextmanager
 def uploading(device: torch.device) -> Iterator[Callable[[Tensor], Tensor]]:
     """Copies to a GPU on a stream of their own, beside the training, and finished at the end.
@@ -45,7 +135,7 @@ def uploading(device: torch.device) -> Iterator[Callable[[Tensor], Tensor]]:
     if device.type != "cuda":
         yield lambda tensor: tensor
         return
-    training, copying = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    training, copying = torch.cuda.current_stream(device), _copying_stream(device)
 
     def keep(tensor: Tensor) -> Tensor:
         tensor.record_stream(training)

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from backends import Adam, Architecture, ArchitectureError, Optimiser, Pixels, RMSProp
+from backends import Adam, AdamW, Architecture, ArchitectureError, Optimiser, Pixels, RMSProp
 from bench.errors import BenchError
-from bench.streams import Kernels, LogScale
+from bench.streams import Kernels, LogScale, Permutations, patterns
 
 
 class ProtocolError(BenchError):
@@ -63,6 +63,7 @@ class Initial(_Section):
 
     kernels: Kernels
     log_scale: LogScale
+    permutations: Permutations = "shuffled"
 
 
 class AdamRule(_Section):
@@ -73,6 +74,19 @@ class AdamRule(_Section):
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.999, ge=0, lt=1)
     epsilon: float = Field(default=1e-7, gt=0)
+
+
+class AdamWRule(_Section):
+    """AdamW with a warm-up, a cosine to 0 over the training's epochs and averaged weights; see `backends.AdamW`."""
+
+    name: Literal["adamw"]
+    learning_rate: float = Field(default=1e-3, gt=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.99, ge=0, lt=1)
+    epsilon: float = Field(default=1e-8, gt=0)
+    decay: float = Field(default=0.8, ge=0)
+    warmup_steps: int = Field(default=500, ge=0)
+    average: float = Field(default=0.999, ge=0, lt=1)
 
 
 class RMSPropRule(_Section):
@@ -88,14 +102,21 @@ class RMSPropRule(_Section):
     momentum_epoch: int = Field(default=6, gt=0)
 
 
+RULES = {"adam": AdamRule, "adamw": AdamWRule, "rmsprop": RMSPropRule}
+
+
 class Training(_Section):
-    """Batches, epochs, rounds; `loss` is how losses are reported: "article" leaves ½ D log 2π out."""
+    """Batches, epochs, rounds; `loss` is how losses are reported: "article" leaves ½ D log 2π out.
+
+    The target is reached in the first epoch whose loss, of training or of what is selected on, isn't above it.
+    """
 
     batch: int = Field(gt=0)
     epochs: int = Field(gt=0)
     rounds: int = Field(default=1, gt=0)
     loss: Literal["article", "nll"]
     target_loss: float | None = None
+    target_of: Literal["training", "selection"] = "training"
     keep: Literal["last", "best"] = "last"
 
 
@@ -119,6 +140,10 @@ class Measure(_Section):
         return self
 
 
+ADDED_LATER = (("initial", "permutations", "shuffled"), ("training", "target_of", "training"))
+"""Section, key and default of what protocols didn't have when the first records were made: their digests still hold."""
+
+
 class Protocol(_Section):
     """A whole protocol."""
 
@@ -129,20 +154,32 @@ class Protocol(_Section):
     pixels: PixelRule
     architecture: ArchitectureRule
     initial: Initial
-    optimiser: AdamRule | RMSPropRule = Field(discriminator="name")
+    optimiser: AdamRule | RMSPropRule | AdamWRule = Field(discriminator="name")
     training: Training
     measure: Measure = Measure()
 
     @model_validator(mode="after")
     def _consistent(self) -> Protocol:
         try:
-            self.make_architecture()
+            architecture = self.make_architecture()
+            if self.initial.permutations == "patterns":
+                patterns(architecture)
         except ArchitectureError as error:
             raise ValueError(str(error)) from error
         if self.training.batch > self.data.train:
             raise ValueError(f"training.batch is {self.training.batch}; expected at most data.train, {self.data.train}")
         if self.training.rounds > self.training.epochs:
             raise ValueError(f"training.rounds is {self.training.rounds}; expected at most training.epochs")
+        if self.initial.kernels == "he_normal" and architecture.output != "linear":
+            raise ValueError(
+                f"architecture.output is {architecture.output!r}; expected 'linear' with initial.kernels 'he_normal': "
+                "last layers begin at 0, where ReLU passes no gradient on"
+            )
+        if self.initial.log_scale == "data" and (self.initial.kernels != "he_normal" or not self.pixels.training_noise):
+            raise ValueError(
+                "initial.log_scale is 'data'; expected initial.kernels 'he_normal', so that latents begin as pixels, "
+                "and pixels.training_noise, so that each of them varies"
+            )
         if self.data.select == "validation" and not self.data.validation:
             raise ValueError("data.validation is 0; expected a number of images, since data.select is 'validation'")
         return self
@@ -156,6 +193,8 @@ class Protocol(_Section):
     def make_optimiser(self) -> Optimiser:
         """The optimiser."""
         entries = self.optimiser.model_dump(exclude={"name"})
+        if self.optimiser.name == "adamw":
+            return AdamW(epochs=self.training.epochs, **entries)
         return Adam(**entries) if self.optimiser.name == "adam" else RMSProp(**entries)
 
     def training_pixels(self) -> Pixels:
@@ -167,8 +206,12 @@ class Protocol(_Section):
         return Pixels(1 / self.pixels.divisor, self.pixels.evaluation_noise)
 
     def digest(self) -> str:
-        """SHA-256 of everything in the protocol."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+        """SHA-256 of everything in the protocol; keys of `ADDED_LATER` count where they are used."""
+        entries = self.model_dump()
+        for section, key, default in ADDED_LATER:
+            if entries[section][key] == default:
+                del entries[section][key]
+        return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
 def names() -> list[str]:
@@ -222,12 +265,11 @@ def validate(entries: Any, *, source: str) -> Protocol:
 
 
 def _explain(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"] if part not in ("adam", "rmsprop"))
+    key = ".".join(str(part) for part in error["loc"] if part not in RULES)
     if error["type"] == "extra_forbidden":
         section: Any = Protocol
         for part in error["loc"][:-1]:
-            annotations = {"adam": AdamRule, "rmsprop": RMSPropRule}
-            section = annotations.get(part) or section.model_fields[part].annotation
+            section = RULES.get(part) or section.model_fields[part].annotation
             section = section if hasattr(section, "model_fields") else Protocol
         return f"{key} is not a key; allowed here: {', '.join(section.model_fields)}"
     message = error["msg"].removeprefix("Value error, ")

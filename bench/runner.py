@@ -300,9 +300,9 @@ class Turn:
             measurements.append(_figure("training", "final_train_loss", curve[-1].train_loss, "nats"))
         target = protocol.training.target_loss
         if target is not None:
-            reached = next(
-                (i for i, p in enumerate(curve) if p.train_loss is not None and p.train_loss <= target), None
-            )
+            of_training = protocol.training.target_of == "training"
+            losses = [p.train_loss if of_training else p.test_loss for p in curve]
+            reached = next((i for i, loss in enumerate(losses) if loss is not None and loss <= target), None)
             seconds = None if reached is None else sum(point.seconds for point in curve[: reached + 1])
             epochs = None if reached is None else curve[reached].epoch
             measurements.append(_figure("training", "epochs_to_target", epochs, "epochs"))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 import backends
 from backends import Backend, TrainingState, parameters, state
+from backends.optimisers import AVERAGE
 from backends.parameters import Parameters
 from bench import data
 from bench.agreement.tolerances import Rounding
@@ -66,9 +67,10 @@ def model_of(plan: WorkerPlan) -> tuple[Backend, Parameters]:
 
 
 def _initial(plan: WorkerPlan) -> Parameters:
-    protocol = plan.protocol
+    protocol, rule = plan.protocol, plan.protocol.initial
+    images = (Images.of(protocol).train, protocol.training_pixels()) if rule.log_scale == "data" else None
     architecture = protocol.make_architecture()
-    return initial_parameters(architecture, plan.seed, protocol.initial.kernels, protocol.initial.log_scale)
+    return initial_parameters(architecture, plan.seed, rule.kernels, rule.log_scale, rule.permutations, images)
 
 
 def _round(plan: WorkerPlan, training_only: bool = False) -> Generator[Event, None, dict[str, Any]]:
@@ -111,7 +113,14 @@ def _round(plan: WorkerPlan, training_only: bool = False) -> Generator[Event, No
     if protocol.training.keep == "best":
         if not Path(plan.best).is_file():
             raise DivergedError("no test loss was a number, so that no weights are the best")
-        model.resume(TrainingState(parameters.rounded(parameters.load(plan.best)[1], plan.precision)))
+        kept = parameters.load(plan.best)[1]
+    else:
+        with model.averaged():
+            kept = model.parameters()
+    if AVERAGE in protocol.make_optimiser().moments:
+        raw = -likelihood.test_loss(model, pixels_to_x(images.test, likelihood.DEQUANTISED, plan.seed), protocol)
+        yield _measured("likelihood", "log_likelihood_without_average", raw, "nats")
+    model.resume(TrainingState(parameters.rounded(kept, plan.precision)))
     parameters.save(plan.weights, model.architecture, parameters.astype(model.parameters(), "float32"))
     if not training_only:
         yield from _at_the_end(model, images, plan)
@@ -147,7 +156,10 @@ def _train(
         losses = report.losses
         train_loss = likelihood.reported_loss(float(losses.mean()), dim, protocol.training.loss)
         start = time.perf_counter()
-        test_loss = likelihood.test_loss(model, select, protocol)
+        with model.averaged():
+            test_loss = likelihood.test_loss(model, select, protocol)
+            if protocol.training.keep == "best" and test_loss < best_loss:
+                best_loss, best = test_loss, model.parameters()
         apart += time.perf_counter() - start + report.first_call_seconds
         epochs_seconds.append(report.seconds)
         waits.append(report.wait_seconds)
@@ -165,8 +177,6 @@ def _train(
         if not np.isfinite(losses).all():
             step = int(np.argmin(np.isfinite(losses)))
             raise DivergedError(f"loss is {losses[step]} at step {step + 1} of epoch {report.epoch}")
-        if protocol.training.keep == "best" and test_loss < best_loss:
-            best_loss, best = test_loss, model.parameters()
     whole = time.perf_counter() - begun - apart
     images_a_second = stream.steps * stream.batch / float(np.median(epochs_seconds))
     for quantity, value, unit in (

@@ -81,7 +81,7 @@ def test_weights_of_another_network_are_refused_before_anything_is_compared(tmp_
 
 def check_the_figure(checks, head, folder):
     figure = agreement_plots.parting(checks, head)
-    assert [panel.get_title() for panel in figure.axes] == ["article, Adam", "paper, RMSProp"]
+    assert [panel.get_title() for panel in figure.axes] == ["article, Adam", "paper, RMSProp", "recipe, AdamW"]
     lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
     assert {"torch, float64", "torch, float32", "numpy, float32"} <= set(lines)
     steps = checks[(checks["case"] == "article, Adam") & (checks["backend"] == "torch") & checks["step"].notna()]

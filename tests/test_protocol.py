@@ -47,7 +47,7 @@ def refusal(name, **overrides):
 def test_the_protocols_are_these():
     assert protocol.names() == [
         *("article", "article-noise", "article-short", "article-speed"),
-        *("convergence-narrow", "convergence-paper-narrow", "paper", "smoke"),
+        *("convergence-narrow", "convergence-paper-narrow", "paper", "recipe", "smoke"),
         *("trajectory-full", "trajectory-narrow"),
     ]
 

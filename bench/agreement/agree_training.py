@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Adam, Architecture, Backend, Optimiser, Pixels, RMSProp, parameters
+from backends import Adam, AdamW, Architecture, Backend, Optimiser, Pixels, RMSProp, parameters
+from backends.optimisers import AVERAGE
 from backends.parameters import Parameters
 from bench.agreement.agree import ARTICLE, ARTICLE_NOISE, Check, Setting, Stream, initial_weights, make
 from bench.measures.likelihood import DEQUANTISED
@@ -27,6 +28,8 @@ LOCKSTEPS: dict[str, tuple[str, Optimiser, Pixels, int]] = {
     "paper, RMSProp": ("paper", RMSProp(), DEQUANTISED, 1),
     "article, noise, Adam, epochs of 4": ("article", Adam(), ARTICLE_NOISE, 4),
     "paper, RMSProp, epochs of 4": ("paper", RMSProp(), DEQUANTISED, 4),
+    # Warmed up within the first steps, and with an average that follows the weights as closely.
+    "recipe, AdamW": ("paper", AdamW(1e-3, epochs=100, warmup_steps=4, average=0.9), DEQUANTISED, 1),
 }
 
 
@@ -77,11 +80,19 @@ def lockstep(
 
 
 def _vector(model: Backend) -> NDArray[np.float64]:
-    state = model.training_state().parameters
-    return np.concatenate([state[name].ravel() for name in model.architecture.trainable_shapes]).astype(np.float64)
+    """All that is trained, and its average where the optimiser keeps one."""
+    state = model.training_state()
+    arrays = [state.parameters, *([state.moments[AVERAGE]] if AVERAGE in state.moments else [])]
+    vectors = [each[name].ravel() for each in arrays for name in model.architecture.trainable_shapes]
+    return np.concatenate(vectors).astype(np.float64)
 
 
-RESUMED: dict[str, Optimiser] = {"article": Adam(), "paper": RMSProp(momentum_epoch=2)}
+RESUMED: dict[str, Optimiser] = {
+    "article": Adam(),
+    "paper": RMSProp(momentum_epoch=2),
+    "article, shuffle": AdamW(1e-3, epochs=2, warmup_steps=2, average=0.9),
+}
+"""Case, which is an architecture's name → what it is trained by."""
 
 
 def resume(

@@ -31,13 +31,17 @@ from bench.agreement.agree_matrix import matrix, sampling
 from bench.agreement.agree_training import lockstep, resume
 from bench.agreement.mutants import FLOW, PRECISION, SAMPLING, Mutation
 from bench.agreement.mutants_score import SCORE
-from bench.agreement.mutants_training import EXAMPLES_AND_NOISE, OPTIMISERS, TRAINING
+from bench.agreement.mutants_training import AVERAGED, EXAMPLES_AND_NOISE, OPTIMISERS, TRAINING
 from bench.errors import BenchError
 from bench.tables.render import MISSING, Table, number
 
-MUTATIONS: tuple[Mutation, ...] = (*FLOW, *SCORE, *EXAMPLES_AND_NOISE, *OPTIMISERS, *TRAINING, *PRECISION, *SAMPLING)
+MUTATIONS: tuple[Mutation, ...] = (*FLOW, *SCORE, *EXAMPLES_AND_NOISE, *OPTIMISERS, *AVERAGED)
+MUTATIONS += (*TRAINING, *PRECISION, *SAMPLING)
 
-LOCKSTEPS = ("article, noise, Adam, epochs of 4", "paper, RMSProp", "paper, RMSProp, epochs of 4", "article, Adam")
+LOCKSTEPS = (
+    *("article, noise, Adam, epochs of 4", "paper, RMSProp", "paper, RMSProp, epochs of 4"),
+    *("recipe, AdamW", "article, Adam"),
+)
 """All of `agree_training.LOCKSTEPS`, those first that have the most to find."""
 
 CHECK_FIELDS = ("suite", "case", "precision", "weights", "quantity", "error", "tolerance")

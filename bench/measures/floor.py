@@ -27,7 +27,8 @@ def measure(model: Backend, protocol: Protocol, steps: int, round_: int) -> Iter
     products = model.architecture.training_products(batch)
     by_products = time_calls(model, model.products_workload(products), budget).least
     bandwidth = _bandwidth(model, budget / 2)
-    by_bytes = model.architecture.training_bytes(model.dtype.itemsize) / bandwidth
+    moments = len(protocol.make_optimiser().moments)
+    by_bytes = model.architecture.training_bytes(model.dtype.itemsize, moments) / bandwidth
     step = max(by_products, by_bytes)
     for quantity, value, unit in (
         ("product_rate", flops(products) / by_products, "FLOP/s"),

@@ -107,7 +107,8 @@ class _Sweeper:
 
 def _make(plan: SweepPlan, architecture: Architecture) -> Backend:
     rule = plan.protocol.initial
-    initial = initial_parameters(architecture, 0, rule.kernels, rule.log_scale)
+    log_scale = "zeros" if rule.log_scale == "data" else rule.log_scale  # no images are read here
+    initial = initial_parameters(architecture, 0, rule.kernels, log_scale, rule.permutations)
     return backends.create(
         plan.backend,
         architecture,
