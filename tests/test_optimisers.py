@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from factories import SMALL, Stream, backend_names, create, errors, images, weights
 
-from backends import Adam, RMSProp
+from backends import Adam, AdamW, RMSProp
 from backends.optimisers import Optimiser
 
 
@@ -44,7 +44,27 @@ def test_adam_corrects_both_biases_from_step_1():
     assert Adam().schedule(0, 2, 1) == pytest.approx(np.array([[10, 1000], [1 / 0.19, 1 / 0.001999]]), rel=1e-12)
 
 
-@pytest.mark.parametrize("optimiser", [Adam(), RMSProp(momentum_epoch=2)])
+def test_adamw_warms_up_in_a_line_and_cools_down_with_half_a_cosine():
+    rate = AdamW(1e-2, epochs=3, warmup_steps=4).schedule(0, 12, 4)[:, 0]
+    assert rate[:5] == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01], rel=1e-7)
+    # The 8 steps after the warm-up: (1 + cos(π i/8))/2.
+    assert rate[4:] == pytest.approx(0.01 * (1 + np.cos(np.pi * np.arange(8) / 8)) / 2, rel=1e-6)
+
+
+def test_adamw_goes_on_at_no_learning_rate_beyond_its_epochs():
+    assert not AdamW(1e-2, epochs=3, warmup_steps=4).schedule(12, 5, 4)[:, 0].any()
+
+
+def test_adamw_has_learning_rates_that_float32_holds():
+    rate = AdamW(1e-3, epochs=3).schedule(0, 750, 250)[:, 0]
+    assert np.array_equal(rate, rate.astype(np.float32))
+
+
+def test_adamw_corrects_both_biases_from_step_1():
+    assert AdamW(1e-3, epochs=1).schedule(0, 1, 1)[0, 1:] == pytest.approx([1 / (1 - 0.9), 1 / (1 - 0.99)], rel=1e-12)
+
+
+@pytest.mark.parametrize("optimiser", [Adam(), RMSProp(momentum_epoch=2), AdamW(1e-3, epochs=2, warmup_steps=3)])
 def test_a_schedule_taken_in_pieces_is_the_same(optimiser):
     whole = optimiser.schedule(0, 10, 5)
     assert np.array_equal(whole, np.concatenate([optimiser.schedule(0, 5, 5), optimiser.schedule(5, 5, 5)]))
@@ -96,6 +116,31 @@ def test_adam_of_the_reference_is_that_of_optax():
         updates, state = adam.update(jax.numpy.asarray(gradient), state)
         p = optax.apply_updates(p, updates)
     assert one_step(Adam(), THETA, GRADIENTS) == pytest.approx(np.asarray(p), rel=1e-13)
+
+
+@pytest.mark.skipif("jax" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves jax out")
+@pytest.mark.parametrize("shape", [(2, 3), (6,)], ids=["kernel", "bias"])
+def test_adamw_of_the_reference_is_that_of_optax_with_its_moving_average(shape):
+    import jax
+    import optax
+
+    jax.config.update("jax_enable_x64", True)
+    optimiser = AdamW(1e-2, epochs=20, beta2=0.95, decay=0.7, warmup_steps=5, average=0.8)
+    rates = jax.numpy.asarray(optimiser.schedule(0, 20, 1)[:, 0])
+    adamw = optax.adamw(lambda t: rates[t], b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.7, mask=len(shape) == 2)
+    p = average = jax.numpy.asarray(THETA.reshape(shape))
+    state = adamw.init(p)
+    model = create("numpy")
+    model._parameters = {"theta": THETA.reshape(shape).copy()}
+    model._moments = {name: {"theta": np.zeros(shape)} for name in optimiser.moments}
+    model._moments["average"]["theta"] += THETA.reshape(shape)
+    for step, gradient in enumerate(GRADIENTS.reshape(20, *shape)):
+        updates, state = adamw.update(jax.numpy.asarray(gradient), state, p)
+        p = optax.apply_updates(p, updates)
+        average = optax.incremental_update(p, average, 1 - 0.8)
+        model._update(optimiser, {"theta": gradient}, optimiser.schedule(step, 1, 1)[0])
+    assert model._parameters["theta"] == pytest.approx(np.asarray(p), rel=1e-12)
+    assert model._moments["average"]["theta"] == pytest.approx(np.asarray(average), rel=1e-12)
 
 
 def test_adam_adds_epsilon_after_the_bias_correction():

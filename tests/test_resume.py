@@ -19,11 +19,15 @@ from factories import (
     weights,
 )
 
-from backends import Adam, ParameterError, Pixels, RMSProp, TrainingState
+from backends import Adam, AdamW, ParameterError, Pixels, RMSProp, TrainingState
 
 TINY = replace(factories.TINY, permutation="shuffle")  # has stored arrays that aren't trained, too
 STREAM = Stream(pixels=Pixels(1 / 255, -0.01))
-OPTIMISERS = {"adam": Adam(), "rmsprop": RMSProp(momentum_epoch=2)}
+OPTIMISERS = {
+    "adam": Adam(),
+    "rmsprop": RMSProp(momentum_epoch=2),
+    "adamw": AdamW(1e-3, epochs=3, warmup_steps=4, average=0.9),
+}
 
 
 @cache

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from factories import SMALL, images
 
+import backends
 from backends import Architecture, Pixels, parameters
 from bench import streams
 from bench.streams import TrainingStream, initial_parameters, noise_words, normals, pixels_to_x, shuffled, uniforms
@@ -254,3 +255,62 @@ def test_each_draw_has_another_noise():
     pixels = Pixels(1 / 256, 1 / 256)
     drawn = [pixels_to_x(images(), pixels, seed=0, draw=draw) for draw in (0, 1)]
     assert not np.array_equal(*drawn)
+
+
+# What recipe starts from
+
+
+SQUARE = replace(FULL, hidden_units=1, permutation="shuffle", split="halves", sign="add", output="linear")
+
+
+def read_by(architecture, made):
+    """Which pixels each coupling reads, as sets: what a position of h holds is followed through the permutations."""
+    held, found = np.arange(architecture.dim), []
+    for k in range(architecture.couplings):
+        held = held[made[f"coupling.{k}.permutation"]]
+        found.append(set(held[: architecture.half].tolist()))
+    return found
+
+
+def test_patterns_are_columns_rows_and_fields_of_a_chessboard_each_read_both_ways_round():
+    architecture = replace(SQUARE, couplings=7)
+    made = initial_parameters(architecture, 0, "he_normal", "zeros", "patterns")
+    row, column = np.divmod(np.arange(784), 28)
+    even = [set(np.flatnonzero(pattern % 2 == 0).tolist()) for pattern in (column, row, row + column)]
+    odd = [set(range(784)) - half for half in even]
+    assert read_by(architecture, made) == [even[0], odd[0], even[1], odd[1], even[2], odd[2], even[0]]
+
+
+@pytest.mark.parametrize(
+    "differing", [{"dim": 10}, {"permute": "after"}, {"split": "interleaved"}, {"reorder": "tile"}]
+)
+def test_patterns_are_refused_where_they_would_not_be_what_they_say(differing):
+    with pytest.raises(backends.ArchitectureError, match="patterns need"):
+        streams.patterns(replace(SQUARE, **differing))
+
+
+def test_he_kernels_have_the_deviation_of_their_inputs_and_last_layers_are_0():
+    made = initial_parameters(replace(FULL, couplings=2, hidden_layers=2, hidden_units=1000), 0, "he_normal", "zeros")
+    for k in range(2):
+        assert made[f"coupling.{k}.dense.0.kernel"].std() == pytest.approx(math.sqrt(2 / 392), rel=0.01)
+        assert made[f"coupling.{k}.dense.1.kernel"].std() == pytest.approx(math.sqrt(2 / 1000), rel=0.01)
+        assert not made[f"coupling.{k}.dense.2.kernel"].any()
+    assert abs(float(made["coupling.1.dense.1.kernel"].mean())) < 1e-4
+
+
+@pytest.mark.parametrize(("prior", "deviation"), [("gaussian", 1.0), ("logistic", math.pi / math.sqrt(3))])
+def test_latents_begin_with_the_deviation_that_the_prior_has(prior, deviation):
+    architecture = replace(SQUARE, couplings=3, prior=prior)
+    images = np.random.default_rng(0).integers(0, 256, (6000, 784), dtype=np.uint8) // np.arange(1, 785)[:, None].T
+    images[5000:] = 255  # the scale looks at the first 5,000 alone
+    pixels = Pixels(1 / 256, 1 / 256)
+    made = initial_parameters(architecture, 0, "he_normal", "data", "patterns", (images.astype(np.uint8), pixels))
+    model = backends.create("numpy", architecture, parameters.astype(made, "float64"), precision="float64")
+    noise = (noise_words(0, "initial_scale", 0, (5000, 784)) + 0.5) / 2**16
+    z, _ = model.encode(images[:5000] / 256 + noise / 256)
+    assert z.std(axis=0) == pytest.approx(np.full(784, deviation), rel=1e-5)
+
+
+def test_a_scale_of_data_without_data_is_refused():
+    with pytest.raises(ValueError, match="images is None"):
+        initial_parameters(SQUARE, 0, "he_normal", "data", "patterns")

@@ -19,9 +19,14 @@ from factories import (
     rows,
 )
 
-from backends import Adam, EpochInputs, Pixels, RMSProp
+import backends
+from backends import Adam, AdamW, EpochInputs, Pixels, RMSProp
 
-OPTIMISERS = {"adam": Adam(), "rmsprop": RMSProp(momentum_epoch=2)}
+OPTIMISERS = {
+    "adam": Adam(),
+    "rmsprop": RMSProp(momentum_epoch=2),
+    "adamw": AdamW(1e-3, epochs=3, warmup_steps=4, average=0.9),
+}
 PIXELS = {"plain": Pixels(1 / 255), "noise": Pixels(255 / 256 / 255, 1 / 256), "article-noise": Pixels(1 / 255, -0.01)}
 EPOCHS = 3
 
@@ -48,7 +53,7 @@ def losses(reports):
 TRAJECTORIES = [
     pytest.param(*case.values, optimiser, pixels, id=f"{case.id}-{optimiser}-{pixels}")
     for case in frameworks(training=True)
-    for optimiser, pixels in [("adam", "plain"), ("adam", "article-noise"), ("rmsprop", "noise")]
+    for optimiser, pixels in [("adam", "plain"), ("adam", "article-noise"), ("rmsprop", "noise"), ("adamw", "noise")]
 ]
 trajectories = pytest.mark.parametrize(("name", "mode", "optimiser", "pixels"), TRAJECTORIES)
 
@@ -293,3 +298,36 @@ def test_going_on_with_another_batch_size_inside_an_epoch_is_refused():
     list(model.train(images(), Adam(), Stream(), 1))
     with pytest.raises(ValueError, match="state is at step 5, inside an epoch of 3 steps"):
         model.train(images(), Adam(), Stream(batch=7), 1)
+
+
+# The average of the weights
+
+
+@everywhere
+def test_the_average_takes_the_place_of_the_weights_and_gives_it_back(name, mode):
+    model, _ = trained(name, mode, "adamw", "noise")
+    state, x = model.training_state(), rows(TINY)
+    raw = model.log_prob(x)
+    with model.averaged():
+        average, log_prob = model.parameters(), model.log_prob(x)
+    assert_same_bits({n: average[n] for n in TINY.trainable_shapes}, state.moments["average"])
+    alone = backends.create(name, TINY, average, device="cpu", precision="float64", mode=mode)
+    assert error(log_prob, alone.log_prob(x)) < 1e-12
+    assert error(log_prob, raw) > 1e-6
+    assert_same_bits(model.parameters(), state.parameters)
+    assert_same_bits(model.training_state().moments["average"], state.moments["average"])
+
+
+def test_without_an_average_the_weights_stay_in_their_place():
+    model, _ = trained("numpy", "eager", "adam")
+    before = model.parameters()
+    with model.averaged():
+        assert_same_bits(model.parameters(), before)
+
+
+def test_weights_return_to_their_place_when_the_evaluation_of_their_average_fails():
+    model, _ = trained("numpy", "eager", "adamw", "noise")
+    before = model.parameters()
+    with pytest.raises(ZeroDivisionError), model.averaged():
+        raise ZeroDivisionError
+    assert_same_bits(model.parameters(), before)
