@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 PRECISIONS = ("float64", "float32", "tf32", "bfloat16")
 DEVICES = ("cpu", "gpu")
@@ -12,8 +12,10 @@ class UnavailableError(RuntimeError):
     """A framework, device, precision or mode that can't be had here; the message says what is there instead."""
 
 
-def choose_device(backend: str, asked: str, present: Sequence[str]) -> str:
+def choose_device(backend: str, asked: str, present: Sequence[str], why_no_gpu: Callable[[], str]) -> str:
     """The device that `asked` means; "auto" is a GPU where the backend sees one.
+
+    `why_no_gpu` gives the framework's own reason, where it has one.
 
     Raises:
         ValueError: there is no device of that name.
@@ -24,7 +26,9 @@ def choose_device(backend: str, asked: str, present: Sequence[str]) -> str:
     if asked not in DEVICES:
         raise ValueError(f"device is {asked!r}; expected one of {('auto', *DEVICES)}")
     if asked not in present:
-        raise UnavailableError(f"{backend}: no {asked} is visible to it here; it has {', '.join(present)}")
+        reason = why_no_gpu() if asked == "gpu" else ""
+        told = f" ({reason})" if reason else ""
+        raise UnavailableError(f"{backend}: no {asked} is visible to it here{told}; it has {', '.join(present)}")
     return asked
 
 
@@ -40,3 +44,8 @@ def choose(backend: str, what: str, asked: str, known: Sequence[str], present: S
     if asked not in present:
         raise UnavailableError(f"{backend}: no {what} {asked} on device {device}; it has {', '.join(present)}")
     return asked
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -52,7 +52,7 @@ class Backend(ABC):
         given = {name: np.asarray(array) for name, array in parameters.items()}
         check(architecture, given)
         self.architecture = architecture
-        self.device = on = choose_device(self.name, device, self.devices())
+        self.device = on = choose_device(self.name, device, self.devices(), self.why_no_gpu)
         self.precision = choose(self.name, "precision", precision, PRECISIONS, self.precisions(on), on)
         mode = self.default_mode(on) if mode is None else mode
         self.mode = choose(self.name, "mode", mode, self.modes, self.modes_on(on), on)
@@ -71,6 +71,11 @@ class Backend(ABC):
     @abstractmethod
     def devices(cls) -> tuple[str, ...]:
         """Which of "cpu" and "gpu" the framework sees here."""
+
+    @classmethod
+    def why_no_gpu(cls) -> str:
+        """What the framework itself says of why it sees no GPU, in one line; "" where it says nothing."""
+        return ""
 
     @classmethod
     def precisions(cls, device: str) -> tuple[str, ...]:
@@ -314,18 +319,6 @@ class Backend(ABC):
         return self._to_numpy(
             self._product(self._to_device(np.asarray(a, self.dtype)), self._to_device(np.asarray(b, self.dtype)))
         )
-
-    @abstractmethod
-    def products_workload(self, shapes: Sequence[tuple[int, int, int]]) -> Callable[[], DeviceArray]:
-        """A call that makes matrix products of the shapes (m, k, n), each on operands of its own, in one dispatch."""
-
-    @abstractmethod
-    def chain_workload(self, batch: int) -> Callable[[], DeviceArray]:
-        """A call that makes the products of a training step as a `backends.chain`, in one dispatch."""
-
-    @abstractmethod
-    def memory_workload(self, size: int) -> Callable[[], DeviceArray]:
-        """A call that moves 2 · `size` bytes of device memory, adding to float32 numbers in place."""
 
     @abstractmethod
     def synchronise(self, result: DeviceArray = None) -> None:

@@ -6,7 +6,7 @@ Modes: `scan`, the steps of an epoch inside one compiled function; `jit`, one st
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -19,7 +19,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from backends.architecture import Architecture, Index, bias_name, kernel_name
-from backends.chain import chain, sizes
+from backends.choices import first_line
 from backends.interface import Backend
 from backends.layout import Layout
 from backends.optimisers import Adam, AdamW, Optimiser, RMSProp
@@ -122,6 +122,14 @@ class JaxBackend(Backend):
     @classmethod
     def devices(cls) -> tuple[str, ...]:
         return ("cpu", "gpu") if jax.default_backend() == "gpu" else ("cpu",)
+
+    @classmethod
+    def why_no_gpu(cls) -> str:
+        try:
+            jax.devices("gpu")
+        except Exception as error:
+            return first_line(error)
+        return ""
 
     @classmethod
     def versions(cls) -> dict[str, str]:
@@ -282,41 +290,6 @@ class JaxBackend(Backend):
             losses = jnp.stack(each)
         self._parameters, self._moments = carry
         return losses
-
-    # For measuring ----------------------------------------------------------------------------------------------
-
-    def products_workload(self, shapes: Sequence[tuple[int, int, int]]) -> Callable[[], Any]:
-        dtype = jnp.bfloat16 if self.precision == "bfloat16" else self.dtype
-        operands = [
-            tuple(jax.device_put(jnp.full(shape, 0.5, dtype), self._jax_device) for shape in ((m, k), (k, n)))
-            for m, k, n in shapes
-        ]
-        multiply = jax.jit(lambda pairs: [jnp.matmul(a, b, precision=self._flow.product_precision) for a, b in pairs])
-        return lambda: multiply(operands)
-
-    def chain_workload(self, batch: int) -> Callable[[], Any]:
-        dtype = jnp.bfloat16 if self.precision == "bfloat16" else self.dtype
-        kernels, x = jax.device_put(
-            (
-                [jnp.full(size, 1 / size[0], dtype) for size in sizes(self.architecture)],
-                jnp.full((batch, self.architecture.half), 0.5, dtype),
-            ),
-            self._jax_device,
-        )
-        multiply = partial(jnp.matmul, precision=self._flow.product_precision)
-        run = jax.jit(lambda x, kernels: chain(x, kernels, multiply, jnp.transpose))
-        return lambda: run(x, kernels)
-
-    def memory_workload(self, size: int) -> Callable[[], Any]:
-        add = jax.jit(lambda numbers: numbers + 1, donate_argnums=0)
-        numbers = self._to_device(np.zeros(size // 4, np.float32))
-
-        def call() -> Array:
-            nonlocal numbers
-            numbers = add(numbers)
-            return numbers
-
-        return call
 
 
 def columns(x: Array, index: Index) -> Array:

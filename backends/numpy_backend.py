@@ -6,7 +6,7 @@ trick for speed. What it says in float64 is what is right.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from backends.architecture import Architecture, bias_name, kernel_name, permutation_name
-from backends.chain import chain, sizes
 from backends.interface import Backend
 from backends.layout import tile
 from backends.optimisers import Adam, AdamW, Optimiser, RMSProp
@@ -244,21 +243,6 @@ class NumpyBackend(Backend):
             return x
         u = (noise.astype(self.dtype) + self.dtype.type(0.5)) * self.dtype.type(2**-16)
         return x + self.dtype.type(self._pixels.noise) * u
-
-    # For measuring ----------------------------------------------------------------------------------------------
-
-    def products_workload(self, shapes: Sequence[tuple[int, int, int]]) -> Callable[[], Any]:
-        operands = [(np.full((m, k), 0.5, self.dtype), np.full((k, n), 0.5, self.dtype)) for m, k, n in shapes]
-        return lambda: [a @ b for a, b in operands]
-
-    def chain_workload(self, batch: int) -> Callable[[], Any]:
-        kernels = [np.full(size, 1 / size[0], self.dtype) for size in sizes(self.architecture)]
-        x = np.full((batch, self.architecture.half), 0.5, self.dtype)
-        return lambda: chain(x, kernels, np.matmul, np.transpose)
-
-    def memory_workload(self, size: int) -> Callable[[], Any]:
-        numbers = np.zeros(size // 4, np.float32)
-        return lambda: np.add(numbers, np.float32(1), out=numbers)
 
 
 def split(architecture: Architecture, h: NDArray) -> tuple[NDArray, NDArray]:

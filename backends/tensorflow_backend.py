@@ -6,7 +6,7 @@ Modes: `graph`, one step a call; `xla`, the loop over steps inside one function 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from tensorflow import Tensor
 
 from backends.architecture import Architecture, bias_name, kernel_name
-from backends.chain import chain, sizes
 from backends.interface import Backend
 from backends.layout import Layout
 from backends.optimisers import Adam, AdamW, Optimiser, RMSProp
@@ -114,6 +113,12 @@ class TensorFlowBackend(Backend):
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)  # no effect once it is set
         return ("cpu", "gpu") if gpus else ("cpu",)
+
+    @classmethod
+    def why_no_gpu(cls) -> str:
+        if not tf.test.is_built_with_cuda():
+            return f"tensorflow {tf.__version__} is a build without CUDA"
+        return "TF_CPP_MIN_LOG_LEVEL=0 shows which CUDA library or driver it could not open"
 
     @classmethod
     def default_mode(cls, device: str) -> str:
@@ -308,34 +313,6 @@ class TensorFlowBackend(Backend):
             for i in range(steps):
                 losses = self._train_function(inputs, tf.constant(i), losses)
             return losses[:steps]
-
-    # For measuring ----------------------------------------------------------------------------------------------
-
-    def _bare(self, call: Callable[[], Any]) -> Callable[[], Any]:
-        """In one dispatch whatever the mode is, so that a floor is the hardware's and not that of launches."""
-        return tf.function(call, jit_compile=True, autograph=False) if self.device == "gpu" else self._function(call)
-
-    def products_workload(self, shapes: Sequence[tuple[int, int, int]]) -> Callable[[], Any]:
-        dtype = tf.bfloat16 if self.precision == "bfloat16" else self.dtype
-        with tf.device(self._tf_device):
-            operands = [
-                tuple(tf.Variable(tf.fill(shape, tf.constant(0.5, dtype))) for shape in ((m, k), (k, n)))
-                for m, k, n in shapes
-            ]
-        return self._bare(lambda: [tf.matmul(a, b) for a, b in operands])
-
-    def chain_workload(self, batch: int) -> Callable[[], Any]:
-        dtype = tf.bfloat16 if self.precision == "bfloat16" else self.dtype
-        with tf.device(self._tf_device):
-            kernels = [tf.Variable(tf.fill(size, tf.constant(1 / size[0], dtype))) for size in sizes(self.architecture)]
-            x = tf.Variable(tf.fill((batch, self.architecture.half), tf.constant(0.5, dtype)))
-        return self._bare(lambda: chain(x, kernels, tf.matmul, tf.transpose))
-
-    def memory_workload(self, size: int) -> Callable[[], Any]:
-        count = size // 6  # three passes over memory to the others' two: what is added has to be an array of its own
-        with tf.device(self._tf_device):
-            numbers, ones = tf.Variable(tf.zeros(count, tf.float32)), tf.ones((count,))
-        return lambda: numbers.assign_add(ones)
 
 
 def adam(

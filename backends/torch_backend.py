@@ -7,7 +7,7 @@ included, captured once and replayed, with the kernels' gradients and updates be
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backends.architecture import Architecture
-from backends.chain import chain, sizes
+from backends.choices import first_line
 from backends.interface import Backend
 from backends.layout import Layout
 from backends.optimisers import Adam, AdamW, Optimiser, RMSProp
 from backends.torch_files import module_name
-from backends.torch_graphs import Beside, captured, replayed, uploading
+from backends.torch_graphs import Beside, CapturedStep, replayed, uploading
 from backends.values import EpochInputs, Pixels
 
 LOG_TWO_PI = math.log(2 * math.pi)
@@ -130,6 +130,16 @@ class TorchBackend(Backend):
     @classmethod
     def devices(cls) -> tuple[str, ...]:
         return ("cpu", "gpu") if torch.cuda.is_available() else ("cpu",)
+
+    @classmethod
+    def why_no_gpu(cls) -> str:
+        if torch.version.cuda is None:
+            return f"torch {torch.__version__} is a build without CUDA"
+        try:
+            torch.cuda.init()
+        except Exception as error:
+            return first_line(error)
+        return ""
 
     @classmethod
     def modes_on(cls, device: str) -> tuple[str, ...]:
@@ -272,10 +282,7 @@ class TorchBackend(Backend):
     # Optimisers -------------------------------------------------------------------------------------------------
 
     def _make_updates(self, optimiser: Optimiser) -> list[Callable[[Tensor], None]]:
-        """What applies the gradients of a group of parameters, given the step's row of the schedule.
-
-        One group, except where couplings are updated beside the others' gradients: then one a coupling, and the rest.
-        """
+        """Functions that apply gradients, given the step's row: of all parameters, or of each coupling and the rest."""
         self._steps: list[Tensor] = []
         names = [name for name, _ in self._flow.named_parameters()]
         if self.mode != "cudagraph":
@@ -324,7 +331,7 @@ class TorchBackend(Backend):
         *early, self._update = self._make_updates(optimiser)
         first_kernels = [network[0].weight for network in self._flow.networks]
         self._beside = Beside(self._flow, dict(zip(first_kernels, early, strict=True))) if early else None
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._captured: CapturedStep | None = None
 
     def _train_step(self, order: Tensor, noise: Tensor | None, row: Tensor) -> Tensor:
         self._flow.zero_grad(set_to_none=True)
@@ -336,78 +343,24 @@ class TorchBackend(Backend):
 
     def _compile(self, inputs: tuple[Tensor, Tensor | None, Tensor]) -> None:
         if self.mode == "cudagraph":
-            self._capture(inputs)
+            moments = [tensor for moment in self._moments.values() for tensor in moment.values()]
+            changed = [*self._flow.parameters(), *moments, *self._steps]
+            self._captured = CapturedStep(self._train_step, inputs, self._flow.log_scale.dtype, changed)
         self._try_one_step(inputs)
 
     def _run_steps(self, inputs: tuple[Tensor, Tensor | None, Tensor], steps: int) -> Tensor:
         for step in self._steps:
             step.fill_(self._step)
-        if self._graph is not None:
-            return self._replay(inputs, steps)
+        if self._captured is not None:
+            return self._captured.replay(inputs, steps)
         order, noise, schedule = inputs
         losses = [self._train_step(order[i], None if noise is None else noise[i], schedule[i]) for i in range(steps)]
         return torch.stack(losses)
-
-    # One graph for the whole step: it reads its row of the epoch's inputs at a counter that it advances itself.
-
-    def _capture(self, inputs: tuple[Tensor, Tensor | None, Tensor]) -> None:
-        self._buffers = tuple(None if t is None else t.clone() for t in inputs)
-        self._counter = torch.zeros(1, dtype=torch.int64, device=self._torch_device)
-        self._losses = torch.zeros(len(inputs[0]), dtype=self._flow.log_scale.dtype, device=self._torch_device)
-        # On the host: here they would count as peak and, undetached, keep autograd nodes of this stream from capture.
-        state = [t.detach().cpu() for t in self._mutable_tensors()]
-        self._graph, _ = captured(self._step_at_counter)  # its warm-up really trains: undone here
-        with torch.no_grad():
-            for tensor, saved in zip(self._mutable_tensors(), state, strict=True):
-                tensor.copy_(saved)
-
-    def _step_at_counter(self) -> None:
-        order, noise, row = (None if t is None else t.index_select(0, self._counter)[0] for t in self._buffers)
-        self._losses.index_copy_(0, self._counter, self._train_step(order, noise, row).reshape(1))
-        self._counter.add_(1).remainder_(len(self._losses))
-
-    def _replay(self, inputs: tuple[Tensor, Tensor | None, Tensor], steps: int) -> Tensor:
-        assert self._graph is not None
-        for buffer, tensor in zip(self._buffers, inputs, strict=True):
-            if buffer is not None:
-                buffer.copy_(tensor)
-        self._counter.zero_()
-        for _ in range(steps):
-            self._graph.replay()
-        return self._losses[:steps].clone()
-
-    def _mutable_tensors(self) -> list[Tensor]:
-        moments = [tensor for moment in self._moments.values() for tensor in moment.values()]
-        return [*self._flow.parameters(), *moments, *self._steps, self._counter]
 
     # For measuring ----------------------------------------------------------------------------------------------
 
     def one_dispatch(self, call: Callable[[], Any]) -> Callable[[], Any]:
         return replayed(torch.no_grad()(call)) if self.mode == "cudagraph" else torch.no_grad()(call)
-
-    def _bare(self, call: Callable[[], Any]) -> Callable[[], Any]:
-        """In one dispatch whatever the mode is, so that a floor is the hardware's and not that of launches."""
-        return replayed(torch.no_grad()(call)) if self.device == "gpu" else torch.no_grad()(call)
-
-    def products_workload(self, shapes: Sequence[tuple[int, int, int]]) -> Callable[[], Any]:
-        dtype = torch.bfloat16 if self.precision == "bfloat16" else self._flow.log_scale.dtype
-        operands = [
-            [torch.full(shape, 0.5, dtype=dtype, device=self._torch_device) for shape in ((m, k), (k, n), (m, n))]
-            for m, k, n in shapes
-        ]
-        return self._bare(lambda: [torch.mm(a, b, out=c) for a, b, c in operands])
-
-    def chain_workload(self, batch: int) -> Callable[[], Any]:
-        dtype = torch.bfloat16 if self.precision == "bfloat16" else self._flow.log_scale.dtype
-        device = self._torch_device
-        # [out, in] and multiplied by their transpose, as nn.Linear's are.
-        kernels = [torch.full((o, i), 1 / i, dtype=dtype, device=device).T for i, o in sizes(self.architecture)]
-        x = torch.full((batch, self.architecture.half), 0.5, dtype=dtype, device=device)
-        return self._bare(lambda: chain(x, kernels, torch.matmul, torch.t))
-
-    def memory_workload(self, size: int) -> Callable[[], Any]:
-        numbers = torch.zeros(size // 4, dtype=torch.float32, device=self._torch_device)
-        return lambda: numbers.add_(1)
 
 
 def rmsprop(

@@ -40,6 +40,57 @@ def replayed(call: Callable[[], Any]) -> Callable[[], Any]:
     return replay
 
 
+class CapturedStep:
+    """One graph for a whole training step: it reads its row of the epoch's inputs at a counter that it advances itself.
+
+    Attributes:
+        losses: of the epoch's steps, [steps].
+        counter: the step that comes next, [1].
+    """
+
+    def __init__(
+        self,
+        step: Callable[..., Tensor],
+        inputs: tuple[Tensor | None, ...],
+        dtype: torch.dtype,
+        changed: list[Tensor],
+    ) -> None:
+        """Capture a step, and leave no trace of its warm-up, which really trains.
+
+        Args:
+            step: from a row of each of the inputs to the loss.
+            inputs: of an epoch, each with the steps as its first axis; the first is not None.
+            dtype: of the loss.
+            changed: everything that a step changes.
+        """
+        assert inputs[0] is not None
+        self._step, self._inputs = step, tuple(None if t is None else t.clone() for t in inputs)
+        self.counter = torch.zeros(1, dtype=torch.int64, device=inputs[0].device)
+        self.losses = torch.zeros(len(inputs[0]), dtype=dtype, device=inputs[0].device)
+        changed = [*changed, self.counter]
+        # On the host: here they would count as peak and, undetached, keep autograd nodes of this stream from capture.
+        before = [t.detach().cpu() for t in changed]
+        self._graph, _ = captured(self._step_at_counter)
+        with torch.no_grad():
+            for tensor, saved in zip(changed, before, strict=True):
+                tensor.copy_(saved)
+
+    def _step_at_counter(self) -> None:
+        row = (None if t is None else t.index_select(0, self.counter)[0] for t in self._inputs)
+        self.losses.index_copy_(0, self.counter, self._step(*row).reshape(1))
+        self.counter.add_(1).remainder_(len(self.losses))
+
+    def replay(self, inputs: tuple[Tensor | None, ...], steps: int) -> Tensor:
+        """The first `steps` steps of an epoch; the loss of each."""
+        for buffer, tensor in zip(self._inputs, inputs, strict=True):
+            if buffer is not None:
+                buffer.copy_(tensor)
+        self.counter.zero_()
+        for _ in range(steps):
+            self._graph.replay()
+        return self.losses[:steps].clone()
+
+
 class Beside:
     """Two streams beside a training step: of the kernels' and biases' gradients, and of the couplings' updates.
 

@@ -12,6 +12,7 @@ from factories import SMALL, TINY, Stream, backend_names, cases, create, framewo
 
 import backends
 from backends import Adam, UnavailableError
+from bench.measures.floor import workloads
 
 ROOT = Path(__file__).parent.parent
 names = pytest.mark.parametrize("name", backend_names())
@@ -277,7 +278,7 @@ def test_a_sampling_workload_draws_anew_each_time(name, mode):
 @pytest.mark.parametrize("precision", ["float64", "float32", "bfloat16"])
 def test_a_products_workload_multiplies_in_the_models_precision(name, mode, precision):
     model = shared(name, SMALL, mode, precision)
-    results = model.products_workload([(4, 8, 2), (3, 5, 6)])()
+    results = workloads(model).products(model, [(4, 8, 2), (3, 5, 6)])()
     assert [tuple(product.shape) for product in results] == [(4, 2), (3, 6)]
     assert all(precision in str(product.dtype) for product in results)
     assert [float(product[0, 0]) for product in results] == [8 / 4, 5 / 4]
@@ -286,7 +287,7 @@ def test_a_products_workload_multiplies_in_the_models_precision(name, mode, prec
 @everywhere
 def test_a_memory_workload_adds_one_to_every_number(name, mode):
     model = shared(name, SMALL, mode, "float32")
-    call = model.memory_workload(400)
+    call = workloads(model).memory(model, 400)
     call()
     found = model._to_numpy(call())
     assert np.array_equal(found, np.full(len(found), 2, np.float32))

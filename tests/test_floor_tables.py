@@ -6,8 +6,9 @@ from factories import ARTICLE, backend_names, create
 from record_factories import measurement, record, row
 
 from backends.architecture import flops
-from backends.chain import chain, sizes
 from bench import tables
+from bench.measures.floor import workloads
+from bench.measures.floor.chain import chain, sizes
 from bench.tables import floor_tables
 
 
@@ -89,7 +90,7 @@ def test_each_frameworks_chain_gives_the_gradients_of_the_product_of_its_kernels
     if name not in backend_names():
         pytest.skip(f"NICE_BENCH_TEST_BACKENDS leaves {name} out")
     model = create(name, ARTICLE, precision="float32")
-    found = [model._to_numpy(gradient) for gradient in model.chain_workload(5)()]
+    found = [model._to_numpy(gradient) for gradient in workloads(model).chained(model, 5)()]
     kernels = [np.full(size, 1 / size[0]) for size in sizes(ARTICLE)]
     expected = chain(np.full((5, ARTICLE.half), 0.5), kernels, np.matmul, np.transpose)
     assert len(found) == len(expected)

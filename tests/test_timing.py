@@ -9,6 +9,7 @@ from factories import create
 
 from bench import protocol
 from bench.measures import floor, sampling, timing
+from bench.measures.floor import numpy_workloads
 
 SMOKE = protocol.load("smoke", measure__seconds_per_timing=1e-9)
 
@@ -141,11 +142,11 @@ def floors(monkeypatch):
 
         def working(seconds):
             disturbed = itertools.cycle([1.0, 1.5, 1.0])  # by other work on the machine
-            return lambda _: lambda: setattr(clock, "time", clock.time + seconds * next(disturbed))
+            return lambda *_: lambda: setattr(clock, "time", clock.time + seconds * next(disturbed))
 
-        monkeypatch.setattr(model, "products_workload", working(products))
-        monkeypatch.setattr(model, "chain_workload", working(1.25 * products))
-        monkeypatch.setattr(model, "memory_workload", working(memory))
+        monkeypatch.setattr(numpy_workloads, "products", working(products))
+        monkeypatch.setattr(numpy_workloads, "chained", working(1.25 * products))
+        monkeypatch.setattr(numpy_workloads, "memory", working(memory))
         return {m.quantity: m.value for m in floor.measure(model, SMOKE, steps=8, round_=1)}
 
     return measure

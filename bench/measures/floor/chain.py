@@ -2,7 +2,7 @@
 
 Forward through every coupling's layers one after the other, then backward: each kernel's gradient and each input's.
 The shapes and their number are those of `Architecture.training_products`, no more and no less; there is no bias, no
-ReLU, no coupling, no optimiser. Unlike the products of `Backend.products_workload` these wait for each other, and half
+ReLU, no coupling, no optimiser. Unlike separate products these wait for each other, and half
 of the backward ones read a transposed operand.
 """
 

@@ -4,13 +4,16 @@ The products of a training step (or of one pass through the flow), at their very
 routine, but with nothing between them; and the bytes that the parameters at least must move, at the bandwidth of adding
 to an array in place: of each the fastest that was seen, as other work on the machine only adds to a time. The larger of
 the two is the floor; their sum is what remains when nothing overlaps. A pure chain of the same products
-(`backends.chain`) takes as long or a little longer; one that is faster, or slower by more than a third, says that the
+(`chain`) takes as long or a little longer; one that is faster, or slower by more than a third, says that the
 floor is wrong.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Iterator
+from types import ModuleType
 
 from backends import Backend
 from backends.architecture import flops
@@ -21,12 +24,21 @@ from bench.records import Measurement
 MEMORY_BYTES = 2**28
 
 
+def workloads(model: Backend) -> ModuleType | None:
+    """The module beside this one that has a framework's `products`, `chained` and `memory`; None if there is none."""
+    name = f"{__name__}.{model.name}_workloads"
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
+
+
 def measure(model: Backend, protocol: Protocol, steps: int, round_: int) -> Iterator[Measurement]:
     """Rates, and the floor of a training step and of an epoch of `steps` steps."""
     batch, budget = protocol.training.batch, protocol.measure.seconds_per_timing
+    made = workloads(model)
+    if made is None:
+        return
     products = model.architecture.training_products(batch)
-    by_products = time_calls(model, model.products_workload(products), budget).least
-    bandwidth = _bandwidth(model, budget / 2)
+    by_products = time_calls(model, made.products(model, products), budget).least
+    bandwidth = _bandwidth(model, made, budget / 2)
     moments = len(protocol.make_optimiser().moments)
     by_bytes = model.architecture.training_bytes(model.dtype.itemsize, moments) / bandwidth
     step = max(by_products, by_bytes)
@@ -39,20 +51,22 @@ def measure(model: Backend, protocol: Protocol, steps: int, round_: int) -> Iter
         ("train_epoch_seconds", step * steps, "s"),
     ):
         yield Measurement(measure="floor", quantity=quantity, value=value, unit=unit, context={"round": round_})
-    chain = time_calls(model, model.chain_workload(batch), budget).least
+    chain = time_calls(model, made.chained(model, batch), budget).least
     yield Measurement(measure="floor", quantity="chain_seconds", value=chain, unit="s", context={"round": round_})
 
 
 def measure_forward(model: Backend, protocol: Protocol) -> Iterator[Measurement]:
     """The floor of one pass through the flow, which is sampling or density, at each batch that these are timed at."""
-    rule = protocol.measure
-    bandwidth = _bandwidth(model, rule.seconds_per_timing / 2)
+    rule, made = protocol.measure, workloads(model)
+    if made is None:
+        return
+    bandwidth = _bandwidth(model, made, rule.seconds_per_timing / 2)
     rate = 0.0
     for batch in sorted({*rule.sampling_batches, rule.likelihood_batch}):
         products = model.architecture.forward_products(batch)
         if rate and flops(products) / rate > rule.longest_call_seconds:
             continue
-        by_products = time_calls(model, model.products_workload(products), rule.seconds_per_timing / 2).least
+        by_products = time_calls(model, made.products(model, products), rule.seconds_per_timing / 2).least
         rate = flops(products) / by_products
         by_bytes = model.architecture.forward_bytes(batch, model.dtype.itemsize) / bandwidth
         yield Measurement(
@@ -64,6 +78,6 @@ def measure_forward(model: Backend, protocol: Protocol) -> Iterator[Measurement]
         )
 
 
-def _bandwidth(model: Backend, budget: float) -> float:
+def _bandwidth(model: Backend, made: ModuleType, budget: float) -> float:
     """Bytes a second that are read and written where an array is added to in place."""
-    return 2 * MEMORY_BYTES / time_calls(model, model.memory_workload(MEMORY_BYTES), budget).least
+    return 2 * MEMORY_BYTES / time_calls(model, made.memory(model, MEMORY_BYTES), budget).least

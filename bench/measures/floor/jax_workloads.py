@@ -1,0 +1,53 @@
+"""What a floor is made of, in JAX: products, a chain of them, and memory that is moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from backends import Backend
+from bench.measures.floor.chain import chain, sizes
+
+
+def products(model: Backend, shapes: Sequence[tuple[int, int, int]]) -> Callable[[], Any]:
+    """A call that makes products of the shapes (m, k, n), each on operands of its own."""
+    operands = [[_full(model, shape, 0.5) for shape in ((m, k), (k, n))] for m, k, n in shapes]
+    multiply = _multiply(model)
+    run = jax.jit(lambda pairs: [multiply(a, b) for a, b in pairs])
+    return lambda: run(operands)
+
+
+def chained(model: Backend, batch: int) -> Callable[[], Any]:
+    """A call that makes the products of a training step as a chain."""
+    kernels = [_full(model, size, 1 / size[0]) for size in sizes(model.architecture)]
+    x = _full(model, (batch, model.architecture.half), 0.5)
+    run = jax.jit(lambda x, kernels: chain(x, kernels, _multiply(model), jnp.transpose))
+    return lambda: run(x, kernels)
+
+
+def memory(model: Backend, size: int) -> Callable[[], Any]:
+    """A call that moves 2 · `size` bytes, adding to float32 numbers in place."""
+    add = jax.jit(lambda numbers: numbers + 1, donate_argnums=0)
+    numbers = jax.device_put(jnp.zeros(size // 4, jnp.float32), jax.devices(model.device)[0])
+
+    def call() -> Array:
+        nonlocal numbers
+        numbers = add(numbers)
+        return numbers
+
+    return call
+
+
+def _multiply(model: Backend) -> Callable[[Array, Array], Array]:
+    lower = model.precision in ("tf32", "bfloat16")
+    return partial(jnp.matmul, precision=jax.lax.Precision.DEFAULT if lower else jax.lax.Precision.HIGHEST)
+
+
+def _full(model: Backend, shape: tuple[int, int], value: float) -> Array:
+    dtype = jnp.bfloat16 if model.precision == "bfloat16" else model.dtype
+    return jax.device_put(jnp.full(shape, value, dtype), jax.devices(model.device)[0])

@@ -1,0 +1,47 @@
+"""What a floor is made of, in TensorFlow: products, a chain of them, and memory that is moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from backends import Backend
+from bench.measures.floor.chain import chain, sizes
+
+
+def products(model: Backend, shapes: Sequence[tuple[int, int, int]]) -> Callable[[], Any]:
+    """A call that makes products of the shapes (m, k, n), each on operands of its own."""
+    operands = [[_full(model, shape, 0.5) for shape in ((m, k), (k, n))] for m, k, n in shapes]
+    return _bare(model, lambda: [tf.matmul(a, b) for a, b in operands])
+
+
+def chained(model: Backend, batch: int) -> Callable[[], Any]:
+    """A call that makes the products of a training step as a chain."""
+    kernels = [_full(model, size, 1 / size[0]) for size in sizes(model.architecture)]
+    x = _full(model, (batch, model.architecture.half), 0.5)
+    return _bare(model, lambda: chain(x, kernels, tf.matmul, tf.transpose))
+
+
+def memory(model: Backend, size: int) -> Callable[[], Any]:
+    """A call that moves 2 · `size` bytes, adding to float32 numbers in place."""
+    count = size // 6  # three passes over memory to the others' two: what is added has to be an array of its own
+    with tf.device(_device(model)):
+        numbers, ones = tf.Variable(tf.zeros(count, tf.float32)), tf.ones((count,))
+    return lambda: numbers.assign_add(ones)
+
+
+def _bare(model: Backend, call: Callable[[], Any]) -> Callable[[], Any]:
+    """On a GPU in one dispatch whatever the mode is, so that a floor is the hardware's and not that of launches."""
+    return tf.function(call, jit_compile=model.device == "gpu" or model.mode == "xla", autograph=False)
+
+
+def _full(model: Backend, shape: tuple[int, int], value: float) -> tf.Variable:
+    dtype = tf.bfloat16 if model.precision == "bfloat16" else model.dtype
+    with tf.device(_device(model)):
+        return tf.Variable(tf.fill(shape, tf.constant(value, dtype)))
+
+
+def _device(model: Backend) -> str:
+    return f"/{model.device.upper()}:0"

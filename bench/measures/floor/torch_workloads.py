@@ -1,0 +1,46 @@
+"""What a floor is made of, in PyTorch: products, a chain of them, and memory that is moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from backends import Backend
+from backends.torch_graphs import replayed
+from bench.measures.floor.chain import chain, sizes
+
+
+def products(model: Backend, shapes: Sequence[tuple[int, int, int]]) -> Callable[[], Any]:
+    """A call that makes products of the shapes (m, k, n), each on operands of its own."""
+    operands = [[_full(model, shape, 0.5) for shape in ((m, k), (k, n), (m, n))] for m, k, n in shapes]
+    return _bare(model, lambda: [torch.mm(a, b, out=c) for a, b, c in operands])
+
+
+def chained(model: Backend, batch: int) -> Callable[[], Any]:
+    """A call that makes the products of a training step as a chain."""
+    # [out, in] and multiplied by their transpose, as nn.Linear's are.
+    kernels = [_full(model, (o, i), 1 / i).T for i, o in sizes(model.architecture)]
+    x = _full(model, (batch, model.architecture.half), 0.5)
+    return _bare(model, lambda: chain(x, kernels, torch.matmul, torch.t))
+
+
+def memory(model: Backend, size: int) -> Callable[[], Any]:
+    """A call that moves 2 · `size` bytes, adding to float32 numbers in place."""
+    numbers = torch.zeros(size // 4, dtype=torch.float32, device=_device(model))
+    return lambda: numbers.add_(1)
+
+
+def _bare(model: Backend, call: Callable[[], Any]) -> Callable[[], Any]:
+    """In one dispatch whatever the mode is, so that a floor is the hardware's and not that of launches."""
+    return replayed(torch.no_grad()(call)) if model.device == "gpu" else torch.no_grad()(call)
+
+
+def _full(model: Backend, shape: tuple[int, int], value: float) -> torch.Tensor:
+    dtypes = {"bfloat16": torch.bfloat16, "float64": torch.float64}
+    return torch.full(shape, value, dtype=dtypes.get(model.precision, torch.float32), device=_device(model))
+
+
+def _device(model: Backend) -> str:
+    return "cuda" if model.device == "gpu" else "cpu"
