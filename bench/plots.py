@@ -20,7 +20,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from bench.errors import BenchError
 from bench.palette import COLOURS, OTHER_COLOURS
 from bench.records import Record, slug
+from bench.tables.floor_tables import machine_floors
 from bench.tables.labels import SECTION, groups, prepare, provenance
+from bench.tables.pivot import over_rounds, pick
 from bench.tables.sweep_tables import SAID, SIZES, Curve, curves, exponent, knee, sweeps
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -51,7 +53,9 @@ CAPTION_LINE = 0.15
 
 def figures(records: Iterable[Record]) -> Iterator[tuple[str, Figure]]:
     """Every figure that has something to show, with its file's name without suffix."""
-    yield from sweep_figures(list(records))
+    records = list(records)
+    yield from training_figures([record for record in records if record.plan.kind == "run"])
+    yield from sweep_figures(records)
 
 
 def write(records: Iterable[Record], folder: str | Path, style: str = "svg") -> list[Path]:
@@ -100,6 +104,47 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(path, format=kind, metadata=METADATA[kind])
     except OSError as error:
         raise BenchError(f"{path}: can't be written ({error.strerror or error})") from error
+
+
+# Training
+
+TRAINING_TOLD = (
+    "Left: the training loss of every backend, each over the one before. Right: seconds an epoch, median over rounds, "
+    "with the lowest and highest. Dashed: the machine's floor, the products of an epoch by the fastest library there."
+)
+
+
+def training_figures(records: Sequence[Record]) -> Iterator[tuple[str, Figure]]:
+    """Loss by epoch beside the time of an epoch with its floor: a figure per machine, protocol and precision."""
+    if not records:
+        return
+    data = prepare(records)
+    floors = machine_floors(data)
+    for section, rows in groups(data, SECTION):
+        name = "-".join(str(section[key]) for key in SECTION)
+        series = [str(key["series"]) for key, _ in groups(rows, ["series"])]
+        timed = {one: over_rounds(pick(rows[rows["series"] == one], "training", "seconds_per_epoch")) for one in series}
+        if not any(spread.middle > 0 for spread in timed.values()):
+            continue
+        caption = " ".join([*provenance(rows), TRAINING_TOLD])
+        figure, (losses, seconds) = canvas(2, "Loss by epoch, and the time of an epoch", caption)
+        for place, one in enumerate(series):
+            curve = pick(rows[rows["series"] == one], "curve", "train_loss").groupby("at_epoch")["value"].median()
+            style = look(one, series)
+            widest = 2.0 * (len(series) - place)  # the first the widest, so that those above don't hide it
+            losses.plot(curve.index, curve, label=one, color=style["color"], linewidth=widest, alpha=0.8)
+            middle = timed[one].middle
+            around = [[middle - timed[one].low], [timed[one].high - middle]]
+            seconds.barh(one, middle, xerr=around, color=style["color"], height=0.6, capsize=2)
+        losses.set(xlabel="epoch", ylabel="training loss, nats")
+        losses.legend()
+        seconds.invert_yaxis()
+        seconds.set(xlabel="seconds an epoch")
+        seconds.grid(axis="y", visible=False)
+        floor = floors.get(tuple(str(section[key]) for key in SECTION))
+        if floor is not None:
+            seconds.axvline(floor, color="black", linestyle="--", linewidth=1)
+        yield slug(f"training-{name}"), figure
 
 
 # Sweeps

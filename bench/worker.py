@@ -24,7 +24,7 @@ from bench.agreement.tolerances import Rounding
 from bench.environment import fingerprint, gpu_state
 from bench.failures import DivergedError
 from bench.line import take_standard_output, tell
-from bench.measures import agreement, calibration, floor, invertibility, likelihood, resources, sampling
+from bench.measures import agreement, calibration, disturbance, floor, invertibility, likelihood, resources, sampling
 from bench.measures.precision import probe
 from bench.plan import EpochDone, Event, Finished, Measured, Started, WorkerPlan
 from bench.protocol import Protocol
@@ -149,7 +149,9 @@ def _train(
     best_loss, best = _best_so_far(plan)
     epochs_seconds, waits = [], []
     apart, begun = 0.0, time.perf_counter()  # apart: what is neither an epoch nor the harness' own
+    others, shares = disturbance.Others(), []
     for report in model.train(images.train, protocol.make_optimiser(), stream, plan.epochs):
+        shares.append(others.share())
         if report.first_call_seconds:
             quantity = "first_call_seconds" if plan.round == 1 else "warm_first_call_seconds"
             yield _measured("startup", quantity, report.first_call_seconds, "s", round=plan.round)
@@ -177,6 +179,7 @@ def _train(
         if not np.isfinite(losses).all():
             step = int(np.argmin(np.isfinite(losses)))
             raise DivergedError(f"loss is {losses[step]} at step {step + 1} of epoch {report.epoch}")
+        others.share()  # from here on: what is evaluated between epochs doesn't count
     whole = time.perf_counter() - begun - apart
     images_a_second = stream.steps * stream.batch / float(np.median(epochs_seconds))
     for quantity, value, unit in (
@@ -185,6 +188,10 @@ def _train(
         ("harness_fraction", 1 - sum(epochs_seconds) / whole, "1"),
     ):
         yield _measured("training", quantity, value, unit, round=plan.round, n=len(epochs_seconds))
+    known = [(share, seconds) for share, seconds in zip(shares, epochs_seconds, strict=True) if share is not None]
+    if known:
+        mean = float(np.average([share for share, _ in known], weights=[seconds for _, seconds in known]))
+        yield _measured("training", "others_share", mean, "1", round=plan.round, n=len(known))
     if len(waits) > 1:  # the first epoch's inputs are there before its clock starts
         fraction = sum(waits[1:]) / sum(epochs_seconds[1:])
         yield _measured("training", "wait_fraction", fraction, "1", round=plan.round, n=len(waits) - 1)

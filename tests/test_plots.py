@@ -108,7 +108,7 @@ def test_of_several_runs_the_median_counts():
 def test_a_sweep_is_among_all_tables_and_changes_no_other():
     other = record("torch", measurements=[measurement("training", "seconds_per_epoch", 2.0, "s", round=1)])
     names = [table.name for table in tables.all_tables([other, *BOTH])]
-    assert names == ["speed", "scaling"]
+    assert names == ["headline", "speed", "scaling"]
     alone, beside = (tables.speed(given) for given in ([other], [other, *BOTH]))
     assert alone.shown.equals(beside.shown)
     assert "scaling" not in [table.name for table in tables.all_tables([other])]

@@ -44,6 +44,7 @@ from bench.commands.options import (
     refuse_failures,
 )
 from bench.errors import BenchError
+from bench.measures import disturbance
 from bench.tables import readme
 from bench.weights import porting
 
@@ -121,12 +122,23 @@ def run(
     )
     if loaded.data.dataset == "mnist" and not datasets.complete():
         errors.print(f"fetching MNIST into {datasets.folder()} …", highlight=False, soft_wrap=True, markup=False)
+    _warn_if_busy()
     made = measured(lambda progress: runner.run(request, progress))
     found = tables.all_tables(made, brief=True)
     typer.echo(tables.render(found, "text"))
     tables.write(made, request.folder / "tables")
     typer.echo(f"\nRecords, weights and tables: {request.folder}")
     refuse_failures(made, asked=chosen is not None)
+
+
+def _warn_if_busy() -> None:
+    """Say so where other processes use the cores now: a run beside them tells nothing of speed."""
+    others = disturbance.Others()
+    time.sleep(1)
+    share = others.share()
+    if share is not None and share > disturbance.LIMIT:
+        told = f"other processes use {100 * share:.0f} % of this machine's cores: what is timed now will be disturbed"
+        errors.print(told, highlight=False, soft_wrap=True, markup=False)
 
 
 cli_campaign.register(app)
@@ -155,7 +167,10 @@ def show_tables(
 ) -> None:
     """Make the tables from records."""
     if text is not None:
-        text.write_text(readme.refresh(text), encoding="utf-8")
+        made = readme.refresh(text)
+        beside = text.with_name(f".{text.name}.new")  # a full disk leaves the file as it was
+        beside.write_text(made, encoding="utf-8")
+        beside.replace(text)
         return
     loaded = loaded_records(folders)
     if write is not None:
@@ -233,7 +248,10 @@ def _importable() -> list[str]:
     for name, reason in reasons.items():
         if reason is not None:
             errors.print(f"{name} is left out: {reason}", highlight=False, soft_wrap=True, markup=False)
-    return [name for name, reason in reasons.items() if reason is None]
+    here = [name for name, reason in reasons.items() if reason is None]
+    if here == ["numpy"]:  # the reference would be held against itself, and everything would agree
+        raise BenchError("no framework can be imported here, so there is nothing to compare with the reference")
+    return here
 
 
 @app.command(epilog="Example: NICE_BENCH_DATA=/data/mnist nice-bench data")
@@ -252,14 +270,14 @@ def doctor(
 ) -> None:
     """Say what this machine has: frameworks, devices, precisions, data."""
     found = environment.fingerprint()
-    typer.echo(f"Python    {found['python']} on {found['platform']}")
-    typer.echo(f"CPU       {environment.machine('cpu', found)}")
+    typer.echo(f"{'Python':<12}{found['python']} on {found['platform']}")
+    typer.echo(f"{'CPU':<12}{environment.machine('cpu', found)}")
     gpus = environment.gpus()
     for gpu in gpus or [{"name": "none is visible to the NVIDIA driver"}]:
-        typer.echo(f"GPU       {gpu['name']}")
+        typer.echo(f"{'GPU':<12}{gpu['name']}")
     for name, reason in backends.available().items():
-        typer.echo(f"{name:<10}{reason or _describe(name)}")
-    typer.echo(f"MNIST     {_mnist()}")
+        typer.echo(f"{name:<12}{reason or _describe(name)}")
+    typer.echo(f"{'MNIST':<12}{_mnist()}")
     if require_gpu and not gpus:
         raise BenchError("no GPU is visible to the NVIDIA driver here")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.environment import machine
+from bench.measures.disturbance import LIMIT
 from bench.records import Measurement, Record
 from bench.tables.frame import machine_of, versions_of
 
@@ -102,6 +103,7 @@ class Observation:
     low: float | None
     high: float | None
     n: int | None
+    disturbed: bool = False
 
 
 def about(record: Record) -> About:
@@ -129,6 +131,7 @@ def observations(records: Iterable[Record]) -> Iterator[Observation]:
         if record.status != "ok":
             continue
         told = about(record)
+        shares = [m.value for m in record.measurements if m.quantity == "others_share" and m.value is not None]
         for measurement in [*record.measurements, *_losses(record)]:
             quantity = _quantity(measurement)
             if quantity is None or measurement.value is None:
@@ -145,6 +148,7 @@ def observations(records: Iterable[Record]) -> Iterator[Observation]:
                 low=measurement.low,
                 high=measurement.high,
                 n=measurement.n,
+                disturbed=max(shares, default=0.0) > LIMIT,
             )
 
 

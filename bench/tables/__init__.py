@@ -20,7 +20,19 @@ from bench.errors import BenchError
 from bench.records import Kind, Record, slug
 from bench.tables.floor_tables import floors, forward_floors, times_floor
 from bench.tables.frame import frame
-from bench.tables.labels import LOSS_DIGITS, ROW, SECTION, Row, Source, groups, kinds_told, prepare, targets
+from bench.tables.headline_tables import headline, likelihood_times
+from bench.tables.labels import (
+    LOSS_DIGITS,
+    ROW,
+    SECTION,
+    Row,
+    Source,
+    disturbed,
+    groups,
+    kinds_told,
+    prepare,
+    targets,
+)
 from bench.tables.peer_tables import peers
 from bench.tables.pivot import RECORD, Spread, assemble, clean, first_round, numbers_of, over_rounds, pick
 from bench.tables.profile_tables import profile
@@ -57,7 +69,7 @@ def all_tables(records: Iterable[Record], *, brief: bool = False) -> list[Table]
     protocols = sorted({record.plan.protocol for record in runs})
     per_protocol = [curves([record for record in runs if record.plan.protocol == name]) for name in protocols]
     data = prepare(runs)
-    tables = [speed(data), accuracy(data), *per_protocol]
+    tables = [headline(data), likelihood_times(data), speed(data), accuracy(data), *per_protocol]
     tables += [agreement(data), invertibility(data, brief=brief), sampling(data), floors(data), forward_floors(data)]
     tables += [profile(kinds["profile"]), scaling(kinds["sweep"]), peers(kinds["peers"]), micro(kinds["micro"])]
     return [table for table in tables if not table.raw.empty]
@@ -121,6 +133,7 @@ def speed(records: Source) -> Table:
         figures: Row = {"seconds_per_epoch": epoch.middle, "fastest_epoch": epoch.low, "slowest_epoch": epoch.high}
         cells: Row = {"s/epoch [min–max]": spread(epoch.middle, epoch.low, epoch.high)}
         figures["times_fastest"], cells["× fastest"] = math.nan, MISSING  # known only when all rows are
+        figures["disturbed"] = disturbed(rows)
         figures["times_floor"] = times_floor(rows)
         cells["× floor"] = number(figures["times_floor"], 3)
         for measure, quantity, heading, factor, digits in SPEED:
@@ -132,7 +145,7 @@ def speed(records: Source) -> Table:
             reached = over_rounds(pick(rows, "training", quantity), missing=math.inf).middle
             figures[quantity] = reached
             cells[heading] = "not reached" if math.isinf(reached) else number(reached)
-        if key["status"] == "ok" and all(math.isnan(value) for value in figures.values()):
+        if key["status"] == "ok" and all(value is None or math.isnan(value) for value in figures.values()):
             continue
         raw.append(key | numbers_of(rows) | figures)
         shown.append(_row_labels(key, rows) | cells)
@@ -140,13 +153,13 @@ def speed(records: Source) -> Table:
     best = _fastest(raw)
     for figures, cells in zip(raw, shown, strict=True):
         section = tuple(figures[name] for name in SECTION)
-        if figures["status"] == "ok" and section in best:
+        if figures["status"] == "ok" and figures["disturbed"] is None and section in best:
             figures["times_fastest"] = figures["seconds_per_epoch"] / best[section]
             cells["× fastest"] = number(figures["times_fastest"], 3)
     told = [
         "s/epoch: median over rounds [lowest–highest], first call apart (within the round where there was one).",
         "First call: cold in a run's first process, warm in later ones, which find what that one left in caches.",
-        "× fastest: against the fastest of the same machine, protocol and precision.",
+        "× fastest: against the fastest of the same machine, protocol and precision that nothing disturbed.",
         "× floor: against the least time that the products and bytes of a step take on this machine.",
         "Memory × needed: what the process takes on top of its framework (on a GPU: of the device's memory), against",
         "parameters, moments, gradients and one epoch's inputs, in the first round, as the peak is. Harness: the share",
@@ -269,7 +282,7 @@ def largest_difference(rows: pd.DataFrame) -> tuple[float, float]:
 def _fastest(rows: list[Row]) -> dict[tuple[Any, ...], float]:
     best: dict[tuple[Any, ...], float] = {}
     for row in rows:
-        if row["status"] == "ok" and not math.isnan(row["seconds_per_epoch"]):
+        if row["status"] == "ok" and row["disturbed"] is None and not math.isnan(row["seconds_per_epoch"]):
             section = tuple(row[name] for name in SECTION)
             best[section] = min(row["seconds_per_epoch"], best.get(section, math.inf))
     return best
@@ -284,6 +297,8 @@ def _row_labels(key: Row, rows: pd.DataFrame) -> dict[str, str]:
     """Return the shown keys of a row of the speed and accuracy tables: how many it sums up, status with reason."""
     labels = {name: str(key[name]) or MISSING for name in ROW}
     told = str(key["reason"]) or ("" if key["status"] == "ok" else "no reason recorded")
+    if (share := disturbed(rows)) is not None:
+        told = ", ".join(filter(None, [told, f"disturbed, others used {number(100 * share, 2)} % of the cores"]))
     told = told if len(told) <= 200 else told[:199] + "…"
     numbers = numbers_of(rows)
     return (

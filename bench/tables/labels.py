@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.measures.disturbance import LIMIT
 from bench.records import Record
 from bench.tables.frame import BACKENDS, PRECISIONS, frame, rank
 from bench.tables.render import number
@@ -119,6 +120,12 @@ def incomplete(data: pd.DataFrame) -> list[str]:
         where = ", ".join(str(key[name]) for name in ("backend", "mode", *SECTION) if key[name])
         parts.append(f"{where}: {key['status']} ({str(key['reason']) or 'no reason recorded'})")
     return [_sentence(f"Not complete: {'; '.join(parts)}")] if parts else []
+
+
+def disturbed(rows: pd.DataFrame) -> float | None:
+    """The largest share of the cores that others used in any round, if it is more than a run may be compared with."""
+    share = rows[(rows["measure"] == "training") & (rows["quantity"] == "others_share")]["value"].max()
+    return float(share) if share > LIMIT else None
 
 
 def targets(data: pd.DataFrame) -> list[str]:

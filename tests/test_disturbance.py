@@ -1,0 +1,102 @@
+"""What others use of the cores: measured, in the tables, and in comparisons."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from record_factories import measurement, record, row, seconds
+
+from bench import tables
+from bench.comparison.matching import sides
+from bench.comparison.observations import observations
+from bench.measures import disturbance
+from bench.tables.headline_tables import headline
+
+
+def stat(busy, steal=0):
+    """A /proc/stat of two cores with these ticks of user time each, and some idle and waiting time."""
+    core = f"{busy} 0 0 1000 50 0 0 {steal} 7 0"
+    return f"cpu  1 2 3 4\ncpu0 {core}\ncpu1 {core}\ncpu2 999999 0 0 0 0 0 0 0 0 0\nintr 5\n"
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """Two cores of three, 100 ticks a second, and a clock, ticks and times of this process to set."""
+
+    class Machine:
+        path, wall, own = tmp_path / "stat", 0.0, 0.0
+
+        def set(self, wall, own, **ticks):
+            self.wall, self.own = wall, own
+            self.path.write_text(stat(**ticks), encoding="ascii")
+
+    made = Machine()
+    monkeypatch.setattr(disturbance, "STAT", made.path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(os, "sysconf", lambda name: 100)
+    monkeypatch.setattr(os, "times", lambda: (made.own, 0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(time, "perf_counter", lambda: made.wall)
+    return made
+
+
+def test_what_is_not_its_own_is_others(machine):
+    machine.set(0.0, 5.0, busy=1000)
+    others = disturbance.Others()
+    machine.set(10.0, 17.0, busy=1700)  # 14 of 20 seconds busy, 12 of them its own
+    assert others.share() == pytest.approx(0.1)
+    machine.set(20.0, 17.0, busy=1700, steal=500)  # 10 seconds were stolen from both together
+    assert others.share() == pytest.approx(0.5)
+
+
+def test_a_share_is_never_negative_nor_more_than_all(machine):
+    machine.set(0.0, 0.0, busy=0)
+    others = disturbance.Others()
+    machine.set(1.0, 2.5, busy=100)
+    assert others.share() == 0.0
+    machine.set(2.0, 2.5, busy=900)
+    assert others.share() == 1.0
+
+
+def test_where_nothing_can_be_read_nothing_is_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(disturbance, "STAT", tmp_path / "none")
+    assert disturbance.Others().share() is None
+
+
+@pytest.mark.skipif(not disturbance.STAT.exists(), reason="no /proc/stat")
+def test_a_busy_process_beside_this_one_is_seen():
+    others = disturbance.Others()
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        time.sleep(1.0)
+        share = others.share()
+        busy.kill()
+    assert share > 0.5 / len(os.sched_getaffinity(0))
+
+
+def run_of(backend, time_, share):
+    made = [*seconds(time_, time_)]
+    made += [measurement("training", "others_share", s, "1", round=i) for i, s in enumerate(share, 1)]
+    return record(backend, measurements=made)
+
+
+@pytest.mark.parametrize("table", [tables.speed, headline])
+def test_a_disturbed_run_is_shown_and_never_the_fastest(table):
+    made = table([run_of("torch", 1.0, [0.02, 0.35]), run_of("jax", 2.0, [0.02, 0.02]), run_of("numpy", 4.0, [])])
+    assert "35 % of the cores" in " ".join(row(made, backend="torch"))
+    assert "disturbed" not in " ".join(row(made, backend="jax"))
+    assert [row(made, backend=name)["× fastest"] for name in ("torch", "jax", "numpy")] == ["–", "1.00", "2.00"]
+
+
+@pytest.mark.parametrize(("share", "reason"), [(0.09, None), (0.11, "disturbed by other processes (B)")])
+def test_a_disturbed_run_is_not_compared(share, reason):
+    a, b = ([*observations([run_of("torch", 1.0, [part])])] for part in (0.0, share))
+    (pair,) = [pair for pair in sides(a, b) if pair.quantity.topic == "speed"]
+    assert pair.reason == reason
+
+
+def test_what_it_computed_is_compared_nevertheless():
+    loss = measurement("training", "final_train_loss", -5.0, "nats")
+    share = measurement("training", "others_share", 0.9, "1", round=1)
+    a, b = ([*observations([record(measurements=[loss, share])])] for _ in range(2))
+    assert {pair.reason for pair in sides(a, b) if pair.quantity.topic == "loss"} == {None}

@@ -1,0 +1,90 @@
+"""The tables that answer first, from synthetic records whose figures are worked out by hand here."""
+
+import math
+
+import pytest
+from record_factories import XEON, likelihood, measurement, points, record, row, seconds
+
+from bench import tables
+from bench.tables.headline_tables import headline, likelihood_times
+
+
+def floors(products, memory, steps=10):
+    """Of an epoch of 10 steps, whose own floor is the larger of both."""
+    step = max(products, memory)
+    return [
+        measurement("floor", "products_seconds", products, "s", round=1),
+        measurement("floor", "bytes_seconds", memory, "s", round=1),
+        measurement("floor", "train_step_seconds", step, "s", round=1),
+        measurement("floor", "train_epoch_seconds", step * steps, "s", round=1),
+    ]
+
+
+def target(epochs, spent):
+    return [
+        measurement("training", "epochs_to_target", epochs, "epochs"),
+        measurement("training", "seconds_to_target", spent, "s"),
+    ]
+
+
+def test_the_machines_floor_is_that_of_the_fastest_library_there():
+    torch = record(measurements=[*seconds(4.0), *floors(0.1, 0.05)])
+    jax = record("jax", measurements=[*seconds(3.0), *floors(0.4, 0.02)])
+    elsewhere = record(machine=XEON, measurements=[*seconds(5.0), *floors(0.01, 0.25)])
+    table = headline([torch, jax, elsewhere])
+    assert row(table, backend="torch", machine="AMD EPYC, 2 cores")["× machine's floor"] == "4.00"  # 4 / (10 · 0.1)
+    assert row(table, backend="jax")["× machine's floor"] == "3.00"
+    assert row(table, machine="Intel Xeon, 4 cores")["× machine's floor"] == "2.00"  # 5 / (10 · 0.25): its bytes
+
+
+def test_a_machines_floor_never_lies_below_its_bytes():
+    both = [record(measurements=[*seconds(4.0), *floors(0.1, 0.2)]), record("jax", measurements=floors(0.3, 0.25))]
+    assert row(headline(both), backend="torch")["× machine's floor"] == "2.00"
+
+
+def test_a_run_that_failed_has_its_times_but_is_never_the_fastest():
+    failed = record("jax", status="failed", reason="interrupted", measurements=seconds(1.0))
+    table = headline([record(measurements=seconds(2.0)), failed])
+    assert row(table, backend="torch")["× fastest"] == "1.00"
+    assert row(table, backend="jax")["× fastest"] == "0.500"
+    assert "failed (interrupted)" in table.caption
+
+
+def test_time_to_the_target_says_when_or_that_it_was_not_reached():
+    some = [
+        record(measurements=[*seconds(1.0), *target(16.0, 6.25)], target_loss=-2200.0),
+        record("jax", measurements=[*seconds(1.0), *target(None, None)], target_loss=-2200.0),
+        record("tensorflow", measurements=seconds(1.0)),
+    ]
+    found = [row(headline(some), backend=name)["to target"] for name in ("torch", "jax", "tensorflow")]
+    assert found == ["6.25 s, epoch 16", "not reached", "–"]
+
+
+def test_only_a_likelihood_is_called_one():
+    article = record(measurements=[*seconds(1.0), *likelihood(-21000.0, 12.0)])
+    assert "test log-likelihood, nats" not in headline([article]).shown
+    paper = record(protocol="paper", loss="nll", measurements=[*seconds(1.0), *likelihood(1980.5, 0.25)])
+    assert row(headline([paper]))["test log-likelihood, nats"] == "1980.50 ± 0.25"
+
+
+def test_a_likelihood_is_reached_in_the_first_epoch_that_has_it_first_call_included():
+    curve = points(-1.0, -2.0, -3.0, -4.0, test=[-1800.0, -1900.0, -1980.0, -1980.5])  # 1.5 s an epoch
+    first_call = measurement("startup", "first_call_seconds", 10.0, "s", round=1)
+    paper = record(protocol="paper", loss="nll", curve=curve, measurements=[first_call])
+    table = likelihood_times([paper])
+    shown = row(table)
+    assert shown["to 1900 nats"] == "13 s, epoch 2"
+    assert shown["to 1980.5 nats"] == "16 s, epoch 4"
+    assert shown["to 2100 nats"] == "not reached"
+    assert (shown["first call, s"], shown["best, nats"]) == ("10.0", "1980.50")
+    assert math.isinf(table.raw["seconds_to_2100"].item())
+
+
+def test_losses_that_are_no_likelihood_have_no_time_to_one():
+    assert likelihood_times([record(curve=points(-5.0, test=[-3000.0]))]).raw.empty
+
+
+@pytest.mark.parametrize("name", ["headline", "likelihood-times"])
+def test_they_are_among_all_tables(name):
+    paper = record(protocol="paper", loss="nll", curve=points(-1.0, test=[-1.0]), measurements=seconds(1.0))
+    assert name in [table.name for table in tables.all_tables([paper])]
