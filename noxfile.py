@@ -22,7 +22,7 @@ from nox.command import CommandFailed
 PINS = Path("bench/requirements")
 BACKENDS = ("torch", "tensorflow", "jax")
 CPU_BUILDS = {"torch": "2.13.0", "tensorflow-cpu": "2.21.0", "jax": "0.10.2"}  # what `lock` pins
-GPU_BUILDS = {"torch": "torch==2.13.0", "tensorflow": "tensorflow[and-cuda]==2.21.0", "jax": "jax[cuda13]==0.10.2"}
+GPU_BUILDS = {"torch": "torch===2.13.0", "tensorflow": "tensorflow[and-cuda]==2.21.0", "jax": "jax[cuda13]==0.10.2"}
 
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_venv = "yes"  # the pins are installed again each time, which is quick when nothing has changed
@@ -126,11 +126,13 @@ def regression(session: nox.Session) -> None:
 
 @nox.session
 def tables(session: nox.Session) -> None:
-    """Make the tables in results/tables and in README.md anew, from the records in results/."""
+    """Make the tables in results/tables, README.md and results/README.md anew, from the records in results/."""
     if session.virtualenv.is_sandboxed:
         install_runtime(session)
     session.run(interpreter(session), "-m", "bench", "tables", "results", "--write", "results/tables")
-    session.run(interpreter(session), "-m", "bench", "tables", "--into", "README.md")
+    for text in ("README.md", "results/README.md"):
+        session.run(interpreter(session), "-m", "bench", "tables", "--into", text)
+    session.run(interpreter(session), "-m", "bench", "plots", "results/article-gpu", "--write", "results/article-gpu")
 
 
 @nox.session
@@ -251,6 +253,9 @@ def gpu_environment(session: nox.Session, backend: str) -> Path:
 
     def install(pip: Sequence[str]) -> None:
         session.run_install(*pip, "-r", str(pins), external=True)
+        if backend == "torch":
+            check = "import sys, torch; sys.exit(not torch.version.cuda and f'torch {torch.__version__} has no CUDA')"
+            session.run_install(pip[0], "-c", check, external=True)
 
     return own_environment(session, f"bench-gpu-{backend}", [pins], install)
 
@@ -317,14 +322,19 @@ def frozen(session: nox.Session) -> list[str]:
 
 
 def resolved(session: nox.Session, requirements: Iterable[str]) -> list[str]:
-    """Return the pins that pip would install for `requirements` from the public index; only metadata is loaded."""
+    """Return the pins that pip would install for `requirements` from the public index; only metadata is loaded.
+
+    A requirement with === stays one: no local version matches it, as a CPU build beside the CUDA libraries would.
+    """
+    requirements = list(requirements)
     report = Path(session.create_tmp(), "report.json")
     session.install(
         *("--dry-run", "--ignore-installed", "--report", str(report), *requirements),
         env={"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": None},
     )
     packages = [package["metadata"] for package in json.loads(report.read_text())["install"]]
-    return [f"{package['name']}=={package['version']}" for package in packages]
+    exact = {re.split("===", pin)[0] for pin in requirements if "===" in pin}
+    return [f"{p['name']}{'===' if p['name'] in exact else '=='}{p['version']}" for p in packages]
 
 
 def write_pins(name: str, pins: Iterable[str], purpose: str) -> None:

@@ -191,7 +191,9 @@ def _keep(attempt: Path, folder: Path) -> None:
     for path in made:
         if path.is_file() and path.suffix != WEIGHTS:
             folder.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, folder / path.name)
+            beside = folder / f".{path.name}.new"  # whole or not at all, should the disk be full or this process end
+            shutil.copy2(path, beside)
+            beside.replace(folder / path.name)
 
 
 def _command(step: Step, campaign: Campaign, output: Path, interpreters: Sequence[str]) -> list[str]:
