@@ -108,10 +108,10 @@ def _figures(curve: Curve) -> tuple[dict[str, Any], dict[str, str]]:
     figures = {
         "axis": curve.axis,
         "operation": curve.operation,
-        "exponent": law.exponent,
-        "exponent_error": law.exponent_error,
-        "fixed_seconds": law.fixed,
-        "knee": law.knee,
+        "exponent": _settled(law.exponent),
+        "exponent_error": _settled(law.exponent_error),
+        "fixed_seconds": _settled(law.fixed),
+        "knee": _settled(law.knee),
         "least_seconds": points["seconds"].min(),
         "best_examples_per_second": points["examples_per_second"].max(),
         "best_flop_rate": points["flop_rate"].max(),
@@ -133,6 +133,11 @@ def _figures(curve: Curve) -> tuple[dict[str, Any], dict[str, str]]:
         "not measured": _left_out(curve),
     }
     return figures, cells
+
+
+def _settled(value: float) -> float:
+    """To the digits that a fit has on every processor: its last ones are those of the library that solves it."""
+    return float(f"{value:.6g}")
 
 
 def exponent(law: Scaling) -> str:
