@@ -65,7 +65,8 @@ def headline(records: Source) -> Table:
         "longer.",
         *targets(data),
     ]
-    return assemble("headline", "In short", data, pd.concat([data[:0], *used]), raw, shown, told)
+    title = f"In short: {', '.join(sorted({str(key['protocol']) for key in raw}))}"
+    return assemble("headline", title, data, pd.concat([data[:0], *used]), raw, shown, told)
 
 
 def likelihood_times(records: Source) -> Table:
