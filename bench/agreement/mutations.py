@@ -30,8 +30,9 @@ from bench.agreement.agree import Check, Setting
 from bench.agreement.agree_matrix import matrix, sampling
 from bench.agreement.agree_training import lockstep, resume
 from bench.agreement.mutants import FLOW, PRECISION, SAMPLING, Mutation
+from bench.agreement.mutants_averaged import AVERAGED
 from bench.agreement.mutants_score import SCORE
-from bench.agreement.mutants_training import AVERAGED, EXAMPLES_AND_NOISE, OPTIMISERS, TRAINING
+from bench.agreement.mutants_training import EXAMPLES_AND_NOISE, OPTIMISERS, TRAINING
 from bench.errors import BenchError
 from bench.tables.render import MISSING, Table, number
 
