@@ -15,8 +15,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_machine_info(config, machine_info):
-    """What `bench.micro` wants to know of the machine: as records have it, but for what changes from hour to hour."""
-    from bench.environment import fingerprint
+    """What `bench.records.micro` wants to know of the machine: as records have it, but for what changes from hour to hour."""
+    from bench.records.environment import fingerprint
 
     found = fingerprint()
     del found["git"]  # commit_info says it

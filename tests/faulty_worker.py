@@ -38,8 +38,8 @@ AFTER_THE_FIRST_EPOCH = {
 def real_worker(fault):
     """The worker itself, with a fault in its training."""
     import backends
-    from bench import worker
-    from bench.plan import EpochDone
+    from bench.running import worker
+    from bench.running.messages import EpochDone
 
     backends.REGISTRY[fault] = backends.REGISTRY["numpy"]
     if fault == "missing":

@@ -3,7 +3,7 @@
 Each result is compared with the float64 reference before it is timed, and no time is asserted. The network is small
 unless NICE_BENCH_BENCHMARK_SIZE=full; NICE_BENCH_BENCHMARK_BATCH=64,4096 sets the batches,
 NICE_BENCH_BENCHMARK_DEVICE=gpu the device, and NICE_BENCH_TEST_BACKENDS the backends. A usual run of the tests leaves
-them out. What pytest-benchmark saves of them, `bench.micro` reads.
+them out. What pytest-benchmark saves of them, `bench.records.micro` reads.
 """
 
 import os
@@ -16,9 +16,9 @@ from factories import error, every_mode
 
 import backends
 from backends import Adam, Architecture, Pixels, parameters
+from bench.inputs.streams import TrainingStream, initial_parameters
 from bench.measures.precision import probe
 from bench.measures.timing import summarise
-from bench.streams import TrainingStream, initial_parameters
 
 SIZES = {"small": replace(Architecture.article(), hidden_layers=2, hidden_units=64), "full": Architecture.article()}
 SIZE = os.environ.get("NICE_BENCH_BENCHMARK_SIZE", "small")
@@ -66,7 +66,7 @@ def rows(batch):
 
 
 def tell(benchmark, model, operation, batch, calls=1):
-    """Leave in pytest-benchmark's JSON what `bench.micro` makes a record of; `calls` to each round that it timed."""
+    """Leave in pytest-benchmark's JSON what `bench.records.micro` makes a record of; `calls` to each round that it timed."""
     if benchmark.disabled:
         return
     timing = summarise(benchmark.stats.stats.data)

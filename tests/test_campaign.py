@@ -8,8 +8,8 @@ from threading import Thread
 
 import pytest
 
-from bench import campaign
 from bench.errors import BenchError
+from bench.running import campaign
 
 # A command of which the third argument says what comes of it; it leaves a mark in its folder each time.
 PROGRAM = """
@@ -171,6 +171,6 @@ def test_the_commands_of_the_campaigns_that_come_along_are_understood(name):
         context = command.make_context("nice-bench", [*step.command[1:], "--device", "cpu", "--output", "x"])
         given = context.params.get("protocol_name")
         if given is not None:
-            from bench import protocol
+            from bench.inputs import protocol
 
             protocol.load(given)

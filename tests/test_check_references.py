@@ -23,14 +23,16 @@ from check_factories import (
 )
 from factories import backend_names
 
-from bench import collection, records, worker
-from bench import protocol as protocols
+from bench import records
 from bench.agreement import mutations
 from bench.errors import BenchError
-from bench.plan import EpochDone, Started, WorkerPlan
+from bench.inputs import protocol as protocols
+from bench.records import collection
 from bench.regression import check, check_runs, check_speed, planted_check, reference
 from bench.regression.check_runs import PARTS, Job, Where
 from bench.regression.mutants_check import FAULTS, SLOW, WRONG
+from bench.running import worker
+from bench.running.messages import EpochDone, Started, WorkerPlan
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from PIL import Image
 
 import backends
 from backends import Architecture, parameters
-from bench import collection, environment, runner
 from bench.commands import cli
 from bench.errors import BenchError
+from bench.records import collection, environment
+from bench.running import runner
 from bench.sweeps import sweep
 
 COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands]
@@ -27,7 +28,7 @@ def elsewhere(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("NICE_BENCH_DATA", str(tmp_path / "mnist"))
-    monkeypatch.setattr("bench.data.collect", lambda *_: pytest.fail("a test that wants the network"))
+    monkeypatch.setattr("bench.inputs.data.collect", lambda *_: pytest.fail("a test that wants the network"))
 
 
 @pytest.fixture

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from record_factories import record, seconds
 
-from bench import collection
 from bench.comparison.compare import ALL, LEAST_RATIO, compare
 from bench.comparison.conditions import judge, parse
 from bench.comparison.matching import sides
 from bench.comparison.observations import observations
 from bench.comparison.statistics import adjusted, welch
+from bench.records import collection
 
 RESULTS = Path(__file__).parent.parent / "results"
 BACKENDS = ("torch", "tensorflow", "jax")

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import data
-from bench.data import DataError
-from bench.download import Sources
-from bench.idx import IdxFile, encode
+from bench.inputs import data
+from bench.inputs.data import DataError
+from bench.inputs.download import Sources
+from bench.inputs.idx import IdxFile, encode
 
 # A stand-in for MNIST, a few bytes to a file.
 ARRAYS = {
@@ -176,7 +176,7 @@ def test_loading_needs_no_pooch():
         "print(data.load('mnist-subset').digest); data.folder()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(data.__file__).parents[1]
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(data.__file__).parents[2]
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip() == data.load("mnist-subset").digest

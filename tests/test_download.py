@@ -11,9 +11,9 @@ import threading
 import numpy as np
 import pytest
 
-from bench.data import DataError, fetch
-from bench.download import Sources
-from bench.idx import IdxFile, encode
+from bench.inputs.data import DataError, fetch
+from bench.inputs.download import Sources
+from bench.inputs.idx import IdxFile, encode
 
 # A stand-in for MNIST, a few bytes to a file.
 ARRAYS = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.errors import BenchError
-from bench.idx import IdxError, IdxFile, decode, encode
+from bench.inputs.idx import IdxError, IdxFile, decode, encode
 
 IMAGES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
 LABELS = np.array([7, 0, 9], dtype=np.uint8)

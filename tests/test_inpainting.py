@@ -8,11 +8,11 @@ from factories import weights
 
 import backends
 from backends import Architecture, Pixels
-from bench import data
 from bench.errors import BenchError
+from bench.inputs import data
+from bench.inputs.streams import noise_words, normals, uniforms
 from bench.pictures import inpaint
 from bench.pictures.inpaint import ascent, hidden_pixels
-from bench.streams import noise_words, normals, uniforms
 
 PLAIN, NOISY = Pixels(1 / 255), Pixels(1 / 256, 1 / 256)
 

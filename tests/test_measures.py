@@ -10,9 +10,9 @@ from scipy.stats import multivariate_normal
 
 from backends import Adam, Pixels
 from backends.numpy_backend import NumpyBackend
-from bench import protocol
+from bench.inputs import protocol
+from bench.inputs.streams import pixels_to_x
 from bench.measures import agreement, invertibility, likelihood, precision
-from bench.streams import pixels_to_x
 
 SMOKE = protocol.load("smoke", measure__dequantisation_draws=3, measure__seconds_per_timing=1e-9)
 

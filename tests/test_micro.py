@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from record_factories import EPYC, record, seconds
 
-from bench import collection, records, tables
+from bench import records, tables
 from bench.comparison.compare import compare
 from bench.comparison.matching import sides
 from bench.comparison.observations import observations
 from bench.errors import BenchError
+from bench.records import collection
 
 ROOT = Path(__file__).parent.parent
 

@@ -14,11 +14,11 @@ from record_factories import record
 
 import backends
 from backends import Adam, Architecture
-from bench import environment
 from bench.errors import BenchError
 from bench.peers import FRAMEWORKS, OURS, REGISTRY, Entry, of_framework, runner, worker
 from bench.peers.interface import InexpressibleError, check_article, halves
 from bench.peers.plan import PeersPlan
+from bench.records import environment
 
 SMALL = Architecture(dim=12, couplings=4, hidden_layers=2, hidden_units=8)
 

@@ -12,10 +12,12 @@ from record_factories import record
 from rich.console import Console
 
 from backends import Architecture, create, parameters
-from bench import collection, data, pictures, records
+from bench import pictures, records
 from bench.errors import BenchError
+from bench.inputs import data
 from bench.pictures import DEFAULTS, Options, inpaint, picture_source
 from bench.pictures.picture_files import GAP, levels, tiled
+from bench.records import collection
 
 DIGITS = Architecture(dim=784, couplings=2, hidden_layers=1, hidden_units=9)
 SQUARE = Architecture(dim=16, couplings=2, hidden_layers=1, hidden_units=9)

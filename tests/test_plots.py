@@ -5,8 +5,9 @@ import pytest
 from matplotlib.figure import Figure
 from record_factories import EPYC, XEON, measurement, record, row
 
-from bench import plots, records, tables
+from bench import records, tables
 from bench.errors import BenchError
+from bench.figures import plots
 from bench.records import Measurement
 from bench.tables import sweep_tables
 from bench.tables.labels import prepare

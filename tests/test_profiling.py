@@ -6,13 +6,16 @@ import pytest
 from factories import TINY, Stream, backend_names, create, images
 
 import backends
-from bench import collection, protocol, runner, tables
+from bench import tables
 from bench.commands.progress import LiveProgress
 from bench.errors import BenchError
+from bench.inputs import protocol
 from bench.profiling import hlo, runs, summary, worker, xplane
 from bench.profiling.classify import category_of
 from bench.profiling.events import MARK, Category, Span, Trace, TraceError, Work, checked, window_of
-from bench.runner import Request
+from bench.records import collection
+from bench.running import runner
+from bench.running.runner import Request
 
 PRODUCTS, OPTIMISER, COPIES, OTHER = Category.PRODUCTS, Category.OPTIMISER, Category.COPIES, Category.OTHER
 

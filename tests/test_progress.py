@@ -6,8 +6,8 @@ from threading import Thread
 from rich.console import Console
 
 from bench.commands.progress import LiveProgress
-from bench.plan import EpochDone
 from bench.records import EpochPoint
+from bench.running.messages import EpochDone
 
 
 def epoch(number):

@@ -6,8 +6,8 @@ from importlib import resources
 import pytest
 
 from backends import Adam, Architecture, Pixels, RMSProp
-from bench import protocol
-from bench.protocol import ProtocolError
+from bench.inputs import protocol
+from bench.inputs.protocol import ProtocolError
 
 ARTICLE_ADAM = Adam(learning_rate=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-7)
 PAPER_RMSPROP = RMSProp(
@@ -26,7 +26,7 @@ def edited(tmp_path):
     """Write the smoke protocol with one text in place of another, and give back the file's name."""
 
     def write(old, new):
-        text = resources.files("bench").joinpath("protocols", "smoke.toml").read_text(encoding="utf-8")
+        text = resources.files("bench.inputs").joinpath("protocols", "smoke.toml").read_text(encoding="utf-8")
         assert text.count(old) == 1
         path = tmp_path / "edited.toml"
         path.write_text(text.replace(old, new), encoding="utf-8")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from bench.collection import load_all
 from bench.records import EpochPoint, Measurement, Plan, PrecisionSeen, Record, RecordError, load, now, save
+from bench.records.collection import load_all
 
 PLAN = {
     "protocol": "article",

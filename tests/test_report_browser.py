@@ -9,7 +9,8 @@ from browser import chromium
 from PIL import Image
 from report_records import FAILED, MARKUP, SEEDS, SLOW, everything
 
-from bench import collection, tables
+from bench import tables
+from bench.records import collection
 from bench.report import page as report
 
 EPYC = "AMD EPYC, 2 cores · article · float32"

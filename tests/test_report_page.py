@@ -10,11 +10,12 @@ from record_factories import points, record
 from report_records import FAILED, many, swept, trained
 from typer.testing import CliRunner
 
-from bench import collection, records
+from bench import records
 from bench.agreement import agreement_report
 from bench.agreement.agree import Check
 from bench.commands import cli
 from bench.errors import BenchError
+from bench.records import collection
 from bench.report import page, pictures, suites
 from bench.report.figures import run_groups
 from bench.report.panels import MOST_POINTS

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from backends import Adam, Architecture, Pixels, RMSProp
+from bench.inputs.streams import TrainingStream
 from bench.measures import resources
-from bench.streams import TrainingStream
 
 
 def stream(architecture, pixels):

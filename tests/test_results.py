@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import collection, plots, tables
+from bench import tables
+from bench.figures import plots
+from bench.records import collection
 from bench.tables import readme
 
 ROOT = Path(__file__).parent.parent

@@ -12,11 +12,14 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from bench import collection, environment, protocol, records, runner, tables
+from bench import records, tables
 from bench.errors import BenchError
-from bench.plan import EpochDone
-from bench.runner import Request, resolve_device
-from bench.variables import cache_environment, worker_environment
+from bench.inputs import protocol
+from bench.records import collection, environment
+from bench.running import runner
+from bench.running.messages import EpochDone
+from bench.running.runner import Request, resolve_device
+from bench.running.worker_environment import cache_environment, worker_environment
 
 FAULTS = {
     "missing": ("unavailable", "missing: can't be imported here (import of jax halted; None in sys.modules)"),

@@ -23,7 +23,7 @@ from factories import (
 import backends
 from backends import Architecture
 from bench.agreement.rounding_model import RoundingModel
-from bench.agreement.tolerances import Rounding
+from bench.measures.rounding import Rounding
 
 COMPARED = [  # the agreement suite has the others; most of the time is spent compiling
     pytest.param(ARTICLE, "float64", id="article-float64"),

@@ -14,8 +14,16 @@ from factories import SMALL, images
 
 import backends
 from backends import Architecture, Pixels, parameters
-from bench import streams
-from bench.streams import TrainingStream, initial_parameters, noise_words, normals, pixels_to_x, shuffled, uniforms
+from bench.inputs import streams
+from bench.inputs.streams import (
+    TrainingStream,
+    initial_parameters,
+    noise_words,
+    normals,
+    pixels_to_x,
+    shuffled,
+    uniforms,
+)
 
 TINY = Architecture(dim=12, couplings=2, hidden_layers=1, hidden_units=7)
 FULL = Architecture(dim=784, couplings=1, hidden_layers=1, hidden_units=100)

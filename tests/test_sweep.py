@@ -14,12 +14,13 @@ from factories import backend_names
 import backends
 from backends import Backend, parameters
 from backends.architecture import flops
-from bench import collection, protocol
 from bench.errors import BenchError
+from bench.inputs import protocol
+from bench.inputs.streams import initial_parameters
 from bench.measures import sweep as points_measured
 from bench.measures.timing import Timing
-from bench.plan import Measured, Point, PointBegun, Started, SweepPlan
-from bench.streams import initial_parameters
+from bench.records import collection
+from bench.running.messages import Measured, Point, PointBegun, Started, SweepPlan
 from bench.sweeps import sweep, sweep_worker
 
 SMOKE = protocol.load("smoke")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from factories import create
 
-from bench import protocol
+from bench.inputs import protocol
 from bench.measures import floor, sampling, timing
 from bench.measures.floor import numpy_workloads
 

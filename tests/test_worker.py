@@ -14,9 +14,10 @@ from factories import backend_names
 
 from backends import parameters
 from backends.numpy_backend import NumpyBackend
-from bench import protocol, worker
-from bench.plan import EVENT, EpochDone, Finished, Measured, Started, WorkerPlan
-from bench.variables import worker_environment
+from bench.inputs import protocol
+from bench.running import worker
+from bench.running.messages import EVENT, EpochDone, Finished, Measured, Started, WorkerPlan
+from bench.running.worker_environment import worker_environment
 
 FAST = {"measure__seconds_per_timing": 1e-3, "measure__sampling_batches": [1]}
 BACKENDS = [name for name in ("numpy", "torch") if name in backend_names()]

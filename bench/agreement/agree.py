@@ -30,8 +30,8 @@ from backends import (
     parameters,
 )
 from backends.parameters import Parameters
+from bench.inputs.streams import initial_parameters, noise_words, shuffled
 from bench.measures.likelihood import DEQUANTISED
-from bench.streams import initial_parameters, noise_words, shuffled
 
 ARTICLE = Pixels(1 / 255)
 ARTICLE_NOISE = Pixels(1 / 255, -0.01)
@@ -153,7 +153,7 @@ class Stream:
         self.examples = len(self.images)
 
     def epoch(self, epoch: int) -> EpochInputs:
-        """As `bench.streams.TrainingStream`, but of as many steps as one likes."""
+        """As `bench.inputs.streams.TrainingStream`, but of as many steps as one likes."""
         orders = [shuffled(self.seed, "order", epoch * self.steps + i, self.examples) for i in range(self.steps)]
         order = np.stack(orders)[:, : self.batch]
         shape = (*order.shape, self.images.shape[1])

@@ -12,10 +12,10 @@ from backends import Architecture, Backend, TrainingState, UnavailableError, par
 from backends.parameters import Parameters
 from bench.agreement.agree import Check, Setting, make, weights_of
 from bench.agreement.rounding_model import RoundingModel
-from bench.agreement.tolerances import Rounding
 from bench.errors import BenchError
+from bench.inputs.streams import pixels_to_x
 from bench.measures.likelihood import DEQUANTISED
-from bench.streams import pixels_to_x
+from bench.measures.rounding import Rounding
 
 
 def matrix(setting: Setting, chosen: Sequence[str], precisions: Sequence[str], device: str) -> Iterator[Check]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from bench.agreement.agree_training import LOCKSTEP_TOLERANCE
 from bench.errors import BenchError
-from bench.plots import STYLE, canvas, look, save
+from bench.figures.plots import STYLE, canvas, look, save
 
 NAME = "agreement-lockstep"
 LINES = {"float64": ":", "float32": "-"}

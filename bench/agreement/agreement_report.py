@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 import backends
-from bench import environment
 from bench.agreement.agree import Check, Setting
 from bench.errors import BenchError
+from bench.records import environment
 from bench.tables.render import MISSING, Table, number, render
 
 FILE = "checks.csv.gz"
@@ -140,7 +140,7 @@ def _by_backend(name: str, title: str, data: pd.DataFrame, caption: str, brief: 
         shown.append({**labels, "tolerance": number(tolerance, 2) if np.isfinite(tolerance) else "none", **cells})
     told = (
         f"{caption} Largest error, relative to the terms that the reference adds up; "
-        f"tolerances: bench/agreement/tolerances.py."
+        f"tolerances: bench/measures/rounding.py."
     )
     if brief:
         told += " Over all architectures and weights, the worst; the smallest of their tolerances."

@@ -10,7 +10,6 @@ from rich.console import Console
 
 import backends
 from backends import parameters
-from bench import data
 from bench.agreement import agreement_report, mutations
 from bench.agreement.agree import ARTICLE, Check, Setting, architectures, every_mode, weights_of
 from bench.agreement.agree_matrix import matrix, sampling
@@ -18,7 +17,8 @@ from bench.agreement.agree_training import LOCKSTEPS, lockstep, resume
 from bench.agreement.determinism import determinism
 from bench.agreement.round_trips import Trip, round_trips
 from bench.errors import BenchError
-from bench.streams import pixels_to_x
+from bench.inputs import data
+from bench.inputs.streams import pixels_to_x
 from bench.tables.render import Table, render
 
 PRECISIONS = ("float64", "float32", "tf32", "bfloat16")

@@ -25,7 +25,6 @@ import pandas as pd
 
 import backends
 from backends import Architecture, UnavailableError
-from bench import data
 from bench.agreement.agree import Check, Setting
 from bench.agreement.agree_matrix import matrix, sampling
 from bench.agreement.agree_training import lockstep, resume
@@ -34,6 +33,7 @@ from bench.agreement.mutants_averaged import AVERAGED
 from bench.agreement.mutants_score import SCORE
 from bench.agreement.mutants_training import EXAMPLES_AND_NOISE, OPTIMISERS, TRAINING
 from bench.errors import BenchError
+from bench.inputs import data
 from bench.tables.render import MISSING, Table, number
 
 MUTATIONS: tuple[Mutation, ...] = (*FLOW, *SCORE, *EXAMPLES_AND_NOISE, *OPTIMISERS, *AVERAGED)

@@ -18,8 +18,8 @@ from backends import Architecture, Backend, UnavailableError
 from backends.parameters import Parameters, rounded
 from bench.agreement.agree import Check, make
 from bench.agreement.rounding_model import RoundingModel
-from bench.agreement.tolerances import LAMBDA
 from bench.measures.invertibility import coupling_alone, measure, measure_coupling, measure_couplings
+from bench.measures.rounding import LAMBDA
 from bench.records import Measurement
 
 SLACK = LAMBDA

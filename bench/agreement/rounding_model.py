@@ -19,7 +19,7 @@ from backends import Architecture
 from backends.architecture import bias_name, kernel_name, permutation_name
 from backends.layout import tile
 from backends.numpy_backend import merge, split
-from bench.agreement.tolerances import PRODUCT_BITS, SUM_BITS
+from bench.measures.rounding import PRODUCT_BITS, SUM_BITS
 
 
 class RoundingModel:

@@ -11,8 +11,7 @@ from typing import Annotated
 import typer
 
 import backends
-from bench import data as datasets
-from bench import environment, protocol, runner, tables
+from bench import tables
 from bench.agreement import agreement_runs
 from bench.commands import (
     cli_campaign,
@@ -44,7 +43,11 @@ from bench.commands.options import (
     refuse_failures,
 )
 from bench.errors import BenchError
+from bench.inputs import data as datasets
+from bench.inputs import protocol
 from bench.measures import disturbance
+from bench.records import environment
+from bench.running import runner
 from bench.tables import readme
 from bench.weights import porting
 

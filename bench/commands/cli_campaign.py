@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from bench import campaign
 from bench.commands.options import Interpreters, Verbose, errors, interruptible, pairs
 from bench.errors import BenchError
+from bench.running import campaign
 
 
 def register(app: typer.Typer) -> None:

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from bench import collection, runner
 from bench.commands.options import (
     Chosen,
     Device,
@@ -24,12 +23,13 @@ from bench.commands.options import (
 )
 from bench.commands.progress import LiveProgress
 from bench.errors import BenchError
-from bench.records import Record
+from bench.records import Record, collection
 from bench.regression import check as checks
 from bench.regression import check_runs, planted_check, reference, verdicts
 from bench.regression.check_runs import PARTS, Part, Where
 from bench.regression.convergence import MARGIN
 from bench.regression.verdicts import Verdict
+from bench.running import runner
 from bench.tables.render import render
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench import protocol, runner, tables
+from bench import tables
 from bench.commands.options import (
     Chosen,
     Device,
@@ -25,7 +25,9 @@ from bench.commands.options import (
     pairs,
     refuse_failures,
 )
+from bench.inputs import protocol
 from bench.profiling import runs
+from bench.running import runner
 
 
 def register(app: typer.Typer) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench import protocol, tables
+from bench import tables
 from bench.commands.options import (
     Chosen,
     Device,
@@ -27,6 +27,7 @@ from bench.commands.options import (
     refuse_failures,
     sizes,
 )
+from bench.inputs import protocol
 from bench.sweeps import sweep as sweeps
 
 
@@ -100,7 +101,7 @@ def draw(
     verbose: Verbose = False,
 ) -> None:
     """Draw the figures from records."""
-    from bench import plots
+    from bench.figures import plots
 
     for path in plots.write(loaded_records(folders), write, style):
         typer.echo(path)

@@ -11,9 +11,11 @@ import typer
 from rich.console import Console
 
 import backends
-from bench import collection, records, runner
+from bench import records
 from bench.commands.progress import LiveProgress
 from bench.errors import BenchError
+from bench.records import collection
+from bench.running import runner
 from bench.tables.frame import PRECISIONS
 
 errors = Console(stderr=True)

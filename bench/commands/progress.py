@@ -8,8 +8,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bench.plan import EpochDone, Event, Measured, PointBegun
 from bench.records import Measurement, Status
+from bench.running.messages import EpochDone, Event, Measured, PointBegun
 
 
 class LiveProgress:

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.environment import machine
 from bench.measures.disturbance import LIMIT
 from bench.records import Measurement, Record
+from bench.records.environment import machine
 from bench.tables.frame import machine_of, versions_of
 
 Form = Literal["time", "rate", "size", "floor", "loss", "gain", "error"]

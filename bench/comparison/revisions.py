@@ -10,9 +10,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.collection import load_all
 from bench.errors import BenchError
 from bench.records import Record
+from bench.records.collection import load_all
 
 FOLDER = "results"
 

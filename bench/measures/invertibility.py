@@ -18,8 +18,8 @@ import backends
 from backends import Architecture, Backend
 from backends.architecture import bias_name, kernel_name, permutation_name
 from backends.parameters import Parameters
+from bench.inputs.streams import uniforms
 from bench.records import Measurement
-from bench.streams import uniforms
 
 TRIPS = (1, 3, 9)
 GREY_LEVEL = 1 / 255

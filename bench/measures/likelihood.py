@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends import Backend, Pixels
+from bench.inputs.protocol import Protocol
+from bench.inputs.streams import pixels_to_x
 from bench.measures.timing import time_calls
-from bench.protocol import Protocol
 from bench.records import Measurement
-from bench.streams import pixels_to_x
 
 CHUNK = 5000
 DEQUANTISED = Pixels(1 / 256, 1 / 256)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import psutil
 
 from backends import Architecture, Backend, Optimiser
+from bench.inputs.streams import TrainingStream
 from bench.records import Measurement
-from bench.streams import TrainingStream
 
 
 def resident() -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from backends import Backend
+from bench.inputs.protocol import Protocol
 from bench.measures.timing import time_calls
-from bench.protocol import Protocol
 from bench.records import Measurement
 
 

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from bench.plan import Finished, Measured, Started
 from bench.records import Json, Measurement, Status
+from bench.running.messages import Finished, Measured, Started
 
 
 class PeersPlan(BaseModel):

@@ -15,15 +15,15 @@ from typing import Any, Literal, cast, get_args
 from pydantic import ValidationError
 
 from backends import Adam, Architecture
-from bench import environment, records
+from bench import records
 from bench.errors import BenchError
 from bench.peers import FRAMEWORKS, OURS, of_framework, our_mode
 from bench.peers.plan import PEER_EVENT, Begun, PeersPlan, missed
-from bench.plan import Finished, Measured, Started
-from bench.processes import converse
-from bench.records import Measurement, Plan, Record, Status
-from bench.runner import resolve_device
-from bench.variables import worker_environment
+from bench.records import Measurement, Plan, Record, Status, environment
+from bench.running.messages import Finished, Measured, Started
+from bench.running.runner import resolve_device
+from bench.running.supervisor import converse
+from bench.running.worker_environment import worker_environment
 
 COMMAND = ("-m", "bench.peers.worker")
 Precision = Literal["float32", "tf32"]

@@ -20,19 +20,19 @@ from numpy.typing import NDArray
 import backends
 from backends import Adam, Architecture, Backend, Pixels
 from backends.parameters import Parameters, astype, digest
-from bench import data
-from bench.environment import fingerprint, gpu_state
 from bench.errors import BenchError
-from bench.failures import reason_of, status_of
-from bench.line import take_standard_output, tell
+from bench.inputs import data
+from bench.inputs.streams import TrainingStream, initial_parameters, normals
 from bench.measures.agreement import relative
 from bench.measures.precision import probe
 from bench.peers import OURS, Entry, of_framework, our_mode, peer_class
 from bench.peers.interface import Peer
 from bench.peers.plan import Begun, PeerEvent, PeersPlan, missed
-from bench.plan import Finished, Measured, Started
 from bench.records import Measurement
-from bench.streams import TrainingStream, initial_parameters, normals
+from bench.records.environment import fingerprint, gpu_state
+from bench.running.failures import reason_of, status_of
+from bench.running.messages import Finished, Measured, Started
+from bench.running.worker_io import take_standard_output, tell
 
 PIXELS = Pixels(1 / 255, 0.0)
 CHECKED_ROWS = 32

@@ -201,7 +201,7 @@ def spectrum(source: Source) -> Picture:
     """σ = exp(−s) from largest to smallest, on a logarithmic scale (the paper's figure 4 sorts them likewise)."""
     import matplotlib as mpl
 
-    from bench.plots import OTHER_COLOURS, STYLE, canvas
+    from bench.figures.plots import OTHER_COLOURS, STYLE, canvas
 
     sigma = np.sort(source.deviations)[::-1]
     title = "Scale spectrum"

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from backends import Pixels
 from bench.errors import BenchError
-from bench.streams import noise_words, normals, uniforms
+from bench.inputs.streams import noise_words, normals, uniforms
 
 DIGITS = 100
 STEPS = sum(i * i for i in range(70))

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 import backends
 from backends import Architecture, Backend, Pixels, parameters
 from backends.parameters import Parameters
-from bench import data, protocol, records
+from bench import records
 from bench.errors import BenchError
+from bench.inputs import data, protocol
+from bench.inputs.streams import normals, uniforms
 from bench.records import Record
-from bench.streams import normals, uniforms
 
 MNIST_SIDE = 28
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bench.errors import BenchError
-from bench.protocol import Protocol, validate
+from bench.inputs.protocol import Protocol, validate
 from bench.records import Record
-from bench.runner import Listener, Request, arms, run
+from bench.running.runner import Listener, Request, arms, run
 
 
 def profile(request: Request, steps: int, listener: Listener) -> list[Record]:

@@ -1,4 +1,4 @@
-"""A profile of one backend, in a process of its own; it speaks with the runner as `bench.worker` does.
+"""A profile of one backend, in a process of its own; it speaks with the runner as `bench.running.worker` does.
 
 The plan on standard input says what to train; the arguments say how many steps to trace and where to leave the trace.
 Four epochs of that many steps: the first one warms up, the second one is timed, the third one is traced, and the fourth
@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 
 import backends
 from backends import Backend, UnavailableError, parameters
-from bench import data
-from bench.environment import fingerprint, gpu_state
-from bench.line import take_standard_output, tell
+from bench.inputs import data
+from bench.inputs.streams import TrainingStream
 from bench.measures.precision import probe
-from bench.plan import Event, Finished, Measured, Started, WorkerPlan
 from bench.profiling import hlo, summary
 from bench.profiling.events import checked
-from bench.streams import TrainingStream
-from bench.worker import model_of
+from bench.records.environment import fingerprint, gpu_state
+from bench.running.messages import Event, Finished, Measured, Started, WorkerPlan
+from bench.running.worker import model_of
+from bench.running.worker_io import take_standard_output, tell
 
 TRACED = ("torch", "tensorflow", "jax")
 EPOCHS = 4

@@ -14,9 +14,10 @@ from queue import SimpleQueue
 from threading import Event
 from typing import Literal
 
-from bench import collection, environment, protocol, runner
-from bench.records import Record
-from bench.runner import Listener, Request
+from bench.inputs import protocol
+from bench.records import Record, collection, environment
+from bench.running import runner
+from bench.running.runner import Listener, Request
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def run(jobs: Sequence[Job], where: Where, listener: Listener, abreast: int = 1)
         A record for each job, in their order.
 
     Raises:
-        BenchError: as `bench.runner.run`, or a folder holds a file that is no record.
+        BenchError: as `bench.running.runner.run`, or a folder holds a file that is no record.
     """
     device = runner.resolve_device(where.device)
     folders = {job.folder(where.folder) for job in jobs}

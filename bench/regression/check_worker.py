@@ -16,13 +16,13 @@ from collections.abc import Sequence
 
 
 def main(backend: str, cores: Sequence[int], fault: str | None = None) -> int:
-    """Work as `bench.worker` does."""
+    """Work as `bench.running.worker` does."""
     # Before NumPy or any framework is imported: they count the cores that they may use once.
     if hasattr(os, "sched_setaffinity"):  # elsewhere JAX and TensorFlow take all cores, whatever they are told
         usable = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {usable[core] for core in cores})
     os.environ["OMP_NUM_THREADS"] = str(len(cores))
-    from bench import worker
+    from bench.running import worker
 
     if fault is None:
         return worker.main(training_only=True)

@@ -17,7 +17,7 @@ from bench.regression import check, check_runs
 from bench.regression.check_runs import PARTS, Where
 from bench.regression.mutants_check import FAULTS, SLOW
 from bench.regression.verdicts import Verdict
-from bench.runner import Listener
+from bench.running.runner import Listener
 from bench.tables.render import MISSING, Table, number
 
 PART = next(part for part in PARTS if part.name == "trajectory-narrow-float32")

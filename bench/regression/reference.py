@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from bench import environment, records
+from bench import records
 from bench.errors import BenchError
-from bench.records import Record
+from bench.records import Record, environment
 
 FOLDER = Path("results/references")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.palette import COLOURS, OTHER_COLOURS
+from bench.figures.palette import COLOURS, OTHER_COLOURS
 from bench.tables.labels import SECTION
 
 NAMES = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX", "numpy": "NumPy"}

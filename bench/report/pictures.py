@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.collection import files_below
 from bench.errors import BenchError
+from bench.records.collection import files_below
 
 MOST_BYTES = 1_800_000
 """Of all pictures together, before they become a third larger as text; what goes beyond it is left out, by name."""

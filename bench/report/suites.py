@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bench.agreement import agreement_report
-from bench.collection import files_below
+from bench.records.collection import files_below
 from bench.report.figures import heat_map
 from bench.report.panels import Group, Panel
 from bench.tables.render import MISSING, Table, number

@@ -13,15 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from bench import environment, records, runner
+from bench import records
 from bench.errors import BenchError
+from bench.inputs.protocol import Protocol
 from bench.measures.sweep import left_out
-from bench.plan import Axis, Event, Finished, Measured, Operation, Point, PointBegun, Started, SweepPlan
-from bench.processes import End, converse, each
-from bench.protocol import Protocol
-from bench.records import Measurement, Plan, Record, Status
-from bench.runner import Listener
-from bench.variables import worker_environment
+from bench.records import Measurement, Plan, Record, Status, environment
+from bench.running import runner
+from bench.running.messages import Axis, Event, Finished, Measured, Operation, Point, PointBegun, Started, SweepPlan
+from bench.running.runner import Listener
+from bench.running.supervisor import End, converse, each
+from bench.running.worker_environment import worker_environment
 
 AXES: tuple[Axis, ...] = get_args(Axis)
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)

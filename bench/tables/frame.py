@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import pandas as pd
 
-from bench.environment import machine
 from bench.records import Measurement, Record
+from bench.records.environment import machine
 
 TEXT: Final = "string"
 COLUMNS = {

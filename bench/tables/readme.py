@@ -12,8 +12,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bench import collection, tables
+from bench import tables
 from bench.errors import BenchError
+from bench.records import collection
 
 BLOCK = re.compile(r"(<!-- tables (?P<names>[\w\- ]+): (?P<folder>[^ ]+) -->\n).*?(<!-- end tables -->)", re.DOTALL)
 

@@ -22,8 +22,8 @@ import backends
 from backends import Architecture, ParameterError, parameters
 from backends.parameters import Parameters
 from bench.errors import BenchError
+from bench.inputs.streams import uniforms
 from bench.measures.agreement import relative
-from bench.streams import uniforms
 from bench.weights import foreign, keras_weights, state_dicts
 
 CHECKED = 32

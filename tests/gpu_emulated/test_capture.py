@@ -11,7 +11,7 @@ stand_in = pytest.importorskip("stand_in")
 
 import backends  # noqa: E402
 from backends import Adam, AdamW, Architecture, Pixels, RMSProp  # noqa: E402
-from bench.streams import TrainingStream  # noqa: E402
+from bench.inputs.streams import TrainingStream  # noqa: E402
 
 ARTICLE = Architecture(dim=20, couplings=3, hidden_layers=2, hidden_units=12)
 PAPER = Architecture(

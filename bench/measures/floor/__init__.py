@@ -17,8 +17,8 @@ from types import ModuleType
 
 from backends import Backend
 from backends.architecture import flops
+from bench.inputs.protocol import Protocol
 from bench.measures.timing import time_calls
-from bench.protocol import Protocol
 from bench.records import Measurement
 
 MEMORY_BYTES = 2**28

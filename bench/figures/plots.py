@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from bench.errors import BenchError
-from bench.palette import COLOURS, OTHER_COLOURS
+from bench.figures.palette import COLOURS, OTHER_COLOURS
 from bench.records import Record, slug
 from bench.tables.floor_tables import machine_floors
 from bench.tables.labels import SECTION, groups, prepare, provenance

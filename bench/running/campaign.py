@@ -94,7 +94,7 @@ class State(BaseModel):
 
 def names() -> list[str]:
     """The campaigns that come with the package."""
-    folder = resources.files("bench") / "campaigns"
+    folder = resources.files("bench.running") / "campaigns"
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
@@ -104,7 +104,7 @@ def load(name: str) -> Campaign:
     Raises:
         BenchError: there is none, or it isn't one.
     """
-    packaged = resources.files("bench") / "campaigns" / f"{name}.toml"
+    packaged = resources.files("bench.running") / "campaigns" / f"{name}.toml"
     path = Path(name) if name.endswith(".toml") else packaged
     if not path.is_file():
         raise BenchError(f"campaign {name!r}: expected one of {', '.join(names())}, or a .toml file")

@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from bench import data, environment, records
+from bench import records
 from bench.errors import BenchError
-from bench.plan import EpochDone, Event, Finished, Measured, Started, WorkerPlan
-from bench.processes import End, converse, each
-from bench.protocol import Protocol as BenchProtocol
-from bench.records import Kind, Measurement, Plan, Record, Status
-from bench.variables import cache_environment, worker_environment
+from bench.inputs import data
+from bench.inputs.protocol import Protocol as BenchProtocol
+from bench.records import Kind, Measurement, Plan, Record, Status, environment
+from bench.running.messages import EpochDone, Event, Finished, Measured, Started, WorkerPlan
+from bench.running.supervisor import End, converse, each
+from bench.running.worker_environment import cache_environment, worker_environment
 
 DEFAULT_BACKENDS = ("torch", "tensorflow", "jax")
 T = TypeVar("T")
@@ -79,7 +80,7 @@ def run(request: Request, listener: Listener, command: Callable[[str, str], list
     Args:
         request: what to run.
         listener: told of every event.
-        command: (label of a turn, interpreter) → the worker's command line, in place of `python -m bench.worker`.
+        command: (label of a turn, interpreter) → the worker's command line, in place of `python -m bench.running.worker`.
 
     Returns:
         One record a backend and mode, as written to the request's folder.
@@ -148,7 +149,7 @@ def resolve_device(device: str) -> str:
 
 def worker_command(label: str, interpreter: str) -> list[str]:
     """The command line of a worker."""
-    return [interpreter, "-m", "bench.worker"]
+    return [interpreter, "-m", "bench.running.worker"]
 
 
 def _epochs_by_round(protocol: BenchProtocol) -> list[int]:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from bench.idx import DataError, IdxFile
+from bench.inputs.idx import DataError, IdxFile
 
 _NPM_SECONDS = 300
 

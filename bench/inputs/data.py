@@ -19,8 +19,8 @@ from typing import Literal
 
 import numpy as np
 
-from bench.download import Sources, collect
-from bench.idx import DataError, IdxFile, decode, encode
+from bench.inputs.download import Sources, collect
+from bench.inputs.idx import DataError, IdxFile, decode, encode
 
 __all__ = [
     "MNIST",
@@ -106,7 +106,7 @@ def load(name: Name, *, sources: Sources = MNIST) -> Dataset:
     if name == "mnist-subset":
         train, test = SUBSET_FILES[0].shape[0], SUBSET_FILES[2].shape[0]
         description = f"a subset of MNIST, embedded: the first {train} training and the first {test} test images"
-        assets = resources.files("bench") / "assets"
+        assets = resources.files("bench.inputs") / "assets"
         return _read(name, description, SUBSET_FILES, assets, remedy="reinstall nice-bench")
     if name == "mnist":
         train, test = sources.files[0].shape[0], sources.files[2].shape[0]

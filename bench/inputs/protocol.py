@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from backends import Adam, AdamW, Architecture, ArchitectureError, Optimiser, Pixels, RMSProp
 from bench.errors import BenchError
-from bench.streams import Kernels, LogScale, Permutations, patterns
+from bench.inputs.streams import Kernels, LogScale, Permutations, patterns
 
 
 class ProtocolError(BenchError):
@@ -216,7 +216,7 @@ class Protocol(_Section):
 
 def names() -> list[str]:
     """The protocols that come with the package."""
-    return sorted(Path(str(p)).stem for p in resources.files("bench").joinpath("protocols").iterdir())
+    return sorted(Path(str(p)).stem for p in resources.files("bench.inputs").joinpath("protocols").iterdir())
 
 
 def load(name_or_path: str, **overrides: Any) -> Protocol:
@@ -235,7 +235,7 @@ def load(name_or_path: str, **overrides: Any) -> Protocol:
             raise ProtocolError(f"{path}: no such file; protocols that come with nice-bench: {', '.join(names())}")
         text = path.read_text(encoding="utf-8")
     elif name_or_path in names():
-        text = resources.files("bench").joinpath("protocols", f"{name_or_path}.toml").read_text(encoding="utf-8")
+        text = resources.files("bench.inputs").joinpath("protocols", f"{name_or_path}.toml").read_text(encoding="utf-8")
     else:
         raise ProtocolError(
             f"protocol {name_or_path!r}: expected one of {', '.join(names())}, or a file ending in .toml"

@@ -151,7 +151,7 @@ def git_state(source: Path | None = None) -> dict[str, Any] | None:
 
     Only code counts for `dirty`: the records a run writes must not taint the next one.
     """
-    source = (source or Path(__file__).parents[1]).resolve()
+    source = (source or Path(__file__).parents[2]).resolve()
     try:
         # An installed copy may lie inside some other project's checkout: that one's commit says nothing.
         if Path(_git(source, "rev-parse", "--show-toplevel")).resolve() != source:

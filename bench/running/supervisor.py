@@ -1,6 +1,6 @@
 """A conversation with a worker: a plan goes in, events come out, and however the process ends, there is a word for it.
 
-The runners of protocols and of sweeps have this in common: see `bench.runner` and `bench.sweeps.sweep`.
+The runners of protocols and of sweeps have this in common: see `bench.running.runner` and `bench.sweeps.sweep`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import IO, NamedTuple
 
 from pydantic import ValidationError
 
-from bench.plan import EVENT, Event
 from bench.records import Status
+from bench.running.messages import EVENT, Event
 
 
 class End(NamedTuple):

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from bench import micro, records
-from bench.records import Record, RecordError
+from bench import records
+from bench.records import Record, RecordError, micro
 
 
 def load_all(paths: str | Path | Iterable[str | Path]) -> list[Record]:

@@ -19,17 +19,17 @@ import backends
 from backends import Backend, TrainingState, parameters, state
 from backends.optimisers import AVERAGE
 from backends.parameters import Parameters
-from bench import data
-from bench.agreement.tolerances import Rounding
-from bench.environment import fingerprint, gpu_state
-from bench.failures import DivergedError
-from bench.line import take_standard_output, tell
+from bench.inputs import data
+from bench.inputs.protocol import Protocol
+from bench.inputs.streams import TrainingStream, initial_parameters, pixels_to_x
 from bench.measures import agreement, calibration, disturbance, floor, invertibility, likelihood, resources, sampling
 from bench.measures.precision import probe
-from bench.plan import EpochDone, Event, Finished, Measured, Started, WorkerPlan
-from bench.protocol import Protocol
+from bench.measures.rounding import Rounding
 from bench.records import EpochPoint, Measurement, Status
-from bench.streams import TrainingStream, initial_parameters, pixels_to_x
+from bench.records.environment import fingerprint, gpu_state
+from bench.running.failures import DivergedError
+from bench.running.messages import EpochDone, Event, Finished, Measured, Started, WorkerPlan
+from bench.running.worker_io import take_standard_output, tell
 
 
 def main(*, training_only: bool = False) -> int:

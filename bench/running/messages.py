@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from bench.protocol import Protocol
+from bench.inputs.protocol import Protocol
 from bench.records import EpochPoint, Json, Measurement, PrecisionSeen, Status
 
 Axis = Literal["batch", "width", "depth", "couplings"]

@@ -1,6 +1,6 @@
 """A worker's end of the line: what it says goes out as JSON lines, and however it ends, that is said too.
 
-The other end is `bench.processes`.
+The other end is `bench.running.supervisor`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TextIO
 
 from pydantic import BaseModel
 
-from bench.failures import reason_of, status_of
-from bench.plan import Finished
 from bench.records import Status
+from bench.running.failures import reason_of, status_of
+from bench.running.messages import Finished
 
 
 def take_standard_output() -> TextIO:

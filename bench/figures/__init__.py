@@ -1,0 +1,1 @@
+"""Figures made from records: the plots, and the colours of backends."""

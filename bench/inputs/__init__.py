@@ -1,0 +1,1 @@
+"""What goes in: protocols, images, and everything random."""

@@ -1,0 +1,1 @@
+"""Everything about processes: the runner, its workers, and what passes between them."""
