@@ -15,7 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_machine_info(config, machine_info):
-    """What `bench.records.micro` wants to know of the machine: as records have it, but for what changes from hour to hour."""
+    """What `bench.records.micro` wants to know of the machine: as records have it, less what changes by the hour."""
     from bench.records.environment import fingerprint
 
     found = fingerprint()

@@ -66,7 +66,7 @@ def rows(batch):
 
 
 def tell(benchmark, model, operation, batch, calls=1):
-    """Leave in pytest-benchmark's JSON what `bench.records.micro` makes a record of; `calls` to each round that it timed."""
+    """Leave in pytest-benchmark's JSON what `bench.records.micro` makes a record of; `calls` to each timed round."""
     if benchmark.disabled:
         return
     timing = summarise(benchmark.stats.stats.data)

@@ -172,8 +172,8 @@ def test_the_folder_follows_the_environment(monkeypatch, tmp_path):
 
 def test_loading_needs_no_pooch():
     code = (
-        "import sys; sys.modules |= dict.fromkeys(['pooch', 'requests', 'platformdirs']); from bench import data; "
-        "print(data.load('mnist-subset').digest); data.folder()"
+        "import sys; sys.modules |= dict.fromkeys(['pooch', 'requests', 'platformdirs']); "
+        "from bench.inputs import data; print(data.load('mnist-subset').digest); data.folder()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(data.__file__).parents[2]

@@ -3,7 +3,7 @@
 import pytest
 
 from bench import tables
-from bench.peers import OURS
+from bench.inputs.peer_registry import OURS
 from bench.records import Measurement, Plan, Record
 from bench.tables import peer_tables
 

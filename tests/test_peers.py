@@ -15,7 +15,8 @@ from record_factories import record
 import backends
 from backends import Adam, Architecture
 from bench.errors import BenchError
-from bench.peers import FRAMEWORKS, OURS, REGISTRY, Entry, of_framework, runner, worker
+from bench.inputs.peer_registry import FRAMEWORKS, OURS, REGISTRY, Entry, of_framework
+from bench.peers import runner, worker
 from bench.peers.interface import InexpressibleError, check_article, halves
 from bench.peers.plan import PeersPlan
 from bench.records import environment

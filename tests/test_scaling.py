@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from bench.sweeps.scaling import fit
+from bench.tables.scaling import fit
 
 BATCHES = 2.0 ** np.arange(14)
 

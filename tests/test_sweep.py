@@ -16,11 +16,12 @@ from backends import Backend, parameters
 from backends.architecture import flops
 from bench.errors import BenchError
 from bench.inputs import protocol
+from bench.inputs.points import OPERATIONS, Point
 from bench.inputs.streams import initial_parameters
 from bench.measures import sweep as points_measured
 from bench.measures.timing import Timing
 from bench.records import collection
-from bench.running.messages import Measured, Point, PointBegun, Started, SweepPlan
+from bench.running.messages import Measured, PointBegun, Started, SweepPlan
 from bench.sweeps import sweep, sweep_worker
 
 SMOKE = protocol.load("smoke")
@@ -72,8 +73,8 @@ def notes(found):
 
 
 def test_the_usual_batches_are_those_of_the_issue_and_training_has_a_range_of_its_own():
-    made = sweep.points("batch", sweep.VALUES["batch"], sweep.OPERATIONS)
-    by_operation = {name: [p.value for p in made if p.operation == name] for name in sweep.OPERATIONS}
+    made = sweep.points("batch", sweep.VALUES["batch"], OPERATIONS)
+    by_operation = {name: [p.value for p in made if p.operation == name] for name in OPERATIONS}
     assert (by_operation["sample"][0], by_operation["sample"][-1], len(by_operation["sample"])) == (1, 65536, 17)
     assert by_operation["log_prob"] == by_operation["sample"]
     assert (by_operation["train"][0], by_operation["train"][-1]) == (32, 8192)

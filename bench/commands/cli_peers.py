@@ -12,7 +12,8 @@ import typer
 from backends import Architecture
 from bench import tables
 from bench.commands.options import Device, Verbose, check_device, errors, interruptible, pairs, refuse_failures
-from bench.peers import FRAMEWORKS, runner
+from bench.inputs.peer_registry import FRAMEWORKS
+from bench.peers import runner
 
 
 def register(app: typer.Typer) -> None:

@@ -28,6 +28,7 @@ from bench.commands.options import (
     sizes,
 )
 from bench.inputs import protocol
+from bench.inputs.points import AXES, OPERATIONS
 from bench.sweeps import sweep as sweeps
 
 
@@ -40,14 +41,12 @@ def register(app: typer.Typer) -> None:
 def sweep(
     axis: Annotated[
         list[str] | None,
-        typer.Option(help=f"Repeatable, or with commas between. [default: {','.join(sweeps.AXES)}]"),
+        typer.Option(help=f"Repeatable, or with commas between. [default: {','.join(AXES)}]"),
     ] = None,
     values: Annotated[
         list[str] | None, typer.Option(help="AXIS=N,N,…, repeatable: in place of the usual ones.")
     ] = None,
-    operations: Annotated[str, typer.Option(help="With commas between. `train` is one step.")] = ",".join(
-        sweeps.OPERATIONS
-    ),
+    operations: Annotated[str, typer.Option(help="With commas between. `train` is one step.")] = ",".join(OPERATIONS),
     protocol_name: Annotated[
         str, typer.Option("--protocol", help="Whose network, batch and optimiser the sweep goes around.")
     ] = "article",
@@ -69,7 +68,7 @@ def sweep(
     """Time training, density and sampling over batch, width, depth and couplings, and fit how the cost grows."""
     check_device(device)
     check_precision(precision)
-    axes = listed(axis) or list(sweeps.AXES)
+    axes = listed(axis) or list(AXES)
     request = sweeps.Request(
         protocol=protocol.load(protocol_name),
         values=sweeps.choose(axes, sizes(values)),
@@ -84,7 +83,7 @@ def sweep(
         longest_call=longest_call,
         seconds=seconds,
     )
-    from bench import plots  # here and below: matplotlib would slow every command's start down
+    from bench.figures import plots  # here and below: matplotlib would slow every command's start down
 
     made = measured(lambda progress: sweeps.run(request, progress))
     typer.echo(tables.render(tables.all_tables(made, brief=True), "text"))

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 import backends
 from backends import Backend, Optimiser, Pixels
 from backends.parameters import Parameters, astype
+from bench.errors import DisagreesError
 from bench.inputs.streams import TrainingStream
 from bench.measures.rounding import Rounding
 from bench.records import Measurement
-from bench.running.failures import DisagreesError
 
 TRAINING_TOLERANCE = 0.02
 """Of how a few steps move the weights, in float64 and float32. Rounding turns the sign of gradients near zero, which

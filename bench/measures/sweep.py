@@ -15,11 +15,11 @@ import numpy as np
 
 from backends import Architecture, Backend
 from backends.architecture import flops
+from bench.inputs.points import Operation, Point
 from bench.inputs.protocol import Protocol
 from bench.inputs.streams import TrainingStream, noise_words
 from bench.measures.timing import Timing, time_calls
 from bench.records import Measurement
-from bench.running.messages import Operation, Point
 
 FIELDS = {"width": "hidden_units", "depth": "hidden_layers", "couplings": "couplings"}
 """Axes that change the network: the field of `Architecture`."""

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from backends import Adam, Architecture
 from bench import records
 from bench.errors import BenchError
-from bench.peers import FRAMEWORKS, OURS, of_framework, our_mode
+from bench.inputs.peer_registry import FRAMEWORKS, OURS, of_framework, our_mode
 from bench.peers.plan import PEER_EVENT, Begun, PeersPlan, missed
 from bench.records import Measurement, Plan, Record, Status, environment
 from bench.running.messages import Finished, Measured, Started

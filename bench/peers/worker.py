@@ -22,10 +22,11 @@ from backends import Adam, Architecture, Backend, Pixels
 from backends.parameters import Parameters, astype, digest
 from bench.errors import BenchError
 from bench.inputs import data
+from bench.inputs.peer_registry import OURS, Entry, of_framework, our_mode
 from bench.inputs.streams import TrainingStream, initial_parameters, normals
 from bench.measures.agreement import relative
 from bench.measures.precision import probe
-from bench.peers import OURS, Entry, of_framework, our_mode, peer_class
+from bench.peers import peer_class
 from bench.peers.interface import Peer
 from bench.peers.plan import Begun, PeerEvent, PeersPlan, missed
 from bench.records import Measurement

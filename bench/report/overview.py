@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.peers import OURS
+from bench.inputs.peer_registry import OURS
 from bench.records import Record
 from bench.report.panels import said, section_label
 from bench.report.sentences import listed

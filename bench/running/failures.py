@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from backends import UnavailableError
+from bench.errors import DisagreesError, DivergedError
 from bench.records import Status
 
 OUT_OF_MEMORY = ("out of memory", "out_of_memory", "resource_exhausted", "bad_alloc", "not enough memory")
-
-
-class DivergedError(RuntimeError):
-    """The loss is no longer a number."""
-
-
-class DisagreesError(RuntimeError):
-    """The model isn't the reference's: whatever else was measured of it is of something else."""
 
 
 def status_of(error: Exception) -> Status:

@@ -6,11 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from bench.inputs.points import Point
 from bench.inputs.protocol import Protocol
 from bench.records import EpochPoint, Json, Measurement, PrecisionSeen, Status
-
-Axis = Literal["batch", "width", "depth", "couplings"]
-Operation = Literal["log_prob", "sample", "train"]
 
 
 class _Message(BaseModel):
@@ -39,14 +37,6 @@ class WorkerPlan(_Message):
     state: str
     best: str
     weights: str
-
-
-class Point(_Message):
-    """One point of a sweep: an operation, with one size of the protocol's network or batch in place of its own."""
-
-    axis: Axis
-    value: int = Field(gt=0)
-    operation: Operation
 
 
 class SweepPlan(_Message):

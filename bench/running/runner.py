@@ -80,7 +80,7 @@ def run(request: Request, listener: Listener, command: Callable[[str, str], list
     Args:
         request: what to run.
         listener: told of every event.
-        command: (label of a turn, interpreter) → the worker's command line, in place of `python -m bench.running.worker`.
+        command: (label of a turn, interpreter) → the command line of a worker, in place of `bench.running.worker`.
 
     Returns:
         One record a backend and mode, as written to the request's folder.

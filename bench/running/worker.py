@@ -19,6 +19,7 @@ import backends
 from backends import Backend, TrainingState, parameters, state
 from backends.optimisers import AVERAGE
 from backends.parameters import Parameters
+from bench.errors import DivergedError
 from bench.inputs import data
 from bench.inputs.protocol import Protocol
 from bench.inputs.streams import TrainingStream, initial_parameters, pixels_to_x
@@ -27,7 +28,6 @@ from bench.measures.precision import probe
 from bench.measures.rounding import Rounding
 from bench.records import EpochPoint, Measurement, Status
 from bench.records.environment import fingerprint, gpu_state
-from bench.running.failures import DivergedError
 from bench.running.messages import EpochDone, Event, Finished, Measured, Started, WorkerPlan
 from bench.running.worker_io import take_standard_output, tell
 

@@ -11,21 +11,19 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from bench import records
 from bench.errors import BenchError
+from bench.inputs.points import AXES, OPERATIONS, Axis, Operation, Point
 from bench.inputs.protocol import Protocol
 from bench.measures.sweep import left_out
 from bench.records import Measurement, Plan, Record, Status, environment
 from bench.running import runner
-from bench.running.messages import Axis, Event, Finished, Measured, Operation, Point, PointBegun, Started, SweepPlan
+from bench.running.messages import Event, Finished, Measured, PointBegun, Started, SweepPlan
 from bench.running.runner import Listener
 from bench.running.supervisor import End, converse, each
 from bench.running.worker_environment import worker_environment
-
-AXES: tuple[Axis, ...] = get_args(Axis)
-OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 VALUES: dict[Axis, tuple[int, ...]] = {
     "batch": tuple(2**i for i in range(17)),

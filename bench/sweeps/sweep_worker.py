@@ -11,13 +11,14 @@ import psutil
 
 import backends
 from backends import Architecture, Backend, UnavailableError, parameters
+from bench.inputs.points import Point
 from bench.inputs.streams import initial_parameters
 from bench.measures import sweep
 from bench.measures.precision import probe
 from bench.records import Measurement
 from bench.records.environment import fingerprint, gpu_state
 from bench.running.failures import reason_of, status_of
-from bench.running.messages import Event, Finished, Measured, Point, PointBegun, Started, SweepPlan
+from bench.running.messages import Event, Finished, Measured, PointBegun, Started, SweepPlan
 from bench.running.worker_io import take_standard_output, tell
 
 

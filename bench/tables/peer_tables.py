@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.peers import OURS, of_framework, our_mode
+from bench.inputs.peer_registry import OURS, of_framework, our_mode
 from bench.records import Record
 from bench.tables.frame import BACKENDS, machine_of, rank
 from bench.tables.labels import prepare, provenance

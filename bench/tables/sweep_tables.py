@@ -9,12 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from bench.inputs.points import AXES, OPERATIONS
 from bench.measures.sweep import QUANTITIES
-from bench.sweeps.scaling import GROWTH, Scaling, fit
-from bench.sweeps.sweep import AXES, OPERATIONS
 from bench.tables.labels import ROW, SECTION, Row, Source, groups, prepare
 from bench.tables.pivot import assemble
 from bench.tables.render import MISSING, Table, number
+from bench.tables.scaling import GROWTH, Scaling, fit
 
 SAID = {"log_prob": "log p", "sample": "sampling", "train": "training step"}
 """Operations as people call them."""

@@ -1,0 +1,56 @@
+"""Which peers there are: the usual libraries, each on its framework."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+OURS = "this harness"
+"""What the harness' own backend is called among the peers, in its default mode."""
+
+FRAMEWORKS = ("torch", "tensorflow", "jax")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A peer on one framework.
+
+    Attributes:
+        name: as the tables have it, unique within a framework.
+        framework: what it computes with.
+        package: the distribution that it is installed from, whose version is recorded.
+        location: "module:class", below `bench.peers`.
+    """
+
+    name: str
+    framework: str
+    package: str
+    location: str
+
+
+REGISTRY = (
+    *(
+        entry
+        for framework in FRAMEWORKS
+        for entry in (
+            Entry("keras fit", framework, "keras", "keras_peers:KerasFit"),
+            Entry("keras train_on_batch", framework, "keras", "keras_peers:KerasTrainOnBatch"),
+        )
+    ),
+    Entry("zuko", "torch", "zuko", "torch_peers:Zuko"),
+    Entry("nflows", "torch", "nflows", "torch_peers:NFlows"),
+    Entry("normflows", "torch", "normflows", "torch_peers:NormFlows"),
+    Entry("FrEIA", "torch", "FrEIA", "torch_peers:FrEIA"),
+    Entry("flowjax", "jax", "flowjax", "jax_peers:FlowJax"),
+    Entry("distrax", "jax", "distrax", "jax_peers:Distrax"),
+    Entry("tensorflow-probability", "tensorflow", "tensorflow-probability", "tensorflow_peers:TensorFlowProbability"),
+)
+
+
+def our_mode(mode: str) -> str:
+    """What the harness' own backend is called among the peers in another mode than its default one."""
+    return f"{OURS}: {mode}"
+
+
+def of_framework(framework: str) -> list[Entry]:
+    """The peers on a framework, in the order of the tables."""
+    return [entry for entry in REGISTRY if entry.framework == framework]
