@@ -379,11 +379,19 @@ def test_doctor_says_what_there_is(nice_bench, machine, told):
 def test_agree_goes_on_without_what_is_not_there_unless_it_was_asked_for(nice_bench, machine, monkeypatch):
     asked = []
     monkeypatch.setattr(cli.agreement_runs, "run", lambda names, *_, **__: asked.append(names) or "all agree")
+    reasons = backends.available()
+    monkeypatch.setattr(backends, "available", lambda: {"torch": None} | reasons)
     done = nice_bench("agree")
     assert (done.code, done.out) == (0, "all agree\n")
     assert done.err == "jax is left out: jax: can't be imported here (No module named 'jax')\n"
     nice_bench("agree", "--backends", "numpy,jax")
-    assert asked == [["numpy"], ["numpy", "jax"]]
+    assert asked == [["torch", "numpy"], ["numpy", "jax"]]
+
+
+def test_agree_does_not_hold_the_reference_against_itself(nice_bench, machine):
+    done = nice_bench("agree")
+    assert done.code == 1
+    assert "no framework can be imported here" in done.err
 
 
 def test_doctor_can_require_a_gpu(nice_bench, machine):

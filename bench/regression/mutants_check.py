@@ -41,9 +41,9 @@ WRONG = (
         "rate_five_percent_off",
         "Adam's learning rate is 5 % too large",
         torch=("lr=optimiser.learning_rate,", "lr=1.05 * optimiser.learning_rate,"),
-        tensorflow=("lr=optimiser.learning_rate * row[0]", "lr=1.05 * optimiser.learning_rate * row[0]"),
-        jax=("p - optimiser.learning_rate * (m", "p - 1.05 * optimiser.learning_rate * (m"),
-        numpy=("theta -= optimiser.learning_rate * (m", "theta -= 1.05 * optimiser.learning_rate * (m"),
+        tensorflow=("lr=lr * row[0] / root", "lr=1.05 * lr * row[0] / root"),
+        jax=("p - lr * (m", "p - 1.05 * lr * (m"),
+        numpy=("theta -= lr * (m", "theta -= 1.05 * lr * (m"),
     ),
     fault(
         "bias_dropped",
