@@ -15,6 +15,7 @@ from factories import backend_names
 from backends import parameters
 from backends.numpy_backend import NumpyBackend
 from bench.inputs import protocol
+from bench.inputs.streams import TrainingStream, pixels_to_x
 from bench.running import worker
 from bench.running.messages import EVENT, EpochDone, Finished, Measured, Started, WorkerPlan
 from bench.running.worker_environment import worker_environment
@@ -296,3 +297,36 @@ def test_nothing_but_events_leaves_on_standard_output(tmp_path):
     events = [EVENT.validate_json(line) for line in done.stdout.splitlines()]
     assert isinstance(events[-1], Finished)
     assert done.stderr.count("from Python") == done.stderr.count("from a library") == 2
+
+
+# Averaged weights
+
+RECIPE = {
+    "architecture": {"preset": "paper", "couplings": 2, "hidden_layers": 1, "hidden_units": 8}
+    | {"reorder": "none", "permutation": "shuffle", "permute": "before"},
+    "pixels": {"divisor": 256.0, "training_noise": 0.00390625, "evaluation_noise": 0.00390625},
+    "initial": {"kernels": "he_normal", "log_scale": "data", "permutations": "patterns"},
+    "optimiser": {"name": "adamw", "warmup_steps": 2, "average": 0.9},
+}
+
+
+def test_the_average_of_the_weights_is_what_is_selected_on_kept_and_measured(tmp_path):
+    entries = smoke().model_dump() | RECIPE
+    entries["training"] |= {"loss": "nll", "rounds": 1}
+    plan = make_plan(tmp_path, protocol.validate(entries, source="test"))
+    events = events_of(plan)
+    model, _ = worker.model_of(plan)
+    images, pixels = worker.Images.of(plan.protocol), plan.protocol.training_pixels()
+    stream = TrainingStream(plan.seed, len(images.train), 784, plan.protocol.training.batch, pixels)
+    list(model.train(images.train, plan.protocol.make_optimiser(), stream, plan.epochs))
+    x = pixels_to_x(images.select, plan.protocol.evaluation_pixels(), plan.seed)
+    raw, average = model.parameters(), model.training_state().moments["average"]
+    kept = parameters.load(plan.weights)[1]
+    assert all(np.array_equal(kept[name], average[name]) for name in average)
+    assert not np.array_equal(kept["log_scale"], raw["log_scale"])
+    with model.averaged():
+        expected = -float(model.log_prob(x).mean())
+    assert of(EpochDone, events)[-1].point.test_loss == pytest.approx(expected, rel=1e-6)
+    found = {e.measurement.quantity: e.measurement.value for e in of(Measured, events)}
+    test = pixels_to_x(images.test, worker.likelihood.DEQUANTISED, plan.seed)
+    assert found["log_likelihood_without_average"] == pytest.approx(float(model.log_prob(test).mean()), rel=1e-6)

@@ -110,17 +110,20 @@ def _round(plan: WorkerPlan, training_only: bool = False) -> Generator[Event, No
         yield from _at_the_start(model, images, plan)
     if plan.round < plan.rounds:
         return gpu_after
+    averaged = AVERAGE in protocol.make_optimiser().moments
+    if averaged:
+        raw = likelihood.mean_log_prob(model, pixels_to_x(images.test, likelihood.DEQUANTISED, plan.seed))
+        yield _measured("likelihood", "log_likelihood_without_average", raw, "nats")
+    kept = None
     if protocol.training.keep == "best":
         if not Path(plan.best).is_file():
             raise DivergedError("no test loss was a number, so that no weights are the best")
         kept = parameters.load(plan.best)[1]
-    else:
+    elif averaged:
         with model.averaged():
             kept = model.parameters()
-    if AVERAGE in protocol.make_optimiser().moments:
-        raw = -likelihood.test_loss(model, pixels_to_x(images.test, likelihood.DEQUANTISED, plan.seed), protocol)
-        yield _measured("likelihood", "log_likelihood_without_average", raw, "nats")
-    model.resume(TrainingState(parameters.rounded(kept, plan.precision)))
+    if kept is not None:
+        model.resume(TrainingState(parameters.rounded(kept, plan.precision)))
     parameters.save(plan.weights, model.architecture, parameters.astype(model.parameters(), "float32"))
     if not training_only:
         yield from _at_the_end(model, images, plan)
