@@ -363,6 +363,21 @@ class TorchBackend(Backend):
         return replayed(torch.no_grad()(call)) if self.mode == "cudagraph" else torch.no_grad()(call)
 
 
+@torch.no_grad()
+def adamw(
+    optimiser: AdamW,
+    step: torch.optim.AdamW,
+    rate: Tensor,
+    parameters: list[Tensor],
+    average: list[Tensor],
+    row: Tensor,
+) -> None:
+    """A step of AdamW on all parameters at once, in place, and of their average; row begins with the learning rate."""
+    rate.copy_(row[0])
+    step.step()
+    torch._foreach_lerp_(average, parameters, 1 - optimiser.average)
+
+
 def rmsprop(
     optimiser: RMSProp,
     parameters: list[Tensor],
@@ -382,18 +397,3 @@ def rmsprop(
         torch._foreach_mul_(velocities, row[1])
         torch._foreach_sub_(velocities, updates)
         torch._foreach_add_(parameters, velocities)
-
-
-@torch.no_grad()
-def adamw(
-    optimiser: AdamW,
-    step: torch.optim.AdamW,
-    rate: Tensor,
-    parameters: list[Tensor],
-    average: list[Tensor],
-    row: Tensor,
-) -> None:
-    """A step of AdamW on all parameters at once, in place, and of their average; row begins with the learning rate."""
-    rate.copy_(row[0])
-    step.step()
-    torch._foreach_lerp_(average, parameters, 1 - optimiser.average)
