@@ -2,14 +2,14 @@
 
 NumPy arrays go in and come out; device arrays stay inside. `Backend` holds everything that has nothing to do with a
 framework: checking, the loop over epochs with the next epoch's inputs made meanwhile, the clock. A framework's file
-fills in the hooks, which all start with an underscore and all deal in device arrays.
+fills in the hooks under "What a framework fills in", and a `Training`; both deal in device arrays.
 """
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -19,12 +19,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from backends.architecture import Architecture
 from backends.choices import PRECISIONS, choose, choose_device
+from backends.hooks import DeviceArray, DeviceArrays, Functions, Training
 from backends.layout import from_layout, make_layout, to_layout
 from backends.optimisers import AVERAGE, Optimiser
 from backends.parameters import ParameterError, Parameters, check, check_arrays, dtype_of
-from backends.values import EpochInputs, EpochReport, Pixels, Stream, TrainingState
-
-DeviceArray = Any
+from backends.values import EpochReport, Pixels, Stream, TrainingState
 
 
 class Backend(ABC):
@@ -61,9 +60,10 @@ class Backend(ABC):
         self._fixed = {name: array.copy() for name, array in given.items() if name.endswith(".permutation")}
         self.layout = make_layout(architecture, given)
         self._step = 0
-        self._moment_names: tuple[str, ...] = ()
+        self._moments: dict[str, DeviceArrays] = {}
         self._activate()
-        self._load(self._laid_out(given))
+        self._weights, self._functions = self._build()
+        self._assign(self._weights, self._laid_out(given))
 
     # Devices, precisions, modes ---------------------------------------------------------------------------------
 
@@ -108,20 +108,20 @@ class Backend(ABC):
         Returns:
             z [B, D] and log|det ∂z/∂x| [B].
         """
-        z, log_det = self._encode(self._input(x))
+        z, log_det = self._functions.encode(self._input(x))
         return self._to_numpy(z), self._to_numpy(log_det)
 
     def decode(self, z: ArrayLike) -> NDArray:
         """The generator x = f⁻¹(z), [B, D] → [B, D]."""
-        return self._to_numpy(self._decode(self._input(z)))
+        return self._to_numpy(self._functions.decode(self._input(z)))
 
     def log_prob(self, x: ArrayLike) -> NDArray:
         """log p(x) in nats, floating point [B, D] → [B]; arXiv 1410.8516, equation 2."""
-        return self._to_numpy(self._log_prob(self._input(x)))
+        return self._to_numpy(self._functions.log_prob(self._input(x)))
 
     def score(self, x: ArrayLike) -> NDArray:
         """The score ∇ₓ log p(x) of each row, in nats per unit of x, floating point [B, D] → [B, D]."""
-        return self._to_numpy(self._score(self._input(x)))
+        return self._to_numpy(self._functions.score(self._input(x)))
 
     def sample(self, n: int, *, temperature: float = 1.0, seed: int = 0) -> NDArray:
         """Samples [n, D]: latents from the prior times `temperature`, by the device's own generator, decoded."""
@@ -130,11 +130,11 @@ class Backend(ABC):
         if not 0 <= seed < 2**32:
             raise ValueError(f"sample: seed is {seed}; expected 0 ≤ seed < 2**32")
         self._activate()
-        return self._to_numpy(self._sample(n, temperature, seed))
+        return self._to_numpy(self._functions.sample(n, temperature, seed))
 
     def gradients(self, x: ArrayLike) -> tuple[float, Parameters]:
         """The loss, mean of −log p(x) over [B, D], and its gradient by every trainable parameter, canonical."""
-        loss, arrays = self._gradients(self._input(x))
+        loss, arrays = self._functions.gradients(self._input(x))
         return float(self._to_numpy(loss)), self._canonical(arrays)
 
     def _input(self, x: ArrayLike) -> DeviceArray:
@@ -150,15 +150,15 @@ class Backend(ABC):
 
     def parameters(self) -> Parameters:
         """Canonical parameters, in the dtype in which they were given; bit for bit the given ones if untrained."""
-        arrays = self._canonical(self._parameter_arrays())
+        arrays = self._canonical(self._weights)
         return {name: array.astype(self._given_dtype, copy=False) for name, array in arrays.items()} | {
             name: array.copy() for name, array in self._fixed.items()
         }
 
     def training_state(self) -> TrainingState:
         """Parameters, moments and step count as NumPy arrays; any backend can `resume` from it."""
-        arrays = self._canonical(self._parameter_arrays()) | {name: array.copy() for name, array in self._fixed.items()}
-        moments = {name: self._canonical(self._moment_arrays(name)) for name in self._moment_names}
+        arrays = self._canonical(self._weights) | {name: array.copy() for name, array in self._fixed.items()}
+        moments = {name: self._canonical(held) for name, held in self._moments.items()}
         return TrainingState(arrays, moments, self._step)
 
     def resume(self, state: TrainingState) -> None:
@@ -176,9 +176,8 @@ class Backend(ABC):
         if state.step < 0 or (state.step > 0) != bool(state.moments):
             raise ParameterError(f"training state: step {state.step} with moments {list(state.moments)}")
         self._activate()
-        self._load(self._laid_out(state.parameters))
-        self._moment_names = tuple(state.moments)
-        self._load_moments({name: self._laid_out(moment) for name, moment in state.moments.items()})
+        self._assign(self._weights, self._laid_out(state.parameters))
+        self._set_moments({name: self._laid_out(moment) for name, moment in state.moments.items()})
         self._step = state.step
 
     def _laid_out(self, arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
@@ -197,16 +196,27 @@ class Backend(ABC):
     def _canonical(self, arrays: Mapping[str, DeviceArray]) -> Parameters:
         return from_layout(self.architecture, self.layout, {k: self._to_numpy(a) for k, a in arrays.items()})
 
+    def _host_copies(self, arrays: DeviceArrays) -> dict[str, NDArray]:
+        return {name: self._to_numpy(array).copy() for name, array in arrays.items()}
+
+    def _set_moments(self, moments: Mapping[str, Mapping[str, NDArray]]) -> None:
+        if list(self._moments) != list(moments):  # else in place: a captured step reads them where they lie
+            self._moments = {name: self._zeros() for name in moments}
+        for name, arrays in moments.items():
+            self._assign(self._moments[name], arrays)
+
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within it the model has the average of its weights in their place, where its optimiser keeps one."""
-        if AVERAGE in self._moment_names:
-            self._exchange(AVERAGE)
+        """Within it the model computes with the average of its weights, where its optimiser keeps one."""
+        if AVERAGE not in self._moments:
+            yield
+            return
+        weights = self._host_copies(self._weights)
+        self._assign(self._weights, self._host_copies(self._moments[AVERAGE]))
         try:
             yield
         finally:
-            if AVERAGE in self._moment_names:
-                self._exchange(AVERAGE)
+            self._assign(self._weights, weights)
 
     # Training ---------------------------------------------------------------------------------------------------
 
@@ -228,8 +238,8 @@ class Backend(ABC):
         expected = (stream.examples, self.architecture.dim)
         if images.dtype != np.uint8 or images.shape != expected:
             raise ValueError(f"images are {images.dtype} {images.shape}; expected uint8 {expected}")
-        if self._moment_names and self._moment_names != optimiser.moments:
-            raise ValueError(f"state has moments {self._moment_names}; {optimiser.name} has {optimiser.moments}")
+        if self._moments and tuple(self._moments) != optimiser.moments:
+            raise ValueError(f"state has moments {tuple(self._moments)}; {optimiser.name} has {optimiser.moments}")
         if self._step % stream.steps:
             raise ValueError(f"state is at step {self._step}, inside an epoch of {stream.steps} steps")
         if epochs < 1:
@@ -239,24 +249,26 @@ class Backend(ABC):
     def _train(
         self, images: NDArray[np.uint8], optimiser: Optimiser, stream: Stream, epochs: int
     ) -> Iterator[EpochReport]:
+        self._activate()
+        if not self._moments:
+            self._set_moments(self._first_moments(optimiser.moments, self._host_copies(self._weights)))
+        start = time.perf_counter()
+        training = self._training(images, optimiser, stream.pixels)
+        first_call = time.perf_counter() - start
+
         def upload(epoch: int) -> Any:
             inputs = stream.epoch(epoch)
             schedule = optimiser.schedule((epoch - 1) * stream.steps, stream.steps, stream.steps)
-            return self._upload(inputs, schedule.astype(self.dtype))
+            return training.upload(inputs, schedule.astype(self.dtype))
 
         first = self._step // stream.steps + 1
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="stream") as background:
             inputs = upload(first)
-            self._activate()
-            if not self._moment_names:
-                self._moment_names = optimiser.moments
-                weights = {name: self._to_numpy(array) for name, array in self._parameter_arrays().items()}
-                self._load_moments(self._first_moments(weights))
-            on_device = self._upload_images(images)
             start = time.perf_counter()
-            self._start_training(on_device, optimiser, stream.pixels)
-            self._compile(inputs)
-            first_call = time.perf_counter() - start
+            training.compile(inputs)
+            if training.trial_step:
+                self._try_one_step(training, inputs)
+            first_call += time.perf_counter() - start
             upcoming: Future | None = None
             for epoch in range(first, first + epochs):
                 start = time.perf_counter()
@@ -265,31 +277,26 @@ class Backend(ABC):
                 wait = time.perf_counter() - start
                 upcoming = background.submit(upload, epoch + 1) if epoch + 1 < first + epochs else None
                 self._activate()
-                losses = self._to_numpy(self._run_steps(inputs, stream.steps)).astype(np.float64)
+                losses = self._to_numpy(training.run(inputs, stream.steps)).astype(np.float64)
                 self._step += stream.steps
                 seconds = time.perf_counter() - start
                 yield EpochReport(epoch, losses, seconds, first_call if epoch == first else 0.0, wait)
 
-    def _try_one_step(self, inputs: Any) -> None:
+    def _try_one_step(self, training: Training, inputs: Any) -> None:
         """Make one step, or all of an epoch where they are one dispatch, and undo it."""
-        parameters = {k: self._to_numpy(a).copy() for k, a in self._parameter_arrays().items()}
-        moments = self._first_moments(parameters)  # copies of moments would be the most memory that training takes
+        weights = self._host_copies(self._weights)
         if self._step:
-            moments = {
-                name: {k: self._to_numpy(a).copy() for k, a in self._moment_arrays(name).items()}
-                for name in self._moment_names
-            }
-        self._to_numpy(self._run_steps(inputs, 1))
-        self._load(parameters)
-        self._load_moments(moments)
+            moments = {name: self._host_copies(held) for name, held in self._moments.items()}
+        else:  # copies of moments would be the most memory that training takes
+            moments = self._first_moments(tuple(self._moments), weights)
+        self._to_numpy(training.run(inputs, 1))
+        self._assign(self._weights, weights)
+        self._set_moments(moments)
 
-    def _first_moments(self, parameters: dict[str, NDArray]) -> dict[str, dict[str, NDArray]]:
+    def _first_moments(self, names: Sequence[str], weights: dict[str, NDArray]) -> dict[str, dict[str, NDArray]]:
         """Moments before the first step: zeros, and for the average of the weights the weights."""
-        zeros = {name: np.zeros(shape, self.dtype) for name, shape in self.architecture.trainable_shapes.items()}
-        moments = dict.fromkeys(self._moment_names, zeros)
-        if AVERAGE in moments:
-            moments[AVERAGE] = parameters
-        return moments
+        zeros = {name: np.zeros_like(array) for name, array in weights.items()}
+        return {name: weights if name == AVERAGE else zeros for name in names}
 
     # For measuring ----------------------------------------------------------------------------------------------
 
@@ -303,8 +310,8 @@ class Backend(ABC):
         """
         self._activate()
         if operation == "sample":
-            return self.one_dispatch(lambda: self._sample_batch(batch, temperature))
-        run = {"encode": self._encode, "decode": self._decode, "log_prob": self._log_prob}[operation]
+            return self.one_dispatch(lambda: self._functions.sample(batch, temperature, None))
+        run = getattr(self._functions, operation)
         rows = np.linspace(-0.5, 0.5, batch * self.architecture.dim, dtype=self.dtype)
         x = self._to_device(rows.reshape(batch, self.architecture.dim))
         return self.one_dispatch(lambda: run(x))
@@ -314,11 +321,10 @@ class Backend(ABC):
         return call
 
     def product(self, a: ArrayLike, b: ArrayLike) -> NDArray:
-        """[m, k] × [k, n], by the very routine and in the precision in which the flow multiplies."""
+        """The product [m, k] × [k, n], multiplied as the layers of the flow multiply."""
         self._activate()
-        return self._to_numpy(
-            self._product(self._to_device(np.asarray(a, self.dtype)), self._to_device(np.asarray(b, self.dtype)))
-        )
+        left, right = (self._to_device(np.asarray(array, self.dtype)) for array in (a, b))
+        return self._to_numpy(self._functions.product(left, right))
 
     @abstractmethod
     def synchronise(self, result: DeviceArray = None) -> None:
@@ -340,61 +346,17 @@ class Backend(ABC):
     def _to_numpy(self, array: DeviceArray) -> NDArray: ...
 
     @abstractmethod
-    def _load(self, arrays: Mapping[str, NDArray]) -> None: ...
+    def _build(self) -> tuple[DeviceArrays, Functions]:
+        """The flow on the device: its trainable arrays, whose values are set afterwards, and its functions."""
 
     @abstractmethod
-    def _parameter_arrays(self) -> Mapping[str, DeviceArray]: ...
+    def _zeros(self) -> DeviceArrays:
+        """Zeros on the device for every trainable array: a moment of the optimiser."""
 
     @abstractmethod
-    def _load_moments(self, moments: Mapping[str, Mapping[str, NDArray]]) -> None: ...
+    def _assign(self, held: DeviceArrays, arrays: Mapping[str, NDArray]) -> None:
+        """Give arrays that `_build` or `_zeros` made other values, in place."""
 
     @abstractmethod
-    def _moment_arrays(self, name: str) -> Mapping[str, DeviceArray]: ...
-
-    @abstractmethod
-    def _exchange(self, moment: str) -> None:
-        """Let the parameters and a moment change places, on the device, bit for bit."""
-
-    @abstractmethod
-    def _product(self, a: DeviceArray, b: DeviceArray) -> DeviceArray: ...
-
-    @abstractmethod
-    def _encode(self, x: DeviceArray) -> tuple[DeviceArray, DeviceArray]: ...
-
-    @abstractmethod
-    def _decode(self, z: DeviceArray) -> DeviceArray: ...
-
-    @abstractmethod
-    def _log_prob(self, x: DeviceArray) -> DeviceArray: ...
-
-    @abstractmethod
-    def _score(self, x: DeviceArray) -> DeviceArray: ...
-
-    @abstractmethod
-    def _sample(self, n: int, temperature: float, seed: int) -> DeviceArray: ...
-
-    @abstractmethod
-    def _sample_batch(self, n: int, temperature: float) -> DeviceArray:
-        """As `_sample`, with whatever seed comes next."""
-
-    @abstractmethod
-    def _gradients(self, x: DeviceArray) -> tuple[DeviceArray, Mapping[str, DeviceArray]]: ...
-
-    @abstractmethod
-    def _upload_images(self, images: NDArray[np.uint8]) -> DeviceArray: ...
-
-    @abstractmethod
-    def _upload(self, inputs: EpochInputs, schedule: NDArray) -> Any:
-        """An epoch's inputs, on the device; called in the background while the device trains."""
-
-    @abstractmethod
-    def _start_training(self, images: DeviceArray, optimiser: Optimiser, pixels: Pixels) -> None:
-        """Build the training step."""
-
-    @abstractmethod
-    def _compile(self, inputs: Any) -> None:
-        """Whatever the first call costs: trace, compile, capture. Parameters and moments are the same afterwards."""
-
-    @abstractmethod
-    def _run_steps(self, inputs: Any, steps: int) -> DeviceArray:
-        """The first `steps` steps of an epoch; the loss of each."""
+    def _training(self, images: NDArray[np.uint8], optimiser: Optimiser, pixels: Pixels) -> Training:
+        """The training step, with the images [N, D] on the device."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from backends.architecture import Architecture, Index, bias_name, kernel_name
 from backends.choices import first_line
+from backends.hooks import Functions, Training
 from backends.interface import Backend
 from backends.layout import Layout
 from backends.optimisers import Adam, AdamW, Optimiser, RMSProp
@@ -158,75 +159,65 @@ class JaxBackend(Backend):
         """The allocator's own peak."""
         return (self._jax_device.memory_stats() or {}).get("peak_bytes_in_use") if self.device == "gpu" else None
 
-    # Parameters and state ---------------------------------------------------------------------------------------
+    # Building, and the values of arrays --------------------------------------------------------------------------
 
-    def _load(self, arrays: Mapping[str, NDArray]) -> None:
-        if not hasattr(self, "_flow"):
-            self._flow = Flow(self.architecture, self.layout, self.precision)
-            self._jit_encode = jax.jit(self._flow.encode)
-            self._jit_decode = jax.jit(self._flow.decode)
-            self._jit_log_prob = jax.jit(self._flow.log_prob)
-            self._jit_score = jax.jit(jax.grad(self._flow.total_log_prob, argnums=1))
-            self._jit_product = jax.jit(self._flow.product)
-            self._jit_gradients = jax.jit(jax.value_and_grad(self._flow.loss))
-            self._jit_sample = jax.jit(self._latents_decoded, static_argnums=2)
-            self._draws = 0
-        self._parameters = {name: self._to_device(array) for name, array in arrays.items()}
+    def _build(self) -> tuple[Tree, Functions]:
+        self.flow = flow = Flow(self.architecture, self.layout, self.precision)
+        weights = self._zeros()
 
-    def _parameter_arrays(self) -> Mapping[str, Array]:
-        return self._parameters
+        def with_weights(function: Callable) -> Callable:
+            return lambda x: function(weights, x)
 
-    def _load_moments(self, moments: Mapping[str, Mapping[str, NDArray]]) -> None:
-        self._moments = {m: {n: self._to_device(a) for n, a in arrays.items()} for m, arrays in moments.items()}
+        self._latents_decoded = jax.jit(self._decode_latents, static_argnums=2)
+        self._draws = 0
+        return weights, Functions(
+            encode=with_weights(jax.jit(flow.encode)),
+            decode=with_weights(jax.jit(flow.decode)),
+            log_prob=with_weights(jax.jit(flow.log_prob)),
+            score=with_weights(jax.jit(jax.grad(flow.total_log_prob, argnums=1))),
+            gradients=with_weights(jax.jit(jax.value_and_grad(flow.loss))),
+            product=jax.jit(flow.product),
+            sample=self._sample,
+        )
 
-    def _moment_arrays(self, name: str) -> Mapping[str, Array]:
-        return self._moments[name]
+    def _zeros(self) -> Tree:
+        shapes = self.architecture.trainable_shapes
+        return {name: self._to_device(np.zeros(shape, self.dtype)) for name, shape in shapes.items()}
 
-    def _exchange(self, moment: str) -> None:
-        self._parameters, self._moments[moment] = self._moments[moment], self._parameters
+    def _assign(self, held: Tree, arrays: Mapping[str, NDArray]) -> None:
+        held.update((name, self._to_device(array)) for name, array in arrays.items())
 
-    # Encode, decode, density, samples ---------------------------------------------------------------------------
+    # Samples ------------------------------------------------------------------------------------------------------
 
-    def _product(self, a: Array, b: Array) -> Array:
-        return self._jit_product(a, b)
+    def _sample(self, n: int, temperature: float, seed: int | None) -> Array:
+        if seed is None:
+            self._draws += 1
+            seed = self._draws
+        return self._latents_decoded(self._weights, self._to_device(np.asarray(seed, np.uint32)), n, temperature)
 
-    def _encode(self, x: Array) -> tuple[Array, Array]:
-        return self._jit_encode(self._parameters, x)
-
-    def _decode(self, z: Array) -> Array:
-        return self._jit_decode(self._parameters, z)
-
-    def _log_prob(self, x: Array) -> Array:
-        return self._jit_log_prob(self._parameters, x)
-
-    def _score(self, x: Array) -> Array:
-        return self._jit_score(self._parameters, x)
-
-    def _sample(self, n: int, temperature: float, seed: int) -> Array:
-        return self._jit_sample(self._parameters, self._to_device(np.asarray(seed, np.uint32)), n, temperature)
-
-    def _sample_batch(self, n: int, temperature: float) -> Array:
-        self._draws += 1
-        return self._sample(n, temperature, self._draws)
-
-    def _latents_decoded(self, p: Tree, seed: Array, n: int, temperature: float) -> Array:
+    def _decode_latents(self, p: Tree, seed: Array, n: int, temperature: float) -> Array:
         draw = jax.random.normal if self.architecture.prior == "gaussian" else jax.random.logistic
         latents = draw(jax.random.key(seed), (n, self.architecture.dim), self.dtype)
-        return self._flow.decode(p, latents * temperature)
+        return self.flow.decode(p, latents * temperature)
 
-    # The loss and its gradient ----------------------------------------------------------------------------------
+    # For training and measuring -----------------------------------------------------------------------------------
 
-    def _gradients(self, x: Array) -> tuple[Array, Mapping[str, Array]]:
-        return self._jit_gradients(self._parameters, x)
+    def _training(self, images: NDArray[np.uint8], optimiser: Optimiser, pixels: Pixels) -> JaxTraining:
+        return JaxTraining(self, images, optimiser, pixels)
 
-    def _pixels_to_x(self, images: Array, noise: Array | None) -> Array:
-        x = images.astype(self.dtype) * self._pixels.scale
-        if noise is None:
-            return x
-        u = (noise.astype(self.dtype) + 0.5) * 2.0**-16
-        return x + self._pixels.noise * u
 
-    # Optimisers -------------------------------------------------------------------------------------------------
+class JaxTraining(Training):
+    """The training step: one a call, or the scan over an epoch's in one function."""
+
+    def __init__(self, model: JaxBackend, images: NDArray[np.uint8], optimiser: Optimiser, pixels: Pixels) -> None:
+        self._model, self._pixels = model, pixels
+        self._images = model._to_device(images)
+        self._update = self._make_update(optimiser)
+        gpu, scan = model.device == "gpu", model.mode == "scan"
+        self.trial_step = gpu or not scan  # on a CPU an epoch takes too long to be made only to be undone
+        self._unroll = UNROLLED_STEPS if gpu else 1
+        options = SIDE_BY_SIDE if gpu and scan else None
+        self._function = jax.jit(self._scan if scan else self._step, donate_argnums=0, compiler_options=options)
 
     def _make_update(self, optimiser: Optimiser) -> Callable[[Tree, Tree, dict[str, Tree], Array], Any]:
         """A function from parameters, gradients, moments and the step's row of the schedule to new ones."""
@@ -240,55 +231,51 @@ class JaxBackend(Backend):
 
         return update
 
-    # Training ---------------------------------------------------------------------------------------------------
+    def upload(self, inputs: EpochInputs, schedule: NDArray) -> tuple[Array, Array | None, Array]:
+        to_device = self._model._to_device
+        noise = None if inputs.noise is None else to_device(inputs.noise)
+        return to_device(inputs.order), noise, to_device(schedule)
 
-    def _upload_images(self, images: NDArray[np.uint8]) -> Array:
-        return self._to_device(images)
-
-    def _upload(self, inputs: EpochInputs, schedule: NDArray) -> tuple[Array, Array | None, Array]:
-        noise = None if inputs.noise is None else self._to_device(inputs.noise)
-        return self._to_device(inputs.order), noise, self._to_device(schedule)
-
-    def _start_training(self, images: Array, optimiser: Optimiser, pixels: Pixels) -> None:
-        self._images, self._pixels = images, pixels
-        update = self._make_update(optimiser)
-
-        def step(carry: Any, inputs: Any, images: Array) -> tuple[Any, Array]:
-            p, moments = carry
-            order, noise, row = inputs
-            loss, gradients = jax.value_and_grad(self._flow.loss)(p, self._pixels_to_x(images[order], noise))
-            return update(p, gradients, moments, row), loss
-
-        def epoch(carry: Any, inputs: Any, images: Array) -> tuple[Any, Array]:
-            unroll = UNROLLED_STEPS if self.device == "gpu" else 1
-            return jax.lax.scan(partial(step, images=images), carry, inputs, unroll=unroll)
-
-        options = SIDE_BY_SIDE if self.device == "gpu" and self.mode == "scan" else None
-        function = epoch if self.mode == "scan" else step
-        self._train_function = jax.jit(function, donate_argnums=0, compiler_options=options)
-
-    def _compile(self, inputs: tuple[Array, Array | None, Array]) -> None:
-        carry = self._parameters, self._moments
-        first = inputs if self.mode == "scan" else jax.tree.map(itemgetter(0), inputs)
-        self._compiled_train = self._train_function.lower(carry, first, self._images).compile()
-        if self.mode == "jit":  # an epoch's losses are put together at its end, by what is compiled for so many
-            loss = jax.device_put(jnp.zeros((), self.dtype), self._jax_device)
+    def compile(self, inputs: tuple[Array, Array | None, Array]) -> None:
+        model = self._model
+        first = inputs if model.mode == "scan" else jax.tree.map(itemgetter(0), inputs)
+        self._compiled = self._function.lower((model._weights, model._moments), first, self._images).compile()
+        if model.mode == "jit":  # an epoch's losses are put together at its end, by what is compiled for so many
+            loss = jax.device_put(jnp.zeros((), model.dtype), model._jax_device)
             jax.block_until_ready(jnp.stack([loss] * len(inputs[0])))
-        if self.mode == "jit" or self.device == "gpu":  # on a CPU an epoch takes too long to be made only to be undone
-            self._try_one_step(inputs)
 
-    def _run_steps(self, inputs: tuple[Array, Array | None, Array], steps: int) -> Array:
-        carry = self._parameters, self._moments
-        if self.mode == "scan":
-            carry, losses = self._compiled_train(carry, inputs, self._images)
+    def _step(self, carry: Any, inputs: Any, images: Array) -> tuple[Any, Array]:
+        p, moments = carry
+        order, noise, row = inputs
+        x = self._pixels_to_x(images[order], noise)
+        loss, gradients = jax.value_and_grad(self._model.flow.loss)(p, x)
+        return self._update(p, gradients, moments, row), loss
+
+    def _scan(self, carry: Any, inputs: Any, images: Array) -> tuple[Any, Array]:
+        return jax.lax.scan(partial(self._step, images=images), carry, inputs, unroll=self._unroll)
+
+    def _pixels_to_x(self, images: Array, noise: Array | None) -> Array:
+        dtype = self._model.dtype
+        x = images.astype(dtype) * self._pixels.scale
+        if noise is None:
+            return x
+        u = (noise.astype(dtype) + 0.5) * 2.0**-16
+        return x + self._pixels.noise * u
+
+    def run(self, inputs: tuple[Array, Array | None, Array], steps: int) -> Array:
+        carry: Any = self._model._weights, self._model._moments
+        if self._model.mode == "scan":
+            carry, losses = self._compiled(carry, inputs, self._images)
         else:
             each = []
             for i in range(steps):
-                row = jax.tree.map(itemgetter(i), inputs)
-                carry, loss = self._compiled_train(carry, row, self._images)
+                carry, loss = self._compiled(carry, jax.tree.map(itemgetter(i), inputs), self._images)
                 each.append(loss)
             losses = jnp.stack(each)
-        self._parameters, self._moments = carry
+        weights, moments = carry
+        self._model._weights.update(weights)
+        for name, moment in moments.items():
+            self._model._moments[name].update(moment)
         return losses
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from backends.architecture import Architecture, bias_name, kernel_name, permutation_name
+from backends.hooks import Functions, Training
 from backends.interface import Backend
 from backends.layout import tile
 from backends.optimisers import Adam, AdamW, Optimiser, RMSProp
@@ -52,7 +53,7 @@ class NumpyBackend(Backend):
     def synchronise(self, result: Any = None) -> None:
         """Nothing to wait for."""
 
-    # Parameters and state: in canonical order, no layout --------------------------------------------------------
+    # Building, and the values of arrays: in canonical order, no layout ------------------------------------------
 
     def _laid_out(self, arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
         super()._laid_out(arrays)  # for its check
@@ -61,20 +62,23 @@ class NumpyBackend(Backend):
     def _canonical(self, arrays: Mapping[str, NDArray]) -> Parameters:
         return {name: array.copy() for name, array in arrays.items()}
 
-    def _load(self, arrays: Mapping[str, NDArray]) -> None:
-        self._parameters = {name: array.copy() for name, array in arrays.items()}
+    def _build(self) -> tuple[Parameters, Functions]:
+        return self._zeros(), Functions(
+            encode=self._encode,
+            decode=self._decode,
+            log_prob=self._log_prob,
+            score=self._score,
+            gradients=self._gradients,
+            product=self._product,
+            sample=self._sample,
+        )
 
-    def _parameter_arrays(self) -> Mapping[str, NDArray]:
-        return self._parameters
+    def _zeros(self) -> Parameters:
+        return {name: np.zeros(shape, self.dtype) for name, shape in self.architecture.trainable_shapes.items()}
 
-    def _load_moments(self, moments: Mapping[str, Mapping[str, NDArray]]) -> None:
-        self._moments = {name: {k: a.copy() for k, a in arrays.items()} for name, arrays in moments.items()}
-
-    def _moment_arrays(self, name: str) -> Mapping[str, NDArray]:
-        return self._moments[name]
-
-    def _exchange(self, moment: str) -> None:
-        self._parameters, self._moments[moment] = self._moments[moment], self._parameters
+    def _assign(self, held: dict[str, NDArray], arrays: Mapping[str, NDArray]) -> None:
+        for name, array in arrays.items():
+            held[name][...] = array
 
     # The coupling network ---------------------------------------------------------------------------------------
 
@@ -86,7 +90,7 @@ class NumpyBackend(Backend):
         activations = [x1]
         last = self.architecture.hidden_layers
         for i in range(last + 1):
-            h = self._product(activations[-1], self._parameters[kernel_name(k, i)]) + self._parameters[bias_name(k, i)]
+            h = self._product(activations[-1], self._weights[kernel_name(k, i)]) + self._weights[bias_name(k, i)]
             linear = i == last and self.architecture.output == "linear"
             activations.append(h if linear else np.maximum(h, 0))
         return activations
@@ -102,14 +106,14 @@ class NumpyBackend(Backend):
                 gradient = gradient * (activations[i + 1] > 0)
             gradients[kernel_name(k, i)] = activations[i].T @ gradient
             gradients[bias_name(k, i)] = gradient.sum(axis=0)
-            gradient = gradient @ self._parameters[kernel_name(k, i)].T
+            gradient = gradient @ self._weights[kernel_name(k, i)].T
         return gradient, gradients
 
     # Encode, decode, density ------------------------------------------------------------------------------------
 
     def _encode(self, x: NDArray) -> tuple[NDArray, NDArray]:
         z, _ = self._forward(x)
-        return z, np.full(len(x), self._parameters["log_scale"].sum(), self.dtype)
+        return z, np.full(len(x), self._weights["log_scale"].sum(), self.dtype)
 
     def _forward(self, x: NDArray) -> tuple[NDArray, list[list[NDArray]]]:
         """z [B, D], and the activations of each coupling's network."""
@@ -125,11 +129,11 @@ class NumpyBackend(Backend):
             tape.append(activations)
             if architecture.permute == "after":
                 h = h[:, self._permutation(k)]
-        return h * np.exp(self._parameters["log_scale"]), tape
+        return h * np.exp(self._weights["log_scale"]), tape
 
     def _decode(self, z: NDArray) -> NDArray:
         architecture = self.architecture
-        h = z * np.exp(-self._parameters["log_scale"])
+        h = z * np.exp(-self._weights["log_scale"])
         for k in reversed(range(architecture.couplings)):
             if architecture.permute == "after":
                 h = h[:, np.argsort(self._permutation(k))]
@@ -168,21 +172,16 @@ class NumpyBackend(Backend):
 
     # Sampling ---------------------------------------------------------------------------------------------------
 
-    def _sample(self, n: int, temperature: float, seed: int) -> NDArray:
-        return self._decode(self._latents(np.random.default_rng(seed), n, temperature))
-
-    def _sample_batch(self, n: int, temperature: float) -> NDArray:
-        return self._decode(self._latents(np.random.default_rng(), n, temperature))
-
-    def _latents(self, generator: np.random.Generator, n: int, temperature: float) -> NDArray:
+    def _sample(self, n: int, temperature: float, seed: int | None) -> NDArray:
+        generator = np.random.default_rng(seed)
         draw = generator.standard_normal if self.architecture.prior == "gaussian" else generator.logistic
-        return (draw(size=(n, self.architecture.dim)) * temperature).astype(self.dtype)
+        return self._decode((draw(size=(n, self.architecture.dim)) * temperature).astype(self.dtype))
 
     # The loss and its gradient ----------------------------------------------------------------------------------
 
     def _gradients(self, x: NDArray) -> tuple[NDArray, dict[str, NDArray]]:
         z, tape = self._forward(x)
-        loss = -(self._log_prior(z) + self._parameters["log_scale"].sum()).mean()
+        loss = -(self._log_prior(z) + self._weights["log_scale"].sum()).mean()
         by_z = self._slope(z) / len(x)
         _, gradients = self._backward(tape, by_z)
         gradients["log_scale"] = (by_z * z).sum(axis=0) - 1
@@ -191,7 +190,7 @@ class NumpyBackend(Backend):
     def _backward(self, tape: list[list[NDArray]], by_z: NDArray) -> tuple[NDArray, dict[str, NDArray]]:
         """From ∂L/∂z to ∂L/∂x and the gradients by all kernels and biases; `tape` is that of `_forward`."""
         architecture, gradients = self.architecture, {}
-        gradient = by_z * np.exp(self._parameters["log_scale"])
+        gradient = by_z * np.exp(self._weights["log_scale"])
         for k in reversed(range(architecture.couplings)):
             if architecture.permute == "after":
                 gradient = gradient[:, np.argsort(self._permutation(k))]
@@ -205,44 +204,45 @@ class NumpyBackend(Backend):
             gradient = gradient[:, np.argsort(tile(architecture.dim))]
         return gradient, gradients
 
-    # Optimisers -------------------------------------------------------------------------------------------------
+    # For training -----------------------------------------------------------------------------------------------
 
-    def _update(self, optimiser: Optimiser, gradients: Mapping[str, NDArray], row: NDArray) -> None:
+    def _training(self, images: NDArray[np.uint8], optimiser: Optimiser, pixels: Pixels) -> NumpyTraining:
+        return NumpyTraining(self, images, optimiser, pixels)
+
+
+class NumpyTraining(Training):
+    """The training step, one after the other."""
+
+    trial_step = False
+
+    def __init__(self, model: NumpyBackend, images: NDArray[np.uint8], optimiser: Optimiser, pixels: Pixels) -> None:
+        self._model, self._images, self._optimiser, self._pixels = model, images, optimiser, pixels
+
+    def _update(self, gradients: Mapping[str, NDArray], row: NDArray) -> None:
+        rules: dict[type, Callable] = {Adam: adam, AdamW: adamw, RMSProp: rmsprop}
         for name, g in gradients.items():
-            theta = self._parameters[name]
-            moments = [self._moments[moment][name] for moment in optimiser.moments]
-            rules: dict[type, Callable] = {Adam: adam, AdamW: adamw, RMSProp: rmsprop}
-            rules[type(optimiser)](optimiser, theta, g, *moments, row)
+            moments = [self._model._moments[moment][name] for moment in self._optimiser.moments]
+            rules[type(self._optimiser)](self._optimiser, self._model._weights[name], g, *moments, row)
 
-    # Training ---------------------------------------------------------------------------------------------------
-
-    def _upload_images(self, images: NDArray[np.uint8]) -> NDArray:
-        return images
-
-    def _upload(self, inputs: EpochInputs, schedule: NDArray) -> tuple[EpochInputs, NDArray]:
+    def upload(self, inputs: EpochInputs, schedule: NDArray) -> tuple[EpochInputs, NDArray]:
         return inputs, schedule
 
-    def _start_training(self, images: NDArray, optimiser: Optimiser, pixels: Pixels) -> None:
-        self._images, self._optimiser, self._pixels = images, optimiser, pixels
-
-    def _compile(self, inputs: tuple[EpochInputs, NDArray]) -> None:
-        pass
-
-    def _run_steps(self, inputs: tuple[EpochInputs, NDArray], steps: int) -> NDArray:
-        stream, schedule = inputs
-        losses = np.empty(steps, self.dtype)
-        for i in range(steps):
-            x = self._pixels_to_x(self._images[stream.order[i]], None if stream.noise is None else stream.noise[i])
-            losses[i], gradients = self._gradients(x)
-            self._update(self._optimiser, gradients, schedule[i])
-        return losses
-
     def _pixels_to_x(self, images: NDArray, noise: NDArray | None) -> NDArray:
-        x = images.astype(self.dtype) * self.dtype.type(self._pixels.scale)
+        dtype = self._model.dtype
+        x = images.astype(dtype) * dtype.type(self._pixels.scale)
         if noise is None:
             return x
-        u = (noise.astype(self.dtype) + self.dtype.type(0.5)) * self.dtype.type(2**-16)
-        return x + self.dtype.type(self._pixels.noise) * u
+        u = (noise.astype(dtype) + dtype.type(0.5)) * dtype.type(2**-16)
+        return x + dtype.type(self._pixels.noise) * u
+
+    def run(self, inputs: tuple[EpochInputs, NDArray], steps: int) -> NDArray:
+        stream, schedule = inputs
+        losses = np.empty(steps, self._model.dtype)
+        for i in range(steps):
+            x = self._pixels_to_x(self._images[stream.order[i]], None if stream.noise is None else stream.noise[i])
+            losses[i], gradients = self._model._gradients(x)
+            self._update(gradients, schedule[i])
+        return losses
 
 
 def split(architecture: Architecture, h: NDArray) -> tuple[NDArray, NDArray]:

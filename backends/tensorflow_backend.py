@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tensorflow import Tensor
 
 from backends.architecture import Architecture, bias_name, kernel_name
+from backends.hooks import Functions, Training
 from backends.interface import Backend
 from backends.layout import Layout
 from backends.optimisers import Adam, AdamW, Optimiser, RMSProp
@@ -153,78 +154,44 @@ class TensorFlowBackend(Backend):
         """The allocator's own peak."""
         return tf.config.experimental.get_memory_info("GPU:0")["peak"] if self.device == "gpu" else None
 
-    # Parameters and state ---------------------------------------------------------------------------------------
+    # Building, and the values of arrays --------------------------------------------------------------------------
 
-    def _load(self, arrays: Mapping[str, NDArray]) -> None:
-        if not hasattr(self, "_flow"):
-            with tf.device(self._tf_device):
-                self._flow = Flow(self.architecture, self.layout, self.precision)
-            self._call_encode = self._function(self._flow.encode)
-            self._call_decode = self._function(self._flow.decode)
-            self._call_log_prob = self._function(self._flow.log_prob)
-            self._call_score = self._function(self._score_on_tape)
-            self._call_product = self._function(self._flow.product)
-            self._call_gradients = self._function(self._loss_and_gradients)
-            self._call_sample = self._function(self._latents_decoded)
-            self._draws = 0
-        for name, array in arrays.items():
-            self._flow.p[name].assign(array)
+    def _build(self) -> tuple[dict[str, tf.Variable], Functions]:
+        with tf.device(self._tf_device):
+            self.flow = flow = Flow(self.architecture, self.layout, self.precision)
+        self._latents_decoded = self._function(self._decode_latents)
+        self._draws = 0
+        return flow.p, Functions(
+            encode=self._function(flow.encode),
+            decode=self._function(flow.decode),
+            log_prob=self._function(flow.log_prob),
+            score=self._function(self._score),
+            gradients=self._function(self.gradients_on_tape),
+            product=self._function(flow.product),
+            sample=self._sample,
+        )
 
     def _function(self, function: Callable) -> Callable:
         return tf.function(function, jit_compile=self.mode == "xla", autograph=False)
 
-    def _parameter_arrays(self) -> Mapping[str, tf.Variable]:
-        return self._flow.p
-
-    def _load_moments(self, moments: Mapping[str, Mapping[str, NDArray]]) -> None:
-        if list(getattr(self, "_moments", {})) != list(moments):
-            with tf.device(self._tf_device):
-                self._moments = {m: {n: tf.Variable(a) for n, a in arrays.items()} for m, arrays in moments.items()}
-        for moment, arrays in moments.items():
-            for name, array in arrays.items():
-                self._moments[moment][name].assign(array)
-
-    def _moment_arrays(self, name: str) -> Mapping[str, tf.Variable]:
-        return self._moments[name]
-
-    def _exchange(self, moment: str) -> None:
-        for name, p in self._flow.p.items():
-            held = tf.identity(p)
-            p.assign(self._moments[moment][name])
-            self._moments[moment][name].assign(held)
-
-    # Encode, decode, density, samples ---------------------------------------------------------------------------
-
-    def _product(self, a: Tensor, b: Tensor) -> Tensor:
-        return self._call_product(a, b)
-
-    def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self._call_encode(x)
-
-    def _decode(self, z: Tensor) -> Tensor:
-        return self._call_decode(z)
-
-    def _log_prob(self, x: Tensor) -> Tensor:
-        return self._call_log_prob(x)
-
-    def _score(self, x: Tensor) -> Tensor:
-        return self._call_score(x)
-
-    def _score_on_tape(self, x: Tensor) -> Tensor:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(x)
-            total = self._flow.total_log_prob(x)
-        return tape.gradient(total, x)
-
-    def _sample(self, n: int, temperature: float, seed: int) -> Tensor:
+    def _zeros(self) -> dict[str, tf.Variable]:
         with tf.device(self._tf_device):
-            return self._call_sample(tf.constant([seed, 0], tf.int64), n, tf.constant(temperature, self.dtype))
+            return {name: tf.Variable(tf.zeros_like(p)) for name, p in self.flow.p.items()}
 
-    def _sample_batch(self, n: int, temperature: float) -> Tensor:
-        self._draws += 1
-        return self._sample(n, temperature, self._draws)
+    def _assign(self, held: dict[str, tf.Variable], arrays: Mapping[str, NDArray]) -> None:
+        for name, array in arrays.items():
+            held[name].assign(array)
 
-    def _latents_decoded(self, seed: Tensor, n: int, temperature: Tensor) -> Tensor:
+    # Samples, the loss and its gradient ---------------------------------------------------------------------------
+
+    def _sample(self, n: int, temperature: float, seed: int | None) -> Tensor:
+        if seed is None:
+            self._draws += 1
+            seed = self._draws
+        with tf.device(self._tf_device):
+            return self._latents_decoded(tf.constant([seed, 0], tf.int64), n, tf.constant(temperature, self.dtype))
+
+    def _decode_latents(self, seed: Tensor, n: int, temperature: Tensor) -> Tensor:
         shape = (n, self.architecture.dim)
         if self.architecture.prior == "gaussian":
             latents = tf.random.stateless_normal(shape, seed, dtype=self.dtype)
@@ -232,86 +199,90 @@ class TensorFlowBackend(Backend):
             tiny = np.finfo(self.dtype).tiny
             u = tf.random.stateless_uniform(shape, seed, minval=tiny, maxval=1, dtype=self.dtype)
             latents = tf.math.log(u) - tf.math.log1p(-u)
-        return self._flow.decode(latents * temperature)
+        return self.flow.decode(latents * temperature)
 
-    # The loss and its gradient ----------------------------------------------------------------------------------
+    def _score(self, x: Tensor) -> Tensor:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            total = self.flow.total_log_prob(x)
+        return tape.gradient(total, x)
 
-    def _gradients(self, x: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        return self._call_gradients(x)
-
-    def _loss_and_gradients(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def gradients_on_tape(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         with tf.GradientTape() as tape:
-            loss = self._flow.loss(x)
-        return loss, tape.gradient(loss, self._flow.p)
+            loss = self.flow.loss(x)
+        return loss, tape.gradient(loss, self.flow.p)
 
-    def _pixels_to_x(self, images: Tensor, noise: Tensor | None) -> Tensor:
-        x = tf.cast(images, self.dtype) * self._pixels.scale
-        if noise is None:
-            return x
-        u = (tf.cast(noise, self.dtype) + 0.5) * 2.0**-16
-        return x + self._pixels.noise * u
+    # For training and measuring -----------------------------------------------------------------------------------
 
-    # Optimisers -------------------------------------------------------------------------------------------------
+    def _training(self, images: NDArray[np.uint8], optimiser: Optimiser, pixels: Pixels) -> TensorFlowTraining:
+        return TensorFlowTraining(self, images, optimiser, pixels)
+
+
+class TensorFlowTraining(Training):
+    """The training step: one a call, or the loop over an epoch's in one function."""
+
+    def __init__(
+        self, model: TensorFlowBackend, images: NDArray[np.uint8], optimiser: Optimiser, pixels: Pixels
+    ) -> None:
+        self._model, self._pixels = model, pixels
+        # Two bytes as one number of a type that can be gathered on a GPU: bytes would go to the host for it, all of
+        # them in every step. (D is even.)
+        self._images = model._to_device(np.ascontiguousarray(images).view(np.float16))
+        self._update = self._make_update(optimiser)
+        self._function = model._function(self._loop if model.mode == "xla" else self._step)
 
     def _make_update(self, optimiser: Optimiser) -> Callable[[Mapping[str, Tensor], Tensor], None]:
         """A function that applies the gradients, given the step's row of the schedule."""
         rules: dict[type, Callable] = {Adam: adam, AdamW: adamw, RMSProp: rmsprop}
         rule = partial(rules[type(optimiser)], optimiser)
-        moments = [self._moments[moment] for moment in optimiser.moments]
+        moments = [self._model._moments[moment] for moment in optimiser.moments]
 
         def update(gradients: Mapping[str, Tensor], row: Tensor) -> None:
             with tf.name_scope("optimiser"):
-                for name, p in self._flow.p.items():
+                for name, p in self._model.flow.p.items():
                     rule(p, gradients[name], *(moment[name] for moment in moments), row)
 
         return update
 
-    # Training ---------------------------------------------------------------------------------------------------
+    def upload(self, inputs: EpochInputs, schedule: NDArray) -> tuple[Tensor, Tensor | None, Tensor]:
+        to_device = self._model._to_device
+        noise = None if inputs.noise is None else to_device(inputs.noise)
+        return to_device(inputs.order), noise, to_device(schedule)
 
-    def _upload_images(self, images: NDArray[np.uint8]) -> Tensor:
-        # Two bytes as one number of a type that can be gathered on a GPU: bytes would go to the host for it, all of
-        # them in every step. (D is even.)
-        return self._to_device(np.ascontiguousarray(images).view(np.float16))
+    def _step(self, inputs: Any, i: Tensor, losses: Tensor) -> Tensor:
+        order, noise, row = (None if t is None else t[i] for t in inputs)
+        loss, gradients = self._model.gradients_on_tape(self._pixels_to_x(self._rows(order), noise))
+        self._update(gradients, row)
+        return tf.tensor_scatter_nd_update(losses, [[i]], [loss])
+
+    def _loop(self, inputs: Any, steps: Tensor | int, losses: Tensor) -> Tensor:
+        def body(i: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
+            return i + 1, self._step(inputs, i, losses)
+
+        return tf.while_loop(lambda i, losses: i < steps, body, [tf.constant(0), losses])[1]
 
     def _rows(self, order: Tensor) -> Tensor:
         """Rows of the images, [B] → uint8 [B, D]."""
         pairs = tf.bitcast(tf.gather(self._images, order), tf.uint8)
-        return tf.reshape(pairs, (-1, self.architecture.dim))
+        return tf.reshape(pairs, (-1, self._model.architecture.dim))
 
-    def _upload(self, inputs: EpochInputs, schedule: NDArray) -> tuple[Tensor, Tensor | None, Tensor]:
-        noise = None if inputs.noise is None else self._to_device(inputs.noise)
-        return self._to_device(inputs.order), noise, self._to_device(schedule)
+    def _pixels_to_x(self, images: Tensor, noise: Tensor | None) -> Tensor:
+        dtype = self._model.dtype
+        x = tf.cast(images, dtype) * self._pixels.scale
+        if noise is None:
+            return x
+        u = (tf.cast(noise, dtype) + 0.5) * 2.0**-16
+        return x + self._pixels.noise * u
 
-    def _start_training(self, images: Tensor, optimiser: Optimiser, pixels: Pixels) -> None:
-        self._images, self._pixels = images, pixels
-        update = self._make_update(optimiser)
-
-        def step(inputs: Any, i: Tensor, losses: Tensor) -> Tensor:
-            order, noise, row = (None if t is None else t[i] for t in inputs)
-            loss, gradients = self._loss_and_gradients(self._pixels_to_x(self._rows(order), noise))
-            update(gradients, row)
-            return tf.tensor_scatter_nd_update(losses, [[i]], [loss])
-
-        def loop(inputs: Any, steps: Tensor | int, losses: Tensor) -> Tensor:
-            i = tf.constant(0)
-            return tf.while_loop(
-                lambda i, losses: i < steps, lambda i, losses: (i + 1, step(inputs, i, losses)), [i, losses]
-            )[1]
-
-        self._train_function = self._function(loop if self.mode == "xla" else step)
-
-    def _compile(self, inputs: tuple[Tensor, Tensor | None, Tensor]) -> None:
-        self._try_one_step(inputs)
-
-    def _run_steps(self, inputs: tuple[Tensor, Tensor | None, Tensor], steps: int) -> Tensor:
-        with tf.device(self._tf_device):
-            losses = tf.zeros(len(inputs[0]), self.dtype)
-            if self.mode == "xla":
+    def run(self, inputs: tuple[Tensor, Tensor | None, Tensor], steps: int) -> Tensor:
+        with tf.device(self._model._tf_device):
+            losses = tf.zeros(len(inputs[0]), self._model.dtype)
+            if self._model.mode == "xla":
                 # A number that the compiler knows spares a GPU's loop a question to the host in every step.
-                count = len(inputs[0]) if self.device == "gpu" else tf.constant(steps)
-                return self._train_function(inputs, count, losses)[:steps]
+                count = len(inputs[0]) if self._model.device == "gpu" else tf.constant(steps)
+                return self._function(inputs, count, losses)[:steps]
             for i in range(steps):
-                losses = self._train_function(inputs, tf.constant(i), losses)
+                losses = self._function(inputs, tf.constant(i), losses)
             return losses[:steps]
 
 

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from backends.architecture import Architecture
 from backends.choices import first_line
+from backends.hooks import Functions, Training
 from backends.interface import Backend
 from backends.layout import Layout
 from backends.optimisers import Adam, AdamW, Optimiser, RMSProp
@@ -56,6 +57,11 @@ class Flow(nn.Module):
         )
 
     # The coupling network ---------------------------------------------------------------------------------------
+
+    def product(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.product_dtype is None:
+            return a @ b
+        return (a.to(self.product_dtype) @ b.to(self.product_dtype)).to(a.dtype)
 
     def dense(self, layer: nn.Linear, x: Tensor) -> Tensor:
         if self.beside is not None:
@@ -179,17 +185,21 @@ class TorchBackend(Backend):
         """Most memory reserved, since what is allocated inside a graph's replay isn't counted."""
         return torch.cuda.max_memory_reserved() if self.device == "gpu" else None
 
-    # Parameters and state ---------------------------------------------------------------------------------------
+    # Building, and the values of arrays --------------------------------------------------------------------------
 
-    def _load(self, arrays: Mapping[str, NDArray]) -> None:
-        if not hasattr(self, "_flow"):
-            self._flow = Flow(self.architecture, self.layout, self.precision, self._torch_device)
-            self._call_encode = self._function(self._flow.encode)
-            self._call_decode = self._function(self._flow.decode)
-            self._call_log_prob = self._function(self._flow.log_prob)
-            self._loss = self._function(self._flow.loss)
-            self._total_log_prob = self._function(self._flow.total_log_prob)
-        self._copy(arrays, self._by_name(self._flow.get_parameter))
+    def _build(self) -> tuple[dict[str, Tensor], Functions]:
+        self.flow = flow = Flow(self.architecture, self.layout, self.precision, self._torch_device)
+        self.loss, self._total_log_prob = self._function(flow.loss), self._function(flow.total_log_prob)
+        self._decode = torch.no_grad()(self._function(flow.decode))
+        return self._by_name(lambda name: flow.get_parameter(name).detach()), Functions(
+            encode=torch.no_grad()(self._function(flow.encode)),
+            decode=self._decode,
+            log_prob=torch.no_grad()(self._function(flow.log_prob)),
+            score=self._score,
+            gradients=self._gradients,
+            product=flow.product,
+            sample=self._sample,
+        )
 
     def _function(self, function: Callable) -> Callable:
         if self.mode != "compile":
@@ -197,110 +207,82 @@ class TorchBackend(Backend):
         torch._dynamo.config.recompile_limit = MOST_COMPILED  # beyond it, fullgraph has an error come of it
         return torch.compile(function, dynamic=False, fullgraph=True)
 
-    def _parameter_arrays(self) -> Mapping[str, Tensor]:
-        return self._by_name(lambda name: self._flow.get_parameter(name).detach())
-
-    def _load_moments(self, moments: Mapping[str, Mapping[str, NDArray]]) -> None:
-        if list(getattr(self, "_moments", {})) != list(moments):
-            self._moments = {m: {n: torch.zeros_like(p) for n, p in self._flow.named_parameters()} for m in moments}
-        for moment, arrays in moments.items():
-            self._copy(arrays, self._moment_arrays(moment))
-
-    def _moment_arrays(self, name: str) -> Mapping[str, Tensor]:
-        return self._by_name(self._moments[name].__getitem__)
+    def _zeros(self) -> dict[str, Tensor]:
+        return self._by_name(lambda name: torch.zeros_like(self.flow.get_parameter(name)))
 
     @torch.no_grad()
-    def _exchange(self, moment: str) -> None:
-        for name, p in self._flow.named_parameters():
-            held = p.clone()
-            p.copy_(self._moments[moment][name])
-            self._moments[moment][name].copy_(held)
+    def _assign(self, held: dict[str, Tensor], arrays: Mapping[str, NDArray]) -> None:
+        for name, array in arrays.items():
+            held[name].copy_(self._to_device(array))
 
     def _by_name(self, tensor: Callable[[str], Tensor]) -> dict[str, Tensor]:
         """Canonical name → the tensor that `tensor` has for the module's name, kernels transposed to [in, out]."""
         tensors = {name: tensor(module_name(name)) for name in self.architecture.trainable_shapes}
         return {name: t.T if name.endswith(".kernel") else t for name, t in tensors.items()}
 
-    @torch.no_grad()
-    def _copy(self, arrays: Mapping[str, NDArray], tensors: Mapping[str, Tensor]) -> None:
-        for name, tensor in tensors.items():
-            tensor.copy_(self._to_device(arrays[name]))
+    # Samples, the loss and its gradient ---------------------------------------------------------------------------
 
-    # Encode, decode, density, samples ---------------------------------------------------------------------------
-
-    def _product(self, a: Tensor, b: Tensor) -> Tensor:
-        if self.precision != "bfloat16":
-            return a @ b
-        return (a.bfloat16() @ b.bfloat16()).to(a.dtype)
-
-    @torch.no_grad()
-    def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self._call_encode(x)
-
-    @torch.no_grad()
-    def _decode(self, z: Tensor) -> Tensor:
-        return self._call_decode(z)
-
-    @torch.no_grad()
-    def _log_prob(self, x: Tensor) -> Tensor:
-        return self._call_log_prob(x)
+    def _sample(self, n: int, temperature: float, seed: int | None) -> Tensor:
+        generator = None if seed is None else torch.Generator(self._torch_device).manual_seed(seed)
+        shape, dtype = (n, self.architecture.dim), self.flow.log_scale.dtype
+        if self.architecture.prior == "gaussian":
+            latents = torch.randn(shape, dtype=dtype, device=self._torch_device, generator=generator)
+        else:
+            u = torch.rand(shape, dtype=dtype, device=self._torch_device, generator=generator)
+            latents = torch.logit(u, eps=torch.finfo(dtype).eps)
+        return self._decode(latents * temperature)
 
     def _score(self, x: Tensor) -> Tensor:
         return torch.autograd.grad(self._total_log_prob(x.requires_grad_()), x)[0]
 
-    def _sample(self, n: int, temperature: float, seed: int) -> Tensor:
-        generator = torch.Generator(self._torch_device).manual_seed(seed)
-        return self._decode(self._latents(n, generator) * temperature)
-
-    def _sample_batch(self, n: int, temperature: float) -> Tensor:
-        return self._decode(self._latents(n, None) * temperature)
-
-    def _latents(self, n: int, generator: torch.Generator | None) -> Tensor:
-        dtype = self._flow.log_scale.dtype
-        shape = (n, self.architecture.dim)
-        if self.architecture.prior == "gaussian":
-            return torch.randn(shape, dtype=dtype, device=self._torch_device, generator=generator)
-        u = torch.rand(shape, dtype=dtype, device=self._torch_device, generator=generator)
-        return torch.logit(u, eps=torch.finfo(dtype).eps)
-
-    # The loss and its gradient ----------------------------------------------------------------------------------
-
-    def _gradients(self, x: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        names, parameters = zip(*self._flow.named_parameters(), strict=True)
-        loss = self._loss(x)
+    def _gradients(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        names, parameters = zip(*self.flow.named_parameters(), strict=True)
+        loss = self.loss(x)
         by_name = dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
         return loss, self._by_name(by_name.__getitem__)
 
-    def _pixels_to_x(self, images: Tensor, noise: Tensor | None) -> Tensor:
-        dtype = self._flow.log_scale.dtype
-        x = images.to(dtype) * self._pixels.scale
-        if noise is None:
-            return x
-        u = ((noise.to(torch.int32) & 0xFFFF).to(dtype) + 0.5) * 2.0**-16
-        return x + self._pixels.noise * u
+    # For training and measuring -----------------------------------------------------------------------------------
 
-    # Optimisers -------------------------------------------------------------------------------------------------
+    def _training(self, images: NDArray[np.uint8], optimiser: Optimiser, pixels: Pixels) -> TorchTraining:
+        return TorchTraining(self, images, optimiser, pixels)
 
-    def _make_updates(self, optimiser: Optimiser) -> list[Callable[[Tensor], None]]:
-        """Functions that apply gradients, given the step's row: of all parameters, or of each coupling and the rest."""
-        self._steps: list[Tensor] = []
-        names = [name for name, _ in self._flow.named_parameters()]
-        if self.mode != "cudagraph":
-            return [self._make_update(optimiser, names)]
-        own = [[n for n in names if n.startswith(f"networks.{k}.")] for k in range(self.architecture.couplings)]
-        return [self._make_update(optimiser, group) for group in (*own, ["log_scale"])]
+    def one_dispatch(self, call: Callable[[], Any]) -> Callable[[], Any]:
+        return replayed(torch.no_grad()(call)) if self.mode == "cudagraph" else torch.no_grad()(call)
+
+
+class TorchTraining(Training):
+    """The training step: one after the other, or captured as a CUDA graph."""
+
+    def __init__(self, model: TorchBackend, images: NDArray[np.uint8], optimiser: Optimiser, pixels: Pixels) -> None:
+        self._model, self._pixels = model, pixels
+        self._images = model._to_device(images)
+        self._steps: list[Tensor] = []  # of torch's own optimisers
+        names = list(model.architecture.trainable_shapes)
+        groups = [names]
+        if model.mode == "cudagraph":  # of each coupling, as soon as its gradients are there, and of the rest
+            couplings = range(model.architecture.couplings)
+            groups = [[n for n in names if n.startswith(f"coupling.{k}.")] for k in couplings] + [["log_scale"]]
+        *early, self._update = [self._make_update(optimiser, group) for group in groups]
+        first_kernels = [network[0].weight for network in model.flow.networks]
+        self._beside = Beside(model.flow, dict(zip(first_kernels, early, strict=True))) if early else None
+        self._captured: CapturedStep | None = None
 
     def _make_update(self, optimiser: Optimiser, names: list[str]) -> Callable[[Tensor], None]:
-        parameters = [self._flow.get_parameter(name) for name in names]
-        first, second, *average = ([self._moments[moment][n] for n in names] for moment in optimiser.moments)
+        """A function that applies the gradients of some parameters, given the step's row of the schedule."""
+        flow, moments, device = self._model.flow, self._model._moments, self._images.device
+        parameters = [flow.get_parameter(module_name(name)) for name in names]
+        first, second, *average = (
+            [moments[moment][name].T if name.endswith(".kernel") else moments[moment][name] for name in names]
+            for moment in optimiser.moments
+        )
         if isinstance(optimiser, RMSProp):
             return lambda row: rmsprop(optimiser, parameters, first, second, row)
-        rate = torch.zeros((), dtype=torch.float32, device=self._torch_device)
+        rate = torch.zeros((), dtype=torch.float32, device=device)
         common: dict[str, Any] = {
             "betas": (optimiser.beta1, optimiser.beta2),
             "eps": optimiser.epsilon,
             "fused": True,
-            "capturable": self.device == "gpu",
+            "capturable": device.type == "cuda",
         }
         if isinstance(optimiser, Adam):
             adam = torch.optim.Adam(parameters, lr=optimiser.learning_rate, **common)
@@ -309,58 +291,49 @@ class TorchBackend(Backend):
             others = [{"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}]
             adam = torch.optim.AdamW([group for group in decayed + others if group["params"]], lr=rate, **common)
         for p, mean, mean_square in zip(parameters, first, second, strict=True):
-            step = torch.zeros((), dtype=torch.float32, device=self._torch_device)
+            step = torch.zeros((), dtype=torch.float32, device=device)
             self._steps.append(step)
             adam.state[p] = {"step": step, "exp_avg": mean, "exp_avg_sq": mean_square}
         if isinstance(optimiser, Adam):
             return lambda row: adam.step()
         return lambda row: adamw(optimiser, adam, rate, parameters, *average, row)
 
-    # Training ---------------------------------------------------------------------------------------------------
+    def upload(self, inputs: EpochInputs, schedule: NDArray) -> tuple[Tensor, Tensor | None, Tensor]:
+        to_device = self._model._to_device
+        with uploading(self._images.device) as keep:
+            noise = None if inputs.noise is None else keep(to_device(inputs.noise.view(np.int16)))
+            return keep(to_device(inputs.order)), noise, keep(to_device(schedule))
 
-    def _upload_images(self, images: NDArray[np.uint8]) -> Tensor:
-        return self._to_device(images)
+    def compile(self, inputs: tuple[Tensor, Tensor | None, Tensor]) -> None:
+        if self._model.mode == "cudagraph":
+            moments = [tensor for held in self._model._moments.values() for tensor in held.values()]
+            changed = [*self._model.flow.parameters(), *moments, *self._steps]
+            self._captured = CapturedStep(self._step, inputs, self._model.flow.log_scale.dtype, changed)
 
-    def _upload(self, inputs: EpochInputs, schedule: NDArray) -> tuple[Tensor, Tensor | None, Tensor]:
-        with uploading(self._torch_device) as keep:
-            noise = None if inputs.noise is None else keep(self._to_device(inputs.noise.view(np.int16)))
-            return keep(self._to_device(inputs.order)), noise, keep(self._to_device(schedule))
-
-    def _start_training(self, images: Tensor, optimiser: Optimiser, pixels: Pixels) -> None:
-        self._images, self._pixels = images, pixels
-        *early, self._update = self._make_updates(optimiser)
-        first_kernels = [network[0].weight for network in self._flow.networks]
-        self._beside = Beside(self._flow, dict(zip(first_kernels, early, strict=True))) if early else None
-        self._captured: CapturedStep | None = None
-
-    def _train_step(self, order: Tensor, noise: Tensor | None, row: Tensor) -> Tensor:
-        self._flow.zero_grad(set_to_none=True)
+    def _step(self, order: Tensor, noise: Tensor | None, row: Tensor) -> Tensor:
+        self._model.flow.zero_grad(set_to_none=True)
         with self._beside.step(row) if self._beside else nullcontext():
-            loss = self._loss(self._pixels_to_x(self._images.index_select(0, order), noise))
+            loss = self._model.loss(self._pixels_to_x(self._images.index_select(0, order), noise))
             loss.backward()
         self._update(row)
         return loss.detach()
 
-    def _compile(self, inputs: tuple[Tensor, Tensor | None, Tensor]) -> None:
-        if self.mode == "cudagraph":
-            moments = [tensor for moment in self._moments.values() for tensor in moment.values()]
-            changed = [*self._flow.parameters(), *moments, *self._steps]
-            self._captured = CapturedStep(self._train_step, inputs, self._flow.log_scale.dtype, changed)
-        self._try_one_step(inputs)
+    def _pixels_to_x(self, images: Tensor, noise: Tensor | None) -> Tensor:
+        dtype = self._model.flow.log_scale.dtype
+        x = images.to(dtype) * self._pixels.scale
+        if noise is None:
+            return x
+        u = ((noise.to(torch.int32) & 0xFFFF).to(dtype) + 0.5) * 2.0**-16
+        return x + self._pixels.noise * u
 
-    def _run_steps(self, inputs: tuple[Tensor, Tensor | None, Tensor], steps: int) -> Tensor:
+    def run(self, inputs: tuple[Tensor, Tensor | None, Tensor], steps: int) -> Tensor:
         for step in self._steps:
-            step.fill_(self._step)
+            step.fill_(self._model._step)
         if self._captured is not None:
             return self._captured.replay(inputs, steps)
         order, noise, schedule = inputs
-        losses = [self._train_step(order[i], None if noise is None else noise[i], schedule[i]) for i in range(steps)]
+        losses = [self._step(order[i], None if noise is None else noise[i], schedule[i]) for i in range(steps)]
         return torch.stack(losses)
-
-    # For measuring ----------------------------------------------------------------------------------------------
-
-    def one_dispatch(self, call: Callable[[], Any]) -> Callable[[], Any]:
-        return replayed(torch.no_grad()(call)) if self.mode == "cudagraph" else torch.no_grad()(call)
 
 
 @torch.no_grad()

@@ -155,7 +155,7 @@ def test_a_broken_coupling_is_told_from_the_others(monkeypatch, architecture):
     decode = NumpyBackend._decode
 
     def off_by_two_levels(self, z):
-        wrong = np.array_equal(self._parameters["coupling.0.dense.0.kernel"], broken)
+        wrong = np.array_equal(self._weights["coupling.0.dense.0.kernel"], broken)
         return decode(self, z) + (2 / 255 if wrong else 0)
 
     monkeypatch.setattr(NumpyBackend, "_decode", off_by_two_levels)
@@ -184,8 +184,8 @@ def test_the_reference_agrees_with_itself():
 @pytest.mark.parametrize("quantity", ["z", "log_prob", "decode", "gradient"])
 def test_a_perturbed_weight_shows_in_every_figure(quantity):
     model = create("numpy")
-    model._parameters["coupling.0.dense.0.bias"][:] += 1e-3
-    told, model.parameters = weights(SMALL), lambda: told
+    model._weights["coupling.0.dense.0.bias"][:] += 1e-3
+    stated, model.parameters = weights(SMALL), lambda: stated
     found = values(agreement.compare(model, rows(SMALL), "initial"))
     assert 1e-6 < found[quantity] < 1
 
@@ -210,15 +210,15 @@ def test_a_gradient_that_is_not_a_number_shows_wherever_it_is(name):
 @pytest.mark.parametrize("quantity", ["trajectory_loss", "trajectory_update"])
 @pytest.mark.parametrize(("wrong", "low", "high"), [(False, 0, 1e-15), (True, 1e-4, 10)], ids=["right", "wrong"])
 def test_a_training_step_that_differs_shows(monkeypatch, quantity, wrong, low, high):
-    update, model = NumpyBackend._update, create("numpy")
+    make, model = NumpyBackend._training, create("numpy")
     made = []
 
-    def faulty(self, optimiser, gradients, row):
+    def faulty(self, images, optimiser, pixels):
         made.append(self)
-        factor = 1.5 if wrong and self is made[0] else 1  # the first of the two arms takes longer steps
-        update(self, replace(optimiser, learning_rate=factor * optimiser.learning_rate), gradients, row)
+        factor = 1.5 if wrong and len(made) == 1 else 1  # the first of the two trainings takes longer steps
+        return make(self, images, replace(optimiser, learning_rate=factor * optimiser.learning_rate), pixels)
 
-    monkeypatch.setattr(NumpyBackend, "_update", faulty)
+    monkeypatch.setattr(NumpyBackend, "_training", faulty)
     bytes_ = images(12).reshape(3, 4, 12)
     found = agreement.trajectory(model, weights(SMALL), bytes_, Adam(), Pixels(1 / 255), 0)
     assert low <= values(found)[quantity] <= high

@@ -9,11 +9,12 @@ from backends.optimisers import Optimiser
 def one_step(optimiser: Optimiser, theta, gradients):
     """Parameters that the NumPy reference makes of `theta` by some gradients in turn, in epochs of one step."""
     model = create("numpy")
-    model._parameters = {"theta": theta.copy()}
+    model._weights = {"theta": theta.copy()}
     model._moments = {name: {"theta": np.zeros_like(theta)} for name in optimiser.moments}
+    training = model._training(images(), optimiser, Stream().pixels)
     for step, gradient in enumerate(gradients):
-        model._update(optimiser, {"theta": gradient}, optimiser.schedule(step, 1, 1)[0])
-    return model._parameters["theta"]
+        training._update({"theta": gradient}, optimiser.schedule(step, 1, 1)[0])
+    return model._weights["theta"]
 
 
 # Schedules
@@ -131,15 +132,16 @@ def test_adamw_of_the_reference_is_that_of_optax_with_its_moving_average(shape):
     p = average = jax.numpy.asarray(THETA.reshape(shape))
     state = adamw.init(p)
     model = create("numpy")
-    model._parameters = {"theta": THETA.reshape(shape).copy()}
+    model._weights = {"theta": THETA.reshape(shape).copy()}
     model._moments = {name: {"theta": np.zeros(shape)} for name in optimiser.moments}
     model._moments["average"]["theta"] += THETA.reshape(shape)
+    training = model._training(images(), optimiser, Stream().pixels)
     for step, gradient in enumerate(GRADIENTS.reshape(20, *shape)):
         updates, state = adamw.update(jax.numpy.asarray(gradient), state, p)
         p = optax.apply_updates(p, updates)
         average = optax.incremental_update(p, average, 1 - 0.8)
-        model._update(optimiser, {"theta": gradient}, optimiser.schedule(step, 1, 1)[0])
-    assert model._parameters["theta"] == pytest.approx(np.asarray(p), rel=1e-12)
+        training._update({"theta": gradient}, optimiser.schedule(step, 1, 1)[0])
+    assert model._weights["theta"] == pytest.approx(np.asarray(p), rel=1e-12)
     assert model._moments["average"]["theta"] == pytest.approx(np.asarray(average), rel=1e-12)
 
 

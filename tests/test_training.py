@@ -1,7 +1,7 @@
 """Training in every backend and mode against the float64 reference, step by step."""
 
 import threading
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -145,41 +145,47 @@ def test_the_inputs_of_an_epoch_are_made_while_the_one_before_it_trains(name, mo
 
     model = create(name, TINY, mode=mode)
     reports = model.train(images(), Adam(), Watched(), 2)
-    run_steps, compile_step = model._run_steps, model._compile
 
-    def compiled(inputs):
-        compile_step(inputs)  # which may make a step too
-        monkeypatch.setattr(model, "_run_steps", watched)
+    def watched(run, inputs, steps):
+        if steps == Stream().steps:  # not the trial step
+            begun.set()
+            assert made.wait(30), "not made while the first epoch trained"
+        return run(inputs, steps)
 
-    def watched(inputs, steps):
-        begun.set()
-        assert made.wait(30), "not made while the first epoch trained"
-        return run_steps(inputs, steps)
-
-    monkeypatch.setattr(model, "_compile", compiled)
+    watch_runs(monkeypatch, model, watched)
     assert len(list(reports)) == 2
 
 
 @everywhere
-def test_compiling_changes_neither_parameters_nor_moments_nor_the_step(name, mode, monkeypatch):
+def test_the_first_call_changes_neither_parameters_nor_moments_nor_the_step(name, mode, monkeypatch):
     model = create(name, TINY, mode=mode)
     list(model.train(images(), Adam(), Stream(), 1))
-    states = []
-    compile_step = model._compile
+    before, states = model.training_state(), []
 
-    def watched(inputs):
+    def watched(run, inputs, steps):
         states.append(model.training_state())
-        compile_step(inputs)
-        states.append(model.training_state())
+        return run(inputs, steps)
 
-    monkeypatch.setattr(model, "_compile", watched)
+    watch_runs(monkeypatch, model, watched)
     next(iter(model.train(images(), Adam(), Stream(), 1)))
-    before, after = states
+    after = states[-1]  # before the epoch, and after everything that came before it
     assert before.step == after.step == 5
     assert_same_bits(after.parameters, before.parameters)
     for moment in before.moments:
         assert any(array.any() for array in before.moments[moment].values())
         assert_same_bits(after.moments[moment], before.moments[moment])
+
+
+def watch_runs(monkeypatch, model, watched):
+    """Have `watched` called in place of the `run` of the model's training, with that `run` as its first argument."""
+    make = model._training
+
+    def training(*arguments):
+        made = make(*arguments)
+        monkeypatch.setattr(made, "run", partial(watched, made.run))
+        return made
+
+    monkeypatch.setattr(model, "_training", training)
 
 
 # Order and epochs

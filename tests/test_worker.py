@@ -227,13 +227,13 @@ def off_by_a_thousandth(method):
 
 
 def test_a_model_that_trains_otherwise_than_the_reference_has_failed(tmp_path, monkeypatch):
-    start = NumpyBackend._start_training
+    make = NumpyBackend._training
 
     def faster(self, images, optimiser, pixels):
         rate = 1.05 if self.precision == "float32" else 1.0
-        start(self, images, dataclasses.replace(optimiser, learning_rate=rate * optimiser.learning_rate), pixels)
+        return make(self, images, dataclasses.replace(optimiser, learning_rate=rate * optimiser.learning_rate), pixels)
 
-    monkeypatch.setattr(NumpyBackend, "_start_training", faster)
+    monkeypatch.setattr(NumpyBackend, "_training", faster)
     finished = events_of(make_plan(tmp_path, smoke(training__rounds=1)))[-1]
     assert finished.status == "failed"
     assert finished.reason.startswith("trajectory_update at the initial weights is off by ")

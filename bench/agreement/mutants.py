@@ -85,8 +85,8 @@ FLOW = (
             "self.product(x, jnp.swapaxes(p[kernel_name(k, i)], 0, int(0 < i < self.architecture.hidden_layers)))",
         ),
         numpy=(
-            "self._product(activations[-1], self._parameters[kernel_name(k, i)])",
-            "self._product(activations[-1], np.swapaxes(self._parameters[kernel_name(k, i)], 0, int(0 < i < last)))",
+            "self._product(activations[-1], self._weights[kernel_name(k, i)])",
+            "self._product(activations[-1], np.swapaxes(self._weights[kernel_name(k, i)], 0, int(0 < i < last)))",
         ),
     ),
     fault(
@@ -164,8 +164,8 @@ FLOW = (
         "the decoder goes through the couplings from first to last",
         frameworks=("in reversed(list(enumerate(self.layout.steps)))", "in enumerate(self.layout.steps)"),
         numpy=(
-            'np.exp(-self._parameters["log_scale"])\n        for k in reversed(range(architecture.couplings)):',
-            'np.exp(-self._parameters["log_scale"])\n        for k in range(architecture.couplings):',
+            'np.exp(-self._weights["log_scale"])\n        for k in reversed(range(architecture.couplings)):',
+            'np.exp(-self._weights["log_scale"])\n        for k in range(architecture.couplings):',
         ),
     ),
     fault(
@@ -174,7 +174,7 @@ FLOW = (
         torch=("* torch.exp(self.log_scale)", "* torch.exp(-self.log_scale)"),
         tensorflow=('* tf.exp(self.p["log_scale"])', '* tf.exp(-self.p["log_scale"])'),
         jax=('* jnp.exp(p["log_scale"])', '* jnp.exp(-p["log_scale"])'),
-        numpy=('h * np.exp(self._parameters["log_scale"])', 'h * np.exp(-self._parameters["log_scale"])'),
+        numpy=('h * np.exp(self._weights["log_scale"])', 'h * np.exp(-self._weights["log_scale"])'),
     ),
     fault(
         "decoder_without_scale",
@@ -182,7 +182,7 @@ FLOW = (
         torch=(" * torch.exp(-self.log_scale)", ""),
         tensorflow=(' * tf.exp(-self.p["log_scale"])', ""),
         jax=(' * jnp.exp(-p["log_scale"])[None, :]', ""),
-        numpy=(' * np.exp(-self._parameters["log_scale"])', ""),
+        numpy=(' * np.exp(-self._weights["log_scale"])', ""),
     ),
     fault(
         "log_det_of_decoder",
@@ -193,7 +193,7 @@ FLOW = (
             'tf.broadcast_to(-tf.reduce_sum(self.p["log_scale"])',
         ),
         jax=('jnp.broadcast_to(p["log_scale"]', 'jnp.broadcast_to(-p["log_scale"]'),
-        numpy=('np.full(len(x), self._parameters["log_scale"]', 'np.full(len(x), -self._parameters["log_scale"]'),
+        numpy=('np.full(len(x), self._weights["log_scale"]', 'np.full(len(x), -self._weights["log_scale"]'),
     ),
     fault(
         "log_det_subtracted",
@@ -320,7 +320,7 @@ SAMPLING = (
     fault(
         "temperature_ignored",
         "samples are drawn at temperature 1",
-        torch=("self._latents(n, generator) * temperature", "self._latents(n, generator)"),
+        torch=("latents * temperature", "latents"),
         tensorflow=("latents * temperature", "latents"),
         jax=("latents * temperature", "latents"),
         numpy=("dim)) * temperature)", "dim)))"),
@@ -329,8 +329,8 @@ SAMPLING = (
         "latents_always_normal",
         "latents are normal under the logistic density, too",
         torch=(
-            '        if self.architecture.prior == "gaussian":\n            return torch.randn',
-            "        if True:\n            return torch.randn",
+            '        if self.architecture.prior == "gaussian":\n            latents',
+            "        if True:\n            latents",
         ),
         tensorflow=(
             '        if self.architecture.prior == "gaussian":\n            latents',

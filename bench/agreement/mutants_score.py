@@ -41,11 +41,14 @@ SCORE = (
     fault(
         "score_not_put_back",
         "the score's pixels stay in the order of the first coupling",
-        torch=("x.requires_grad_()), x)[0]", "x.requires_grad_()), x)[0].index_select(1, self._flow.entry)"),
-        tensorflow=("return self._call_score(x)", "return tf.gather(self._call_score(x), self.layout.entry, axis=1)"),
+        torch=("x.requires_grad_()), x)[0]", "x.requires_grad_()), x)[0].index_select(1, self.flow.entry)"),
+        tensorflow=(
+            "return tape.gradient(total, x)",
+            "return tf.gather(tape.gradient(total, x), self.layout.entry, axis=1)",
+        ),
         jax=(
-            "return self._jit_score(self._parameters, x)",
-            "return self._jit_score(self._parameters, x)[:, self.layout.entry]",
+            "score=with_weights(jax.jit(jax.grad(flow.total_log_prob, argnums=1))",
+            "score=with_weights(lambda p, x: jax.grad(flow.total_log_prob, argnums=1)(p, x)[:, self.layout.entry]",
         ),
         numpy=("gradient = gradient[:, np.argsort(tile(architecture.dim))]", "pass"),
     ),
@@ -70,10 +73,13 @@ SCORE = (
         "score_in_float32",
         "float64 scores pass through float32",
         torch=("x.requires_grad_()), x)[0]", "x.requires_grad_()), x)[0].float().to(x.dtype)"),
-        tensorflow=("return self._call_score(x)", "return tf.cast(tf.cast(self._call_score(x), tf.float32), x.dtype)"),
+        tensorflow=(
+            "return tape.gradient(total, x)",
+            "return tf.cast(tf.cast(tape.gradient(total, x), tf.float32), x.dtype)",
+        ),
         jax=(
-            "return self._jit_score(self._parameters, x)",
-            "return self._jit_score(self._parameters, x).astype('f4').astype(x.dtype)",
+            "score=with_weights(jax.jit(jax.grad(flow.total_log_prob, argnums=1))",
+            "score=with_weights(lambda p, x: jax.grad(flow.total_log_prob, 1)(p, x).astype('f4').astype(x.dtype)",
         ),
         numpy=(
             "return self._backward(tape, -self._slope(z))[0]",

@@ -9,25 +9,25 @@ EXAMPLES_AND_NOISE = (
         "scale_written_out",
         "pixels are divided by 255, whatever the protocol says",
         frameworks=("* self._pixels.scale", "/ 255"),
-        numpy=("* self.dtype.type(self._pixels.scale)", "/ 255"),
+        numpy=("* dtype.type(self._pixels.scale)", "/ 255"),
     ),
     fault(
         "noise_sign",
         "noise is taken away instead of added",
         frameworks=("x + self._pixels.noise * u", "x - self._pixels.noise * u"),
-        numpy=("x + self.dtype.type(self._pixels.noise) * u", "x - self.dtype.type(self._pixels.noise) * u"),
+        numpy=("x + dtype.type(self._pixels.noise) * u", "x - dtype.type(self._pixels.noise) * u"),
     ),
     fault(
         "noise_by_65535",
         "the words of the noise are divided by the largest one instead of by 2¹⁶",
         frameworks=("* 2.0**-16", "/ 65535"),
-        numpy=("* self.dtype.type(2**-16)", "/ self.dtype.type(65535)"),
+        numpy=("* dtype.type(2**-16)", "/ dtype.type(65535)"),
     ),
     fault(
         "noise_without_half",
         "noise lies at the lower end of each of its 2¹⁶ cells instead of in the middle",
         frameworks=(" + 0.5) * 2.0**-16", ") * 2.0**-16"),
-        numpy=(" + self.dtype.type(0.5))", ")"),
+        numpy=(" + dtype.type(0.5))", ")"),
     ),
     fault(
         "noise_words_signed",
@@ -48,7 +48,7 @@ EXAMPLES_AND_NOISE = (
     fault(
         "order_of_first_step",
         "every step of an epoch sees the examples of the first one",
-        torch=("self._train_step(order[i]", "self._train_step(order[0]"),
+        torch=("self._step(order[i]", "self._step(order[0]"),
         tensorflow=("self._rows(order)", "self._rows(inputs[0][0])"),
         jax=("to_device(inputs.order)", "to_device(np.repeat(inputs.order[:1], len(inputs.order), axis=0))"),
         numpy=("stream.order[i]", "stream.order[0]"),
@@ -204,7 +204,7 @@ OPTIMISERS = (
         "every step of an epoch has the learning rate (and with Adam, the bias corrections) of the first one",
         torch=("schedule[i]) for i", "schedule[0]) for i"),
         tensorflow=("update(gradients, row)", "update(gradients, inputs[2][0])"),
-        jax=("self._to_device(schedule)", "self._to_device(np.repeat(schedule[:1], len(schedule), axis=0))"),
+        jax=("to_device(schedule)", "to_device(np.repeat(schedule[:1], len(schedule), axis=0))"),
         numpy=("gradients, schedule[i])", "gradients, schedule[0])"),
     ),
 )
@@ -215,8 +215,8 @@ TRAINING = (
             name,
             description,
             torch=(
-                "[name for name, _ in self._flow.named_parameters()]",
-                f"[name for name, _ in self._flow.named_parameters() if not name.endswith('{end}')]",
+                "names = list(model.architecture.trainable_shapes)",
+                f"names = [n for n in model.architecture.trainable_shapes if not n.endswith('{end}')]",
             ),
             tensorflow=(
                 "                    rule(p,",
@@ -224,8 +224,8 @@ TRAINING = (
             ),
             jax=("return new_p,", f"return new_p | {{n: a for n, a in p.items() if n.endswith('{end}')}},"),
             numpy=(
-                "            theta = ",
-                f"            if name.endswith('{end}'): continue\n            theta = ",
+                "            moments = [",
+                f"            if name.endswith('{end}'): continue\n            moments = [",
             ),
         )
         for name, description, end in (
@@ -236,33 +236,36 @@ TRAINING = (
     fault(
         "gradients_accumulated",
         "gradients are added to those of the steps before",
-        torch=("        self._flow.zero_grad(set_to_none=True)\n", ""),
+        torch=("        self._model.flow.zero_grad(set_to_none=True)\n", ""),
     ),
     fault(
         "loss_after_update",
         "the loss of a step is computed after its update",
-        torch=("return loss.detach()", "return self._loss(self._pixels_to_x(self._images[order], noise)).detach()"),
+        torch=(
+            "return loss.detach()",
+            "return self._model.loss(self._pixels_to_x(self._images[order], noise)).detach()",
+        ),
         tensorflow=(
             "[[i]], [loss])",
-            "[[i]], [self._flow.loss(self._pixels_to_x(self._rows(order), noise))])",
+            "[[i]], [self._model.flow.loss(self._pixels_to_x(self._rows(order), noise))])",
         ),
         jax=(
-            "return update(p, gradients, moments, row), loss",
-            (
-                "new = update(p, gradients, moments, row)\n"
-                "            return new, self._flow.loss(new[0], self._pixels_to_x(images[order], noise))"
-            ),
+            "return self._update(p, gradients, moments, row), loss",
+            ("new = self._update(p, gradients, moments, row)\n        return new, self._model.flow.loss(new[0], x)"),
         ),
-        numpy=("gradients, schedule[i])", "gradients, schedule[i])\n            losses[i] = self._gradients(x)[0]"),
+        numpy=(
+            "gradients, schedule[i])",
+            "gradients, schedule[i])\n            losses[i] = self._model._gradients(x)[0]",
+        ),
     ),
     fault(
         "first_row_again",
         "every step of an epoch takes the order, the noise and the schedule of the first",
         torch=(
-            "self._train_step(order[i], None if noise is None else noise[i], schedule[i])",
-            "self._train_step(order[0], None if noise is None else noise[0], schedule[0])",
+            "self._step(order[i], None if noise is None else noise[i], schedule[i])",
+            "self._step(order[0], None if noise is None else noise[0], schedule[0])",
         ),
-        tensorflow=("(i + 1, step(inputs, i, losses))", "(i + 1, step(inputs, 0 * i, losses))"),
+        tensorflow=("return i + 1, self._step(inputs, i, losses)", "return i + 1, self._step(inputs, 0 * i, losses)"),
         jax=("itemgetter(i)", "itemgetter(0)"),
         numpy=(
             "self._images[stream.order[i]], None if stream.noise is None else stream.noise[i])",
@@ -280,58 +283,39 @@ TRAINING = (
         "step_not_resumed",
         "Adam's bias corrections start anew where training is resumed",
         torch=(
-            "        for step in self._steps:\n            step.fill_(self._step)\n",
-            "",
-            "self._try_one_step(inputs)",
-            "self._try_one_step(inputs)\n        for step in self._steps:\n            step.zero_()",
+            "self._model, self._pixels = model, pixels\n",
+            "self._model, self._pixels, self._first = model, pixels, model._step\n",
+            "step.fill_(self._model._step)",
+            "step.fill_(self._model._step - self._first)",
         ),
     ),
     fault(
         "moments_not_resumed",
         "moments that are there already are not overwritten by those of a state",
-        torch=(
-            "        for moment, arrays in moments.items():\n            self._copy(",
-            "            for moment, arrays in moments.items():\n                self._copy(",
-        ),
-        tensorflow=(
-            "        for moment, arrays in moments.items():\n            for name",
-            "            for moment, arrays in moments.items():\n             for name",
-        ),
-        jax=("        self._moments = {", "        self._moments = getattr(self, '_moments', None) or {"),
-        numpy=("        self._moments = {", "        self._moments = getattr(self, '_moments', None) or {"),
-    ),
-    fault(
-        "moments_rounded",
-        "moments are carried over in float32",
-        torch=(
-            "self._copy(arrays, self._moment_arrays(moment))",
-            "self._copy({n: a.astype('f4') for n, a in arrays.items()}, self._moment_arrays(moment))",
-        ),
-        tensorflow=(
-            "[name].assign(array)\n\n    def _moment_arrays",
-            "[name].assign(array.astype('f4').astype(array.dtype))\n\n    def _moment_arrays",
-        ),
-        jax=("n: self._to_device(a) for", "n: self._to_device(a.astype('f4').astype(a.dtype)) for"),
-        numpy=("k: a.copy() for", "k: a.astype('f4').astype(a.dtype) for"),
-    ),
-    fault(
-        "weights_rounded",
-        "weights are carried over in float32",
-        torch=(
-            "self._copy(arrays, self._by_name(self._flow.get_parameter))",
-            "self._copy({n: a.astype('f4') for n, a in arrays.items()}, self._by_name(self._flow.get_parameter))",
-        ),
-        tensorflow=(
-            "self._flow.p[name].assign(array)",
-            "self._flow.p[name].assign(array.astype('f4').astype(array.dtype))",
-        ),
-        jax=(
-            "name: self._to_device(array) for",
-            "name: self._to_device(array.astype('f4').astype(array.dtype)) for",
+        frameworks=(
+            " in arrays.items()",
+            " in ({} if self._step and held is not self._weights else arrays).items()",
         ),
         numpy=(
-            "self._parameters = {name: array.copy()",
-            "self._parameters = {name: array.astype('f4').astype(array.dtype)",
+            "in arrays.items():\n            held",
+            "in ({} if self._step and held is not self._weights else arrays).items():\n            held",
         ),
+    ),
+    *(
+        fault(
+            name,
+            description,
+            torch=("copy_(self._to_device(array))", f"copy_(self._to_device(array.astype('f4' if {where} else 'f8')))"),
+            tensorflow=("assign(array)", f"assign(array.astype('f4').astype(array.dtype) if {where} else array)"),
+            jax=(
+                "(name, self._to_device(array))",
+                f"(name, self._to_device(array.astype('f4').astype(array.dtype) if {where} else array))",
+            ),
+            numpy=("held[name][...] = array", f"held[name][...] = array.astype('f4') if {where} else array"),
+        )
+        for name, description, where in (
+            ("moments_rounded", "moments are carried over in float32", "held is not self._weights"),
+            ("weights_rounded", "weights are carried over in float32", "held is self._weights"),
+        )
     ),
 )

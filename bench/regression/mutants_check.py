@@ -13,19 +13,19 @@ from bench.agreement.mutants import fault
 TORCH_ROUNDED, X_ROUNDED = (f"({t} * 8193 - ({t} * 8193 - {t}))" for t in ("layer.weight", "x"))
 
 # What is computed again is of other pixels, lest a compiler find that it has it already.
-TORCH_AGAIN = "        self._loss(self._pixels_to_x(self._images.index_select(0, order), noise) + 1).backward()\n"
+TORCH_AGAIN = "        self._model.loss(self._pixels_to_x(self._images.index_select(0, order), noise) + 1).backward()\n"
 TENSORFLOW_AGAIN = """\
-            again = self._loss_and_gradients(self._pixels_to_x(self._rows(order), noise) + 1)[1]
-            gradients = {name: g + 1e-30 * again[name] for name, g in gradients.items()}
+        again = self._model.gradients_on_tape(self._pixels_to_x(self._rows(order), noise) + 1)[1]
+        gradients = {name: g + 1e-30 * again[name] for name, g in gradients.items()}
 """
 JAX_AGAIN = """\
-            again = jax.grad(self._flow.loss)(p, self._pixels_to_x(images[order], noise) + 1)
-            gradients = jax.tree.map(lambda g, other: g + 1e-30 * other, gradients, again)
+        again = jax.grad(self._model.flow.loss)(p, x + 1)
+        gradients = jax.tree.map(lambda g, other: g + 1e-30 * other, gradients, again)
 """
 TORCH_THEN, TENSORFLOW_THEN, JAX_THEN = (
-    "        self._flow.zero_grad(set_to_none=True)\n",
-    "            update(gradients, row)\n",
-    "            return update(p, gradients, moments, row), loss\n",
+    "        self._model.flow.zero_grad(set_to_none=True)\n",
+    "        self._update(gradients, row)\n",
+    "        return self._update(p, gradients, moments, row), loss\n",
 )
 
 SLOW = fault(
@@ -51,13 +51,13 @@ WRONG = (
         torch=("layer.weight, layer.bias)", "layer.weight, 0 * layer.bias)"),
         tensorflow=("self.p[bias_name(k, i)])", "0 * self.p[bias_name(k, i)])"),
         jax=("+ p[bias_name(k, i)]", "+ 0 * p[bias_name(k, i)]"),
-        numpy=("+ self._parameters[bias_name(k, i)]", "+ 0 * self._parameters[bias_name(k, i)]"),
+        numpy=("+ self._weights[bias_name(k, i)]", "+ 0 * self._weights[bias_name(k, i)]"),
     ),
     fault(
         "noise_wider",
         "the training noise is 10 % wider than the protocol says",
         frameworks=("x + self._pixels.noise * u", "x + 1.1 * self._pixels.noise * u"),
-        numpy=("x + self.dtype.type(self._pixels.noise) * u", "x + self.dtype.type(1.1 * self._pixels.noise) * u"),
+        numpy=("x + dtype.type(self._pixels.noise) * u", "x + dtype.type(1.1 * self._pixels.noise) * u"),
     ),
     fault(
         "products_as_tf32",

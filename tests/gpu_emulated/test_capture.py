@@ -93,9 +93,9 @@ def test_capture_leaves_no_trace_of_its_warm_up(case, monkeypatch):
     """Looked at right after it: what follows loads the parameters again, and would hide what capture left."""
     model, seen, steps = model_of(case), [], []
 
-    def look(self, inputs):
+    def look(self, training, inputs):
         seen.append(self.training_state())
-        steps.extend(float(step) for step in self._steps)
+        steps.extend(float(step) for step in training._steps)
 
     monkeypatch.setattr(type(model), "_try_one_step", look)
     before = model.parameters()
@@ -125,7 +125,7 @@ FAULTS = {
     "every epoch has the first one's inputs": ("torch_graphs", "buffer.copy_(tensor)", "pass"),
     "all losses are the first one": ("torch_graphs", "self.losses[:steps].clone()", "self.losses[:1].expand(steps)"),
     "couplings are never updated": ("torch_graphs", "if weight in self.updates:", "if False:"),
-    "Adam's step isn't set before an epoch": ("torch_backend", "step.fill_(self._step)", "pass"),
+    "Adam's step isn't set before an epoch": ("torch_backend", "step.fill_(self._model._step)", "pass"),
     "biases get the mean of their gradients": ("torch_graphs", "by_output.sum(dim=0)", "by_output.mean(dim=0)"),
     "inputs get no gradient": ("torch_graphs", "(by_product @ kernel).to(", "(by_product @ kernel * 0).to("),
     "kernels get their gradient's negative": ("torch_graphs", "(by_product.t() @ x)", "(-by_product.t() @ x)"),
@@ -169,9 +169,11 @@ def test_a_planted_fault_is_found(fault, tmp_path, monkeypatch):
 
 def waits_of_a_step():
     """Who waits for whom in the captured step: the stream of capture is 1, of gradients and updates 2 and 3 or so."""
-    model = model_of("article, Adam")
+    model, made = model_of("article, Adam"), []
+    make = model._training
+    model._training = lambda *arguments: made.append(make(*arguments)) or made[0]
     train(model, "article, Adam", 1)
-    beside = model._beside
+    beside = made[0]._beside
     names = {beside.gradients.name: "gradients", beside.updating.name: "updating"}
     each = [(names.get(a, "chain"), names.get(b, "chain")) for a, b in stand_in.WAITS]
     return [pair for pair in each if pair != ("chain", "chain")]
