@@ -94,6 +94,7 @@ def create(
     device: str = "auto",
     precision: str = "float32",
     mode: str | None = None,
+    replicas: int = 1,
 ) -> Backend:
     """Make a model.
 
@@ -104,9 +105,11 @@ def create(
         device: "auto" (a GPU if the framework sees one), "cpu" or "gpu".
         precision: "float64", "float32", "tf32" or "bfloat16"; of products, and for float64 of everything.
         mode: one of the backend's `modes`; None is the fastest one for the device.
+        replicas: how many devices train side by side, each on its part of every batch.
 
     Raises:
         ValueError: a name that isn't known, or parameters that don't fit (`ParameterError`).
         UnavailableError: the framework, the device or the precision can't be had here.
     """
-    return backend_class(name)(architecture, parameters, device=device, precision=precision, mode=mode)
+    kind = backend_class(name)
+    return kind(architecture, parameters, device=device, precision=precision, mode=mode, replicas=replicas)

@@ -27,9 +27,22 @@ def choose_device(backend: str, asked: str, present: Sequence[str], why_no_gpu: 
         raise ValueError(f"device is {asked!r}; expected one of {('auto', *DEVICES)}")
     if asked not in present:
         reason = why_no_gpu() if asked == "gpu" else ""
-        told = f" ({reason})" if reason else ""
-        raise UnavailableError(f"{backend}: no {asked} is visible to it here{told}; it has {', '.join(present)}")
+        because = f" ({reason})" if reason else ""
+        raise UnavailableError(f"{backend}: no {asked} is visible to it here{because}; it has {', '.join(present)}")
     return asked
+
+
+def choose_replicas(backend: str, device: str, asked: int, present: int) -> None:
+    """Refuse a number of devices side by side that can't be had.
+
+    Raises:
+        ValueError: it is no number of devices.
+        UnavailableError: there are fewer, or the backend trains on one alone.
+    """
+    if asked < 1:
+        raise ValueError(f"devices is {asked}; expected at least 1")
+    if asked > present:
+        raise UnavailableError(f"{backend}: trains on at most {present} {device} here; {asked} were asked for")
 
 
 def choose(backend: str, what: str, asked: str, known: Sequence[str], present: Sequence[str], device: str) -> str:

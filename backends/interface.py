@@ -11,14 +11,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from backends.architecture import Architecture
-from backends.choices import PRECISIONS, choose, choose_device
+from backends.choices import PRECISIONS, choose, choose_device, choose_replicas
 from backends.hooks import DeviceArray, DeviceArrays, Functions, Training
 from backends.layout import from_layout, make_layout, to_layout
 from backends.optimisers import AVERAGE, Optimiser
@@ -34,10 +34,13 @@ class Backend(ABC):
         device: "cpu" or "gpu".
         precision: as asked for.
         mode: how the framework runs it, one of `modes`.
+        replicas: how many devices train side by side, each on its part of every batch.
     """
 
     name: ClassVar[str]
     modes: ClassVar[tuple[str, ...]]
+    parallel_modes: ClassVar[tuple[str, ...]] = ()
+    """Those of `modes` in which several devices train side by side; the first is used where none is asked for."""
 
     def __init__(
         self,
@@ -47,14 +50,20 @@ class Backend(ABC):
         device: str = "auto",
         precision: str = "float32",
         mode: str | None = None,
+        replicas: int = 1,
     ) -> None:
         given = {name: np.asarray(array) for name, array in parameters.items()}
         check(architecture, given)
         self.architecture = architecture
+        self.replicas = replicas
+        if replicas > 1:
+            self.offer_cpus(replicas)
         self.device = on = choose_device(self.name, device, self.devices(), self.why_no_gpu)
+        choose_replicas(self.name, on, replicas, self.replicas_on(on) if replicas > 1 else 1)
         self.precision = choose(self.name, "precision", precision, PRECISIONS, self.precisions(on), on)
-        mode = self.default_mode(on) if mode is None else mode
-        self.mode = choose(self.name, "mode", mode, self.modes, self.modes_on(on), on)
+        modes = self.modes_on(on) if replicas == 1 else self.parallel_modes
+        mode = mode or (self.default_mode(on) if replicas == 1 else modes[0])
+        self.mode = choose(self.name, "mode", mode, self.modes, modes, on)
         self.dtype = np.dtype(dtype_of(precision))
         self._given_dtype = given["log_scale"].dtype
         self._fixed = {name: array.copy() for name, array in given.items() if name.endswith(".permutation")}
@@ -91,6 +100,15 @@ class Backend(ABC):
     def default_mode(cls, device: str) -> str:
         """The mode that is used where none is asked for: the fastest that needs nothing beside the framework."""
         return cls.modes[0]
+
+    @classmethod  # noqa: B027 - to some frameworks a CPU is one device
+    def offer_cpus(cls, count: int) -> None:
+        """Have the framework offer its CPU as so many devices, where it hasn't started yet."""
+
+    @classmethod
+    def replicas_on(cls, device: str) -> int:
+        """How many devices of a kind can train side by side here."""
+        return 1
 
     @classmethod
     @abstractmethod
@@ -253,11 +271,17 @@ class Backend(ABC):
         if not self._moments:
             self._set_moments(self._first_moments(optimiser.moments, self._host_copies(self._weights)))
         start = time.perf_counter()
-        training = self._training(images, optimiser, stream.pixels)
-        first_call = time.perf_counter() - start
+        with self._other_replicas(images, optimiser, stream, epochs):
+            training = self._training(images, optimiser, stream.pixels)
+            yield from self._epochs(training, optimiser, stream, epochs, time.perf_counter() - start)
 
+    def _epochs(
+        self, training: Training, optimiser: Optimiser, stream: Stream, epochs: int, first_call: float
+    ) -> Iterator[EpochReport]:
         def upload(epoch: int) -> Any:
             inputs = stream.epoch(epoch)
+            if (rows := inputs.order.shape[1]) % self.replicas:
+                raise ValueError(f"a batch has {rows} rows, which {self.replicas} devices can't share evenly")
             schedule = optimiser.schedule((epoch - 1) * stream.steps, stream.steps, stream.steps)
             return training.upload(inputs, schedule.astype(self.dtype))
 
@@ -356,6 +380,12 @@ class Backend(ABC):
     @abstractmethod
     def _assign(self, held: DeviceArrays, arrays: Mapping[str, NDArray]) -> None:
         """Give arrays that `_build` or `_zeros` made other values, in place."""
+
+    def _other_replicas(
+        self, images: NDArray[np.uint8], optimiser: Optimiser, stream: Stream, epochs: int
+    ) -> AbstractContextManager[None]:
+        """Within it the replicas that are not in this process train the same epochs."""
+        return nullcontext()
 
     @abstractmethod
     def _training(self, images: NDArray[np.uint8], optimiser: Optimiser, pixels: Pixels) -> Training:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 from backends.architecture import Architecture, Index, bias_name, kernel_name
@@ -116,7 +118,7 @@ class JaxBackend(Backend):
     """JAX."""
 
     name = "jax"
-    modes = ("scan", "jit")
+    modes = parallel_modes = ("scan", "jit")
 
     # Devices, precision -----------------------------------------------------------------------------------------
 
@@ -133,6 +135,15 @@ class JaxBackend(Backend):
         return ""
 
     @classmethod
+    def offer_cpus(cls, count: int) -> None:
+        with suppress(RuntimeError):  # JAX has started: it has as many as it has
+            jax.config.update("jax_num_cpu_devices", count)
+
+    @classmethod
+    def replicas_on(cls, device: str) -> int:
+        return len(jax.devices(device))
+
+    @classmethod
     def versions(cls) -> dict[str, str]:
         return {"jax": jax.__version__, "jaxlib": jaxlib.__version__}
 
@@ -140,13 +151,16 @@ class JaxBackend(Backend):
         if self.precision == "float64":
             jax.config.update("jax_enable_x64", True)
 
-    @property
-    def _jax_device(self) -> jax.Device:
-        return jax.devices(self.device)[0]
+    def _placed(self, *axes: str | None) -> jax.Device | NamedSharding:
+        """Where an array lies: whole on each device, or divided along the axis that is called "batch"."""
+        devices = jax.devices(self.device)[: self.replicas]
+        if len(devices) == 1:
+            return devices[0]
+        return NamedSharding(Mesh(np.array(devices), ("batch",)), PartitionSpec(*axes))
 
     def _to_device(self, array: NDArray) -> Array:
         # A copy on a CPU, where the array would otherwise share its memory with NumPy, and be donated and overwritten.
-        return jax.device_put(array.copy() if self.device == "cpu" else array, self._jax_device)
+        return jax.device_put(array.copy() if self.device == "cpu" else array, self._placed())
 
     def _to_numpy(self, array: Array) -> NDArray:
         return np.array(array)
@@ -157,7 +171,8 @@ class JaxBackend(Backend):
 
     def peak_memory(self) -> int | None:
         """The allocator's own peak."""
-        return (self._jax_device.memory_stats() or {}).get("peak_bytes_in_use") if self.device == "gpu" else None
+        first = jax.devices(self.device)[0]
+        return (first.memory_stats() or {}).get("peak_bytes_in_use") if self.device == "gpu" else None
 
     # Building, and the values of arrays --------------------------------------------------------------------------
 
@@ -217,7 +232,9 @@ class JaxTraining(Training):
         self.trial_step = gpu or not scan  # on a CPU an epoch takes too long to be made only to be undone
         self._unroll = UNROLLED_STEPS if gpu else 1
         options = SIDE_BY_SIDE if gpu and scan else None
-        self._function = jax.jit(self._scan if scan else self._step, donate_argnums=0, compiler_options=options)
+        function = self._scan if scan else self._step
+        whole = model._placed() if model.replicas > 1 else None  # on every device, so that it can come in again
+        self._function = jax.jit(function, donate_argnums=0, out_shardings=whole, compiler_options=options)
 
     def _make_update(self, optimiser: Optimiser) -> Callable[[Tree, Tree, dict[str, Tree], Array], Any]:
         """A function from parameters, gradients, moments and the step's row of the schedule to new ones."""
@@ -232,16 +249,16 @@ class JaxTraining(Training):
         return update
 
     def upload(self, inputs: EpochInputs, schedule: NDArray) -> tuple[Array, Array | None, Array]:
-        to_device = self._model._to_device
-        noise = None if inputs.noise is None else to_device(inputs.noise)
-        return to_device(inputs.order), noise, to_device(schedule)
+        place = self._model._placed(None, "batch")
+        noise = None if inputs.noise is None else jax.device_put(inputs.noise, place)
+        return jax.device_put(inputs.order, place), noise, self._model._to_device(schedule)
 
     def compile(self, inputs: tuple[Array, Array | None, Array]) -> None:
         model = self._model
         first = inputs if model.mode == "scan" else jax.tree.map(itemgetter(0), inputs)
         self._compiled = self._function.lower((model._weights, model._moments), first, self._images).compile()
         if model.mode == "jit":  # an epoch's losses are put together at its end, by what is compiled for so many
-            loss = jax.device_put(jnp.zeros((), model.dtype), model._jax_device)
+            loss = jax.device_put(jnp.zeros((), model.dtype), model._placed())
             jax.block_until_ready(jnp.stack([loss] * len(inputs[0])))
 
     def _step(self, carry: Any, inputs: Any, images: Array) -> tuple[Any, Array]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any
 
@@ -105,6 +106,7 @@ class TensorFlowBackend(Backend):
 
     name = "tensorflow"
     modes = ("graph", "xla")
+    parallel_modes = ("graph",)
 
     # Devices, precision -----------------------------------------------------------------------------------------
 
@@ -120,6 +122,16 @@ class TensorFlowBackend(Backend):
         if not tf.test.is_built_with_cuda():
             return f"tensorflow {tf.__version__} is a build without CUDA"
         return "TF_CPP_MIN_LOG_LEVEL=0 shows which CUDA library or driver it could not open"
+
+    @classmethod
+    def offer_cpus(cls, count: int) -> None:
+        with suppress(RuntimeError):  # TensorFlow has started: it has as many as it has
+            cpu = tf.config.list_physical_devices("CPU")[0]
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+
+    @classmethod
+    def replicas_on(cls, device: str) -> int:
+        return len(tf.config.list_logical_devices(device.upper()))
 
     @classmethod
     def default_mode(cls, device: str) -> str:
@@ -157,7 +169,9 @@ class TensorFlowBackend(Backend):
     # Building, and the values of arrays --------------------------------------------------------------------------
 
     def _build(self) -> tuple[dict[str, tf.Variable], Functions]:
-        with tf.device(self._tf_device):
+        places = [f"/{self.device.upper()}:{i}" for i in range(self.replicas)]
+        self.strategy = tf.distribute.MirroredStrategy(places) if self.replicas > 1 else None
+        with self._held():
             self.flow = flow = Flow(self.architecture, self.layout, self.precision)
         self._latents_decoded = self._function(self._decode_latents)
         self._draws = 0
@@ -175,8 +189,12 @@ class TensorFlowBackend(Backend):
         return tf.function(function, jit_compile=self.mode == "xla", autograph=False)
 
     def _zeros(self) -> dict[str, tf.Variable]:
-        with tf.device(self._tf_device):
+        with self._held():
             return {name: tf.Variable(tf.zeros_like(p)) for name, p in self.flow.p.items()}
+
+    def _held(self) -> AbstractContextManager[Any]:
+        """Within it variables are made on the device, or on each of the replicas'."""
+        return self.strategy.scope() if self.strategy else tf.device(self._tf_device)
 
     def _assign(self, held: dict[str, tf.Variable], arrays: Mapping[str, NDArray]) -> None:
         for name, array in arrays.items():
@@ -227,32 +245,65 @@ class TensorFlowTraining(Training):
         self._model, self._pixels = model, pixels
         # Two bytes as one number of a type that can be gathered on a GPU: bytes would go to the host for it, all of
         # them in every step. (D is even.)
-        self._images = model._to_device(np.ascontiguousarray(images).view(np.float16))
+        self._images = self._on_each(lambda part: np.ascontiguousarray(images).view(np.float16))
         self._update = self._make_update(optimiser)
-        self._function = model._function(self._loop if model.mode == "xla" else self._step)
+        step = self._step if model.strategy is None else self._parallel_step
+        self._function = model._function(self._loop if model.mode == "xla" else step)
 
-    def _make_update(self, optimiser: Optimiser) -> Callable[[Mapping[str, Tensor], Tensor], None]:
-        """A function that applies the gradients, given the step's row of the schedule."""
+    def _on_each(self, array: Callable[[int], NDArray]) -> Any:
+        """On the device, the array of replica 0; or on each of the replicas' devices that replica's."""
+        model = self._model
+        if model.strategy is None:
+            return model._to_device(array(0))
+
+        def of_replica(context: tf.distribute.ReplicaContext) -> Tensor:
+            replica = context.replica_id_in_sync_group
+            with tf.device(f"/{model.device.upper()}:{replica}"):
+                return tf.identity(tf.convert_to_tensor(array(replica)))
+
+        return model.strategy.experimental_distribute_values_from_function(of_replica)
+
+    def _make_update(self, optimiser: Optimiser) -> Callable[[Mapping[str, Tensor], Tensor, int], None]:
+        """A function that applies the gradients to a replica's variables, given the step's row of the schedule."""
         rules: dict[type, Callable] = {Adam: adam, AdamW: adamw, RMSProp: rmsprop}
         rule = partial(rules[type(optimiser)], optimiser)
         moments = [self._model._moments[moment] for moment in optimiser.moments]
 
-        def update(gradients: Mapping[str, Tensor], row: Tensor) -> None:
+        def update(gradients: Mapping[str, Tensor], row: Tensor, replica: int) -> None:
+            local = tf.distribute.get_strategy().experimental_local_results
             with tf.name_scope("optimiser"):
                 for name, p in self._model.flow.p.items():
-                    rule(p, gradients[name], *(moment[name] for moment in moments), row)
+                    p, *moments_of = (local(variable)[replica] for variable in (p, *(m[name] for m in moments)))
+                    rule(p, gradients[name], *moments_of, row)
 
         return update
 
     def upload(self, inputs: EpochInputs, schedule: NDArray) -> tuple[Tensor, Tensor | None, Tensor]:
-        to_device = self._model._to_device
-        noise = None if inputs.noise is None else to_device(inputs.noise)
-        return to_device(inputs.order), noise, to_device(schedule)
+        size = inputs.order.shape[1] // self._model.replicas
+        order, noise = inputs.order, inputs.noise
+        return (
+            self._on_each(lambda replica: order[:, replica * size : (replica + 1) * size]),
+            None if noise is None else self._on_each(lambda replica: noise[:, replica * size : (replica + 1) * size]),
+            self._on_each(lambda replica: schedule),
+        )
 
     def _step(self, inputs: Any, i: Tensor, losses: Tensor) -> Tensor:
         order, noise, row = (None if t is None else t[i] for t in inputs)
-        loss, gradients = self._model.gradients_on_tape(self._pixels_to_x(self._rows(order), noise))
-        self._update(gradients, row)
+        loss, gradients = self._model.gradients_on_tape(self._pixels_to_x(self._rows(self._images, order), noise))
+        self._update(gradients, row, 0)
+        return tf.tensor_scatter_nd_update(losses, [[i]], [loss])
+
+    def _parallel_step(self, inputs: Any, i: Tensor, losses: Tensor) -> Tensor:
+        def on_replica(images: Tensor, inputs: Any) -> Tensor:
+            context = tf.distribute.get_replica_context()
+            order, noise, row = (None if t is None else t[i] for t in inputs)
+            loss, gradients = self._model.gradients_on_tape(self._pixels_to_x(self._rows(images, order), noise))
+            gradients = context.all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
+            self._update(gradients, row, tf.get_static_value(context.replica_id_in_sync_group))
+            return loss
+
+        strategy = tf.distribute.get_strategy()
+        loss = strategy.reduce(tf.distribute.ReduceOp.MEAN, strategy.run(on_replica, (self._images, inputs)), axis=None)
         return tf.tensor_scatter_nd_update(losses, [[i]], [loss])
 
     def _loop(self, inputs: Any, steps: Tensor | int, losses: Tensor) -> Tensor:
@@ -261,9 +312,9 @@ class TensorFlowTraining(Training):
 
         return tf.while_loop(lambda i, losses: i < steps, body, [tf.constant(0), losses])[1]
 
-    def _rows(self, order: Tensor) -> Tensor:
+    def _rows(self, images: Tensor, order: Tensor) -> Tensor:
         """Rows of the images, [B] → uint8 [B, D]."""
-        pairs = tf.bitcast(tf.gather(self._images, order), tf.uint8)
+        pairs = tf.bitcast(tf.gather(images, order), tf.uint8)
         return tf.reshape(pairs, (-1, self._model.architecture.dim))
 
     def _pixels_to_x(self, images: Tensor, noise: Tensor | None) -> Tensor:
@@ -275,11 +326,12 @@ class TensorFlowTraining(Training):
         return x + self._pixels.noise * u
 
     def run(self, inputs: tuple[Tensor, Tensor | None, Tensor], steps: int) -> Tensor:
-        with tf.device(self._model._tf_device):
-            losses = tf.zeros(len(inputs[0]), self._model.dtype)
+        with self._model._held():
+            all_steps = len(tf.distribute.get_strategy().experimental_local_results(inputs[0])[0])
+            losses = tf.zeros(all_steps, self._model.dtype)
             if self._model.mode == "xla":
                 # A number that the compiler knows spares a GPU's loop a question to the host in every step.
-                count = len(inputs[0]) if self._model.device == "gpu" else tf.constant(steps)
+                count = all_steps if self._model.device == "gpu" else tf.constant(steps)
                 return self._function(inputs, count, losses)[:steps]
             for i in range(steps):
                 losses = self._function(inputs, tf.constant(i), losses)

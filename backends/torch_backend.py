@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,11 @@ from backends.layout import Layout
 from backends.optimisers import Adam, AdamW, Optimiser, RMSProp
 from backends.torch_files import module_name
 from backends.torch_graphs import Beside, CapturedStep, replayed, uploading
-from backends.values import EpochInputs, Pixels
+from backends.torch_ranks import mean_over_ranks, other_ranks, parallel, share
+from backends.values import EpochInputs, Pixels, Stream, TrainingState
 
 LOG_TWO_PI = math.log(2 * math.pi)
+MOST_CPU_RANKS = 64  # each is a process
 MOST_COMPILED = 256  # models and batch sizes that a function is compiled for, in a process
 
 
@@ -124,12 +126,16 @@ class Flow(nn.Module):
         """Mean over the batch of −log p(x), in nats."""
         return -self.log_prob(x).mean()
 
+    forward = loss
+
 
 class TorchBackend(Backend):
     """PyTorch."""
 
     name = "torch"
     modes = ("eager", "compile", "cudagraph")
+    parallel_modes = ("eager",)
+    rank = 0  # of this process among the replicas
 
     # Devices, precision -----------------------------------------------------------------------------------------
 
@@ -154,6 +160,10 @@ class TorchBackend(Backend):
     @classmethod
     def default_mode(cls, device: str) -> str:
         return "cudagraph" if device == "gpu" else "eager"
+
+    @classmethod
+    def replicas_on(cls, device: str) -> int:
+        return torch.cuda.device_count() if device == "gpu" else MOST_CPU_RANKS
 
     @classmethod
     def versions(cls) -> dict[str, str]:
@@ -216,7 +226,7 @@ class TorchBackend(Backend):
             held[name].copy_(self._to_device(array))
 
     def _by_name(self, tensor: Callable[[str], Tensor]) -> dict[str, Tensor]:
-        """Canonical name → the tensor that `tensor` has for the module's name, kernels transposed to [in, out]."""
+        """Canonical name → what `tensor` has for the module's name, kernels transposed to [in, out]."""
         tensors = {name: tensor(module_name(name)) for name in self.architecture.trainable_shapes}
         return {name: t.T if name.endswith(".kernel") else t for name, t in tensors.items()}
 
@@ -246,8 +256,27 @@ class TorchBackend(Backend):
     def _training(self, images: NDArray[np.uint8], optimiser: Optimiser, pixels: Pixels) -> TorchTraining:
         return TorchTraining(self, images, optimiser, pixels)
 
+    def _other_replicas(
+        self, images: NDArray[np.uint8], optimiser: Optimiser, stream: Stream, epochs: int
+    ) -> AbstractContextManager[None]:
+        if self.replicas == 1 or self.rank > 0:
+            return nullcontext()
+        choices = {key: getattr(self, key) for key in ("device", "precision", "mode", "replicas")}
+        work = (self.architecture, choices, self.training_state(), images, optimiser, stream, epochs)
+        return other_ranks(self.replicas, self.device == "gpu", train_as_rank, work)
+
     def one_dispatch(self, call: Callable[[], Any]) -> Callable[[], Any]:
         return replayed(torch.no_grad()(call)) if self.mode == "cudagraph" else torch.no_grad()(call)
+
+
+def train_as_rank(rank: int, architecture: Architecture, choices: Any, state: TrainingState, *arguments: Any) -> None:
+    """Train as one of several replicas: what `arguments` says to `Backend._train`, from a state on."""
+    model = TorchBackend(architecture, state.parameters, **choices)
+    model.rank = rank
+    if state.step:
+        model.resume(state)
+    for _ in model._train(*arguments):
+        pass
 
 
 class TorchTraining(Training):
@@ -266,6 +295,7 @@ class TorchTraining(Training):
         first_kernels = [network[0].weight for network in model.flow.networks]
         self._beside = Beside(model.flow, dict(zip(first_kernels, early, strict=True))) if early else None
         self._captured: CapturedStep | None = None
+        self._loss = model.loss if model.replicas == 1 else parallel(model.flow, model.device == "gpu")
 
     def _make_update(self, optimiser: Optimiser, names: list[str]) -> Callable[[Tensor], None]:
         """A function that applies the gradients of some parameters, given the step's row of the schedule."""
@@ -300,9 +330,10 @@ class TorchTraining(Training):
 
     def upload(self, inputs: EpochInputs, schedule: NDArray) -> tuple[Tensor, Tensor | None, Tensor]:
         to_device = self._model._to_device
+        mine = share(inputs.order.shape[1], self._model.rank, self._model.replicas)
         with uploading(self._images.device) as keep:
-            noise = None if inputs.noise is None else keep(to_device(inputs.noise.view(np.int16)))
-            return keep(to_device(inputs.order)), noise, keep(to_device(schedule))
+            noise = None if inputs.noise is None else keep(to_device(inputs.noise[:, mine].view(np.int16)))
+            return keep(to_device(inputs.order[:, mine])), noise, keep(to_device(schedule))
 
     def compile(self, inputs: tuple[Tensor, Tensor | None, Tensor]) -> None:
         if self._model.mode == "cudagraph":
@@ -313,7 +344,7 @@ class TorchTraining(Training):
     def _step(self, order: Tensor, noise: Tensor | None, row: Tensor) -> Tensor:
         self._model.flow.zero_grad(set_to_none=True)
         with self._beside.step(row) if self._beside else nullcontext():
-            loss = self._model.loss(self._pixels_to_x(self._images.index_select(0, order), noise))
+            loss = self._loss(self._pixels_to_x(self._images.index_select(0, order), noise))
             loss.backward()
         self._update(row)
         return loss.detach()
@@ -333,7 +364,7 @@ class TorchTraining(Training):
             return self._captured.replay(inputs, steps)
         order, noise, schedule = inputs
         losses = [self._step(order[i], None if noise is None else noise[i], schedule[i]) for i in range(steps)]
-        return torch.stack(losses)
+        return torch.stack(losses) if self._model.replicas == 1 else mean_over_ranks(losses)
 
 
 @torch.no_grad()
