@@ -5,6 +5,7 @@ GPU builds want different CUDA libraries in the same place, so on the GPU each b
 nothing is installed: the sessions then use what the interpreter that runs nox already has.
 """
 
+import argparse
 import hashlib
 import json
 import os
@@ -114,14 +115,18 @@ def agreement(session: nox.Session) -> None:
     """Hold all backends against the float64 reference, in every mode, and plant faults that this must find."""
     install_cpu(session, "cpu")
     arguments = with_defaults(session.posargs, device="cpu")
-    session.run(interpreter(session), "-m", "bench", "agree", "--mutations", *arguments)
+    session.run(interpreter(session), "-m", "bench", "agree", *arguments)
+    shared = only_options(arguments, "backends", "device", "output")
+    session.run(interpreter(session), "-m", "tests.faults", "agreement", *shared)
 
 
 @nox.session
 def regression(session: nox.Session) -> None:
     """Hold every backend's losses against the committed references, and plant faults that this must find."""
     install_cpu(session, "cpu")
-    session.run(interpreter(session), "-m", "bench", "check", "--mutations", *session.posargs)
+    session.run(interpreter(session), "-m", "bench", "check", *session.posargs)
+    shared = only_options(session.posargs, "backends", "device")
+    session.run(interpreter(session), "-m", "tests.faults", "check", *shared)
 
 
 @nox.session
@@ -200,6 +205,15 @@ def with_defaults(arguments: Sequence[str], **defaults: str) -> list[str]:
     given = {argument.partition("=")[0] for argument in arguments}
     added = [(f"--{name}", value) for name, value in defaults.items() if f"--{name}" not in given]
     return [*(part for option in added for part in option), *arguments]
+
+
+def only_options(arguments: Sequence[str], *names: str) -> list[str]:
+    """Return those of `arguments` that set one of the options `names`."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in names:
+        parser.add_argument(f"--{name}")
+    given, _ = parser.parse_known_args(arguments)
+    return [f"--{name}={value}" for name, value in vars(given).items() if value is not None]
 
 
 def chosen_backends(arguments: Sequence[str], option: str = "--backends") -> list[str]:

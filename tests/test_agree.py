@@ -5,20 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from factories import ARTICLE, backend_names, rows, weights
+from faults.walk import small_setting
 
+import backends
 from backends import parameters
-from bench.agreement import agree, agree_matrix, agreement_plots, agreement_report, agreement_runs, mutations
-from bench.agreement.mutations import MUTATIONS, Mutation, Result
+from bench.agreement import agree, agree_matrix, agreement_plots, agreement_report, agreement_runs
 from bench.errors import BenchError
 
-BY_NAME = {mutation.name: mutation for mutation in MUTATIONS}
 SUITES = {"matrix", "lockstep", "resume", "sampling", "determinism", "invertibility"}
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """One mode a backend, a small network, few images: what compiles and what is long has tests of its own."""
-    small = mutations.small_setting()
+    small = small_setting()
     more = {"article, halves, add": small.architectures["article"]}
     setting = replace(small, architectures=small.architectures | more, steps=4)
     monkeypatch.setattr(agreement_runs, "setting", lambda **_: setting)
@@ -49,27 +49,14 @@ def test_the_suite_passes_and_leaves_its_checks_and_tables(tmp_path):
     assert "in another process" in (tmp_path / "agreement-determinism.md").read_text()
 
 
-def test_a_fault_is_an_error_that_names_the_check_and_the_checks_are_kept(tmp_path, without_processes):
-    with (
-        mutations.planted(BY_NAME["sign_flipped"], "torch"),
-        pytest.raises(BenchError, match=r"checks failed, .*torch.* z: "),
-    ):
+def test_a_fault_is_an_error_that_names_the_check_and_the_checks_are_kept(tmp_path, without_processes, monkeypatch):
+    kind = backends.backend_class("torch")
+    right = kind.encode
+    monkeypatch.setattr(kind, "encode", lambda self, x: (-right(self, x)[0], right(self, x)[1]))
+    with pytest.raises(BenchError, match=r"checks failed, .*torch.* z: "):
         run(tmp_path)
     checks, _ = agreement_report.load(tmp_path)
     assert not checks["passed"].all()
-
-
-@pytest.mark.parametrize("survives", [True, False])
-def test_a_planted_fault_that_is_not_found_is_an_error(survives, tmp_path, without_processes, monkeypatch):
-    breach = None if survives else agree.Check("matrix", "article", "torch", "float64", "", "z", 1.0, 1.0, 1e-9)
-    result = Result(BY_NAME["sign_flipped"], "torch", breach, None, 0.1)
-    monkeypatch.setattr(mutations, "run", lambda **_: iter([result]))
-    if survives:
-        with pytest.raises(BenchError, match="planted and not found: sign_flipped in torch"):
-            run(tmp_path, mutants=True)
-    else:
-        assert "sign_flipped" in run(tmp_path, mutants=True)
-    assert "sign_flipped" in (tmp_path / "mutations.md").read_text()
 
 
 def test_weights_of_another_network_are_refused_before_anything_is_compared(tmp_path):
@@ -114,36 +101,47 @@ def test_nothing_to_draw_is_an_error():
 # What the matrix sees beyond values
 
 
-def matrix_of(fault: Mutation, name: str, precision: str):
-    setting = mutations.small_setting()
+def matrix_of(name: str, precision: str, quantity: str):
+    """The checks of one quantity in the article's architecture."""
+    setting = small_setting()
     one = replace(setting, architectures={"article": setting.architectures["article"]})
-    with mutations.planted(fault, name):
-        return list(agree_matrix.matrix(one, [name], [precision], "cpu"))
+    return [c for c in agree_matrix.matrix(one, [name], [precision], "cpu") if c.quantity == quantity]
 
 
-def test_parameters_that_pass_through_float32_are_not_the_same_bits():
-    checks = matrix_of(BY_NAME["weights_rounded"], "numpy", "float32")
-    ported = [check for check in checks if check.quantity == "parameters"]
+def test_parameters_that_pass_through_float32_are_not_the_same_bits(monkeypatch):
+    kind = backends.backend_class("numpy")
+    right = kind.parameters
+    monkeypatch.setattr(
+        kind,
+        "parameters",
+        lambda self: {name: a.astype("f4").astype(a.dtype) for name, a in right(self).items()},
+    )
+    ported = matrix_of("numpy", "float32", "parameters")
     assert {check.precision for check in ported if not check.passed} == {"float64"}
 
 
+# The first coupling has no gradient, as where nothing flows back through a coupling's input.
 @pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
-@pytest.mark.parametrize("name", ["gradient_stopped", "last_relu_dropped"])
-def test_gradients_in_bfloat16_are_judged_by_their_norm(name):
-    harmless = Mutation("harmless", "", {"torch": (("math.log(2 * math.pi)", "math.log(math.tau)"),)})
-    for fault, passes in ((harmless, True), (BY_NAME[name], False)):
-        checks = [check for check in matrix_of(fault, "torch", "bfloat16") if check.quantity == "gradient norm"]
-        assert len(checks) == 2
-        assert all(check.passed for check in checks) == passes, checks
-
-
-@pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
-@pytest.mark.parametrize(("name", "passes"), [("harmless", True), ("gradient_stopped", False)])
-def test_gradients_in_float32_are_judged_by_their_largest_error(name, passes):
-    fault = BY_NAME.get(name) or Mutation("harmless", "", {"torch": (("math.log(2 * math.pi)", "math.log(math.tau)"),)})
-    checks = [check for check in matrix_of(fault, "torch", "float32") if check.quantity == "gradient"]
+@pytest.mark.parametrize(
+    ("precision", "quantity"), [("bfloat16", "gradient norm"), ("float32", "gradient")], ids=["by norm", "by error"]
+)
+def test_gradients_are_judged_in_bfloat16_by_their_norm_and_in_float32_by_their_largest_error(
+    precision, quantity, monkeypatch
+):
+    checks = matrix_of("torch", precision, quantity)
     assert len(checks) == 2
-    assert all(check.passed for check in checks) == passes, checks
+    assert all(check.passed for check in checks), checks
+    kind = backends.backend_class("torch")
+    right = kind.gradients
+
+    def without_the_first_coupling(self, x):
+        loss, gradients = right(self, x)
+        return loss, {name: 0 * g if name.startswith("coupling.0.") else g for name, g in gradients.items()}
+
+    monkeypatch.setattr(kind, "gradients", without_the_first_coupling)
+    checks = matrix_of("torch", precision, quantity)
+    assert len(checks) == 2
+    assert not any(check.passed for check in checks), checks
 
 
 def test_gradients_are_compared_where_rounding_turns_no_relu():

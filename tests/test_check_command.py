@@ -86,8 +86,6 @@ def test_update_makes_the_reference_of_records_and_they_pass_by_it(kept, check, 
         (["--backends", "theano"], "expected some of torch"),
         (["nowhere"], "nowhere: no such file or folder"),
         (["nowhere", "--only", "trajectory-narrow-float32"], "--only is of no use with RECORDS"),
-        (["nowhere", "--mutations"], "--mutations is of no use with RECORDS"),
-        (["--update", "--mutations"], "--mutations is of no use with --update"),
     ],
 )
 def test_mistakes_are_told(check, arguments, told):
@@ -104,10 +102,6 @@ def test_mistakes_are_told(check, arguments, told):
             "trajectory-full-float32, trajectory-narrow-float64, convergence-narrow-float32, convergence-paper-narrow",
         ),
         (("--only", "trajectory-narrow-float64"), "trajectory-narrow-float64 on cpu"),
-        (
-            ("--only", "trajectory-narrow-float64", "--mutations", "--references", "nowhere"),
-            "trajectory-narrow-float64, trajectory-narrow-float32 on",
-        ),
     ],
 )
 def test_nothing_is_run_that_has_no_reference(kept, check, monkeypatch, options, missing):

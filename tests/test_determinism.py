@@ -4,14 +4,15 @@ import sys
 
 import numpy as np
 import pytest
+from faults.walk import small_setting
 
-from bench.agreement import determinism, mutations
+from bench.agreement import determinism
 from bench.errors import BenchError
 
 
 @pytest.fixture
 def setting():
-    return mutations.small_setting()
+    return small_setting()
 
 
 def test_the_reference_makes_the_same_bits_again_in_process_process_and_on_one_thread(setting):

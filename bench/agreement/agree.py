@@ -9,8 +9,8 @@
 
 The first and the last are in `agree_matrix`, the others in `agree_training`; this file has what all share.
 What is compared is an arm: a backend's name, which stands for its fastest mode, or name and mode, as "torch:compile".
-`determinism` and `round_trips` add suites of their own; `mutations` plants faults in the backends and
-demands that this suite finds every one.
+`determinism` and `round_trips` add suites of their own. `tests/faults` plants faults in the backends and demands that
+this suite finds every one.
 """
 
 from __future__ import annotations

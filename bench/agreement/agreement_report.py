@@ -109,14 +109,10 @@ def tables(data: pd.DataFrame, head: Sequence[str], *, brief: bool = False) -> l
 
 def write(data: pd.DataFrame, head: Sequence[str], folder: Path) -> list[Path]:
     """Write every table as Markdown."""
-    return [write_table(table, folder) for table in tables(data, head)]
-
-
-def write_table(table: Table, folder: Path) -> Path:
-    """Write one table as Markdown."""
-    path = folder / f"{table.name}.md"
-    path.write_text(render(table, "markdown"), encoding="utf-8")
-    return path
+    made = {folder / f"{table.name}.md": table for table in tables(data, head)}
+    for path, table in made.items():
+        path.write_text(render(table, "markdown"), encoding="utf-8")
+    return list(made)
 
 
 def _by_backend(name: str, title: str, data: pd.DataFrame, caption: str, brief: bool) -> Table:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 import backends
 from backends import parameters
-from bench.agreement import agreement_report, mutations
+from bench.agreement import agreement_report
 from bench.agreement.agree import ARTICLE, Check, Setting, architectures, every_mode, weights_of
 from bench.agreement.agree_matrix import matrix, sampling
 from bench.agreement.agree_training import LOCKSTEPS, lockstep, resume
@@ -19,7 +19,7 @@ from bench.agreement.round_trips import Trip, round_trips
 from bench.errors import BenchError
 from bench.inputs import data
 from bench.inputs.streams import pixels_to_x
-from bench.tables.render import Table, render
+from bench.tables.render import render
 
 PRECISIONS = ("float64", "float32", "tf32", "bfloat16")
 ROUND_TRIP_IMAGES = 64
@@ -35,7 +35,6 @@ def run(
     steps: int,
     output: Path | None,
     trained: Path | None = None,
-    mutants: bool = False,
     console: Console | None = None,
 ) -> str:
     """Make all checks, write them and their tables where asked to.
@@ -48,14 +47,13 @@ def run(
         steps: of lockstep training.
         output: folder; None writes nothing.
         trained: weights of the article's network at the size chosen, for the round trips; None trains some briefly.
-        mutants: plant every fault in every chosen backend too, which the suite must find.
         console: for progress; standard error.
 
     Returns:
         The tables, as text.
 
     Raises:
-        BenchError: a check failed, or a planted fault was not found; the checks are written nevertheless.
+        BenchError: a check failed; the checks are written nevertheless.
         UnavailableError: a framework can't be imported here.
     """
     console = console or Console(stderr=True)
@@ -78,14 +76,7 @@ def run(
         from bench.agreement import agreement_plots  # matplotlib would slow every command's start down
 
         agreement_plots.write(made, head, output)
-    found = agreement_report.tables(made, head, brief=True)
-    survivors: list[str] = []
-    if mutants:
-        planted, survivors = _planted(chosen, device, console)
-        found.append(planted)
-        if output is not None:
-            agreement_report.write_table(planted, output)
-    text = render(found, "text")
+    text = render(agreement_report.tables(made, head, brief=True), "text")
     breaches = made[~made["passed"]]
     if len(breaches):
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -95,9 +86,6 @@ def run(
             f"{worst['backend']}, {worst['precision']}, {worst['quantity']}: "
             f"{worst['error']:.1e} > {worst['tolerance']:.1e}"
         )
-    if survivors:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-        raise BenchError(f"planted and not found: {', '.join(survivors)}")
     return f"{text}\n\nAll {len(made)} checks are within their tolerances."
 
 
@@ -144,18 +132,6 @@ def _trips(setting: Setting, trained: Path | None) -> list[Trip]:
             raise BenchError(f"{trained}: the weights are of {found}; expected {architecture}")
     x = pixels_to_x(setting.images[:ROUND_TRIP_IMAGES], ARTICLE, setting.seed)
     return [Trip("article", architecture, its, name, x, setting.seed) for name, its in weights.items()]
-
-
-def _planted(chosen: Sequence[str], device: str, console: Console) -> tuple[Table, list[str]]:
-    """Plant every fault, and say which were not found."""
-    results = []
-    with console.status("mutations") as status:
-        for result in mutations.run(names=chosen, device=device):
-            results.append(result)
-            status.update(f"mutations: {result.backend}: {result.mutation.name}")
-            if result.survived:
-                console.print(f"SURVIVED {result.backend}: {result.mutation.name}", markup=False, highlight=False)
-    return mutations.table(results), [f"{r.mutation.name} in {r.backend}" for r in results if r.survived]
 
 
 def _told(checks: Iterator[Check], console: Console) -> Iterator[Check]:

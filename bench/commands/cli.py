@@ -231,9 +231,6 @@ def agree(
         Path | None,
         typer.Option("--weights", help="Trained weights for the round trips. [default: trained briefly]"),
     ] = None,
-    mutants: Annotated[
-        bool, typer.Option("--mutations", help="Plant faults in the backends too; each one must be found.")
-    ] = False,
     output: Annotated[Path | None, typer.Option(help="Folder for the checks and tables. [default: none]")] = None,
     verbose: Verbose = False,
 ) -> None:
@@ -241,8 +238,7 @@ def agree(
     check_device(device)
     names = [*backend_names(chosen)] if chosen else _importable()
     on = runner.resolve_device(device)
-    made = agreement_runs.run(names, on, full=full, steps=steps, output=output, trained=trained, mutants=mutants)
-    typer.echo(made)
+    typer.echo(agreement_runs.run(names, on, full=full, steps=steps, output=output, trained=trained))
 
 
 def _importable() -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +25,7 @@ from bench.commands.progress import LiveProgress
 from bench.errors import BenchError
 from bench.records import Record, collection
 from bench.regression import check as checks
-from bench.regression import check_runs, planted_check, reference, verdicts
+from bench.regression import check_runs, reference, verdicts
 from bench.regression.check_runs import PARTS, Part, Where
 from bench.regression.convergence import MARGIN
 from bench.regression.verdicts import Verdict
@@ -52,9 +52,6 @@ def check(
     chosen: Chosen = None,
     device: Device = "cpu",
     fail_if_slower: Annotated[bool, typer.Option("--fail-if-slower", help="A slow-down is a regression.")] = False,
-    plant: Annotated[
-        bool, typer.Option("--mutations", help="Plant faults in the backends too; each one must be found.")
-    ] = False,
     update: Annotated[
         bool, typer.Option("--update", help="Make the references from these runs instead of judging them.")
     ] = False,
@@ -75,7 +72,8 @@ def check(
     Speed is compared too, by ratios to what was measured in the same process; a slow-down alone doesn't fail.
     """
     check_device(device)
-    _check_together({"RECORDS": bool(folders), "--only": bool(only), "--mutations": plant, "--update": update})
+    if folders and only:
+        raise BenchError("--only is of no use with RECORDS: leave one of them out")
     names, parts = backend_names(chosen), _parts(only)
     where = Where(
         folder=output or Path("results/runs", f"{time.strftime('%Y%m%d-%H%M%S')}-check"),
@@ -84,7 +82,7 @@ def check(
         timeout=timeout,
     )
     if not (folders or update):
-        _check_references([*parts, planted_check.PART] if plant else parts, where.device, references)
+        _check_references(parts, where.device, references)
     if folders:
         with interruptible():
             found = collection.load_all([*folders])
@@ -98,20 +96,8 @@ def check(
     judged = checks.judge(found, references, names)
     typer.echo(render([verdicts.table(judged)], "text"))
     if not folders:
-        typer.echo(f"Records: {where.folder}{' (those with faults: beside it, in -planted)' if plant else ''}")
-    survivors: list[str] = []
-    if plant:
-        planted = _planted(names, where, references)
-        survivors = [f"{result.fault} in {result.backend}" for result in planted if not result.caught]
-        typer.echo(render([planted_check.table(planted)], "text"))
-    _refuse(judged, survivors, fail_if_slower=fail_if_slower)
-
-
-def _check_together(given: Mapping[str, bool]) -> None:
-    """Refuse options of which one would be passed over in silence."""
-    for one, other in (("RECORDS", "--only"), ("RECORDS", "--mutations"), ("--update", "--mutations")):
-        if given[one] and given[other]:
-            raise BenchError(f"{other} is of no use with {one}: leave one of them out")
+        typer.echo(f"Records: {where.folder}")
+    _refuse(judged, fail_if_slower=fail_if_slower)
 
 
 def _check_references(parts: Iterable[Part], device: str, references: Path) -> None:
@@ -129,11 +115,6 @@ def _run(
 ) -> list[Record]:
     jobs = check_runs.reference_jobs if update else check_runs.check_jobs
     return [r for part in parts for r in check_runs.run(jobs(part, names), where, progress, part.abreast)]
-
-
-def _planted(names: Sequence[str], where: Where, references: Path) -> list[planted_check.Result]:
-    with interruptible(), LiveProgress() as progress:
-        return list(planted_check.run(names, where, references, progress))
 
 
 def _update(found: Sequence[Record], margin: float, references: Path, parts: Sequence[Part] | None) -> list[Path]:
@@ -163,8 +144,8 @@ def _parts(only: list[str] | None) -> list[Part]:
     return [part for name, part in known.items() if not asked or name in asked]
 
 
-def _refuse(judged: Sequence[Verdict], survivors: Sequence[str], *, fail_if_slower: bool) -> None:
-    """A regression is an error; so is a slow-down, if asked for, and a planted fault that nobody found."""
+def _refuse(judged: Sequence[Verdict], *, fail_if_slower: bool) -> None:
+    """A regression is an error; so is a slow-down, if asked for."""
     failing = [v for v in judged if v.outcome == "regression" or (fail_if_slower and v.outcome == "slower")]
     if failing:
         first = failing[0]
@@ -172,6 +153,4 @@ def _refuse(judged: Sequence[Verdict], survivors: Sequence[str], *, fail_if_slow
             f"{len(failing)} of {len(judged)} verdicts are regressions, the first: {first.check}, {first.protocol} "
             f"{first.precision}, {first.backend}, {first.quantity}: {first.found}; allowed is {first.allowed}"
         )
-    if survivors:
-        raise BenchError(f"planted and not found: {', '.join(survivors)}")
     typer.echo(f"All {len(judged)} verdicts are good." if all(v.outcome == "ok" for v in judged) else "No regression.")

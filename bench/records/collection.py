@@ -18,9 +18,9 @@ from bench.records import Record, RecordError, micro
 def load_all(paths: str | Path | Iterable[str | Path]) -> list[Record]:
     """Read all records in files and folders (every *.json below), in the order of their paths, each file once.
 
-    Below a folder, subfolders are left out that hold what is not meant to be kept (`runs`), runs with planted faults
-    (`…-planted`), or what a run that was cut off has left (hidden ones). Name such a folder, or one inside it, to read
-    it.
+    Below a folder, subfolders are left out that hold what is not meant to be kept (`runs`), runs with planted faults as
+    older versions of `nice-bench check` kept them (`…-planted`), or what a run that was cut off has left (hidden ones).
+    Name such a folder, or one inside it, to read it.
 
     Raises RecordError where a path does not exist, or a file is neither a record nor what may lie beside records.
     """

@@ -64,24 +64,18 @@ PARTS = (
 
 @dataclass(frozen=True)
 class Job:
-    """One run of one backend: a protocol with a seed on so many threads (None: all cores), with a fault or without."""
+    """One run of one backend: a protocol with a seed on so many threads (None: all cores)."""
 
     protocol: str
     backend: str
     precision: str
     seed: int
     threads: int | None
-    fault: str | None = None
 
     @property
     def cores(self) -> int:
         """How many cores that is here."""
         return min(self.threads or environment.cores(), environment.cores())
-
-    def folder(self, of_the_check: Path) -> Path:
-        """Where its record goes: one with a fault beside the check's folder, where it can't be taken for a good one."""
-        whole = of_the_check.resolve()  # which has a name, as "." has none
-        return whole.with_name(f"{whole.name}-planted") / self.fault if self.fault else of_the_check
 
 
 @dataclass(frozen=True)
@@ -131,11 +125,10 @@ def run(jobs: Sequence[Job], where: Where, listener: Listener, abreast: int = 1)
         BenchError: as `bench.running.runner.run`, or a folder holds a file that is no record.
     """
     device = runner.resolve_device(where.device)
-    folders = {job.folder(where.folder) for job in jobs}
-    there = {folder: _by_job(folder) for folder in folders}
+    there = _by_job(where.folder)
     found: list[Record | None] = []
     for job in jobs:
-        kept = there[job.folder(where.folder)].get(_key(job, device), [])
+        kept = there.get(_key(job, device), [])
         found.append(kept.pop() if kept else None)
     missing = [job for job, record in zip(jobs, found, strict=True) if record is None]
     made = iter(_run_all(missing, where, listener, abreast if device == "cpu" else 1))
@@ -175,16 +168,14 @@ def _run_one(job: Job, cores: Sequence[int], where: Where, listener: Listener, i
         device=_device(job, where.device),
         precision=job.precision,
         seed=job.seed,
-        folder=job.folder(where.folder),
+        folder=where.folder,
         interpreters=where.interpreters,
         timeout=where.timeout,
         stopped=interrupted.is_set,
     )
 
     def command(backend: str, interpreter: str) -> list[str]:
-        planted = [job.fault] if job.fault else []
-        which = ",".join(map(str, cores))
-        return [interpreter, "-m", "bench.regression.check_worker", backend, which, *planted]
+        return [interpreter, "-m", "bench.regression.check_worker", ",".join(map(str, cores))]
 
     (record,) = runner.run(request, listener, command)
     return record

@@ -1,6 +1,6 @@
-"""The worker as the regression check starts it: on cores that it is told, and with a fault planted if one is named.
+"""The worker as the regression check starts it: on the cores that are named.
 
-    python -m bench.regression.check_worker BACKEND CORE,CORE,… [FAULT]
+    python -m bench.regression.check_worker CORE,CORE,…
 
 Cores are counted from 0 among those that this process may use; it has as many threads.
 
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 
-def main(backend: str, cores: Sequence[int], fault: str | None = None) -> int:
+def main(cores: Sequence[int]) -> int:
     """Work as `bench.running.worker` does."""
     # Before NumPy or any framework is imported: they count the cores that they may use once.
     if hasattr(os, "sched_setaffinity"):  # elsewhere JAX and TensorFlow take all cores, whatever they are told
@@ -24,14 +24,8 @@ def main(backend: str, cores: Sequence[int], fault: str | None = None) -> int:
     os.environ["OMP_NUM_THREADS"] = str(len(cores))
     from bench.running import worker
 
-    if fault is None:
-        return worker.main(training_only=True)
-    from bench.agreement.mutations import planted
-    from bench.regression.mutants_check import FAULTS
-
-    with planted(FAULTS[fault], backend):
-        return worker.main(training_only=True)
+    return worker.main(training_only=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], [int(core) for core in sys.argv[2].split(",")], *sys.argv[3:]))
+    sys.exit(main([int(core) for core in sys.argv[1].split(",")]))
