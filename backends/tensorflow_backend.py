@@ -247,8 +247,7 @@ class TensorFlowTraining(Training):
         # them in every step. (D is even.)
         self._images = self._on_each(lambda part: np.ascontiguousarray(images).view(np.float16))
         self._update = self._make_update(optimiser)
-        step = self._step if model.strategy is None else self._parallel_step
-        self._function = model._function(self._loop if model.mode == "xla" else step)
+        self._function = model._function(self._loop if model.mode == "xla" else self._step)
 
     def _on_each(self, array: Callable[[int], NDArray]) -> Any:
         """On the device, the array of replica 0; or on each of the replicas' devices that replica's."""
@@ -288,23 +287,25 @@ class TensorFlowTraining(Training):
         )
 
     def _step(self, inputs: Any, i: Tensor, losses: Tensor) -> Tensor:
+        strategy = self._model.strategy
+        if strategy is None:
+            loss = self._advance(self._images, inputs, i)
+        else:
+            each = strategy.run(self._advance, (self._images, inputs, i))
+            loss = strategy.reduce(tf.distribute.ReduceOp.MEAN, each, axis=None)
+        return tf.tensor_scatter_nd_update(losses, [[i]], [loss])
+
+    def _advance(self, images: Tensor, inputs: Any, i: Tensor) -> Tensor:
+        """Make step i, or a replica's part of it; its loss."""
         order, noise, row = (None if t is None else t[i] for t in inputs)
-        loss, gradients = self._model.gradients_on_tape(self._pixels_to_x(self._rows(self._images, order), noise))
-        self._update(gradients, row, 0)
-        return tf.tensor_scatter_nd_update(losses, [[i]], [loss])
-
-    def _parallel_step(self, inputs: Any, i: Tensor, losses: Tensor) -> Tensor:
-        def on_replica(images: Tensor, inputs: Any) -> Tensor:
+        loss, gradients = self._model.gradients_on_tape(self._pixels_to_x(self._rows(images, order), noise))
+        replica = 0
+        if self._model.strategy is not None:
             context = tf.distribute.get_replica_context()
-            order, noise, row = (None if t is None else t[i] for t in inputs)
-            loss, gradients = self._model.gradients_on_tape(self._pixels_to_x(self._rows(images, order), noise))
             gradients = context.all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
-            self._update(gradients, row, tf.get_static_value(context.replica_id_in_sync_group))
-            return loss
-
-        strategy = tf.distribute.get_strategy()
-        loss = strategy.reduce(tf.distribute.ReduceOp.MEAN, strategy.run(on_replica, (self._images, inputs)), axis=None)
-        return tf.tensor_scatter_nd_update(losses, [[i]], [loss])
+            replica = tf.get_static_value(context.replica_id_in_sync_group)
+        self._update(gradients, row, replica)
+        return loss
 
     def _loop(self, inputs: Any, steps: Tensor | int, losses: Tensor) -> Tensor:
         def body(i: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,8 @@
     sampling    what the device's own generator draws, encoded again, has the prior's moments times the temperature
 
 The first and the last are in `agree_matrix`, the others in `agree_training`; this file has what all share.
-What is compared is an arm: a backend's name, which stands for its fastest mode, or name and mode, as "torch:compile".
+What is compared is a variant: a backend's name, which stands for its fastest mode, or name and mode, as
+"torch:compile"; "torch×2" trains on two devices.
 `determinism` and `round_trips` add suites of their own. `tests/faults` plants faults in the backends and demands that
 this suite finds every one.
 """
@@ -113,9 +114,13 @@ def make(arm: str, architecture: Architecture, given: Parameters, device: str, p
         UnavailableError: the arm lacks the device, the precision or the mode.
     """
     name, _, mode = arm.partition(":")
+    name, _, replicas = name.partition("×")
     device = "cpu" if name == "numpy" else device
     held = parameters.rounded(given, precision)
-    return backends.create(name, architecture, held, device=device, precision=precision, mode=mode or None)
+    count, mode_asked = int(replicas or 1), mode or None
+    return backends.create(
+        name, architecture, held, device=device, precision=precision, mode=mode_asked, replicas=count
+    )
 
 
 def every_mode(name: str, device: str) -> list[str]:

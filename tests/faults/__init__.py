@@ -11,5 +11,6 @@ A patch begins with a sentence that describes the fault. Lines below it may say 
 
     mode: xla         the mode whose code has the fault; without it, the backend's default mode is run
     device: gpu       the fault changes nothing on a CPU
+    devices: 2        the fault is one of training on so many devices side by side
     verdict: slower   the fault changes no number: the check must find that it takes longer
 """

@@ -29,6 +29,7 @@ class Fault:
     description: str
     mode: str | None = None
     device: str | None = None
+    devices: str = "1"
     verdict: str = "regression"
 
     @property

@@ -32,7 +32,8 @@ def agreement(fault: Fault, device: str) -> str | None:
     Raises:
         BenchError: the patch does not apply, or the suite could not be run.
     """
-    variant = f"{fault.backend}:{fault.mode}" if fault.mode else fault.backend
+    variant = fault.backend + (f"×{fault.devices}" if fault.devices != "1" else "")
+    variant += f":{fault.mode}" if fault.mode else ""
     with planted(fault) as tree:
         done = python(tree, "-m", "faults.walk", variant, device)
     if done.returncode:

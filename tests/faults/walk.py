@@ -2,7 +2,8 @@
 
     python -m faults.walk VARIANT DEVICE
 
-The last line of standard output is JSON: what failed, or null. A variant is a backend or BACKEND:MODE.
+The last line of standard output is JSON: what failed, or null. A variant is BACKEND, BACKEND:MODE, or
+BACKEND×DEVICES, of which the training alone is looked at.
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ def walk(variant: str, setting: Setting, device: str) -> Iterator[Check]:
     A framework is compared with the reference; the reference, with the first framework that can be imported. A
     framework that compiles does so for every quantity of the matrix, which makes that the dearest part.
     """
+    if "×" in variant:
+        yield from lockstep(setting, [variant], "float64", device, LOCKSTEPS[:1])
+        yield from resume(setting, [variant], device, ["article"])
+        return
     chosen = [variant if variant != "numpy" else _companion(), "numpy"]
     frameworks = chosen[:1]
     cases = list(setting.architectures)
@@ -80,7 +85,7 @@ def judge(variant: str, device: str, setting: Setting | None = None) -> str | No
     Raises:
         UnavailableError: the framework or the device is missing, which says nothing about a fault.
     """
-    backends.backend_class(variant.partition(":")[0])
+    backends.backend_class(variant.partition(":")[0].partition("×")[0])
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # a fault may let numbers overflow
         try:
