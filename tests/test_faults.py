@@ -24,7 +24,8 @@ from bench.tables.render import render
 
 ALL = {suite: plant.faults_of(suite) for suite in suites.SUITES}
 EVERY = [pytest.param(fault, id=f"{suite}-{fault}") for suite, faults in ALL.items() for fault in faults]
-HARMLESS = "Nothing is wrong.\n\n--- /dev/null\n+++ b/backends/unused.py\n@@ -0,0 +1 @@\n+# Nothing.\n"
+NEW_FILE = "diff --git a/{0} b/{0}\nnew file mode 100644\n--- /dev/null\n+++ b/{0}\n@@ -0,0 +1 @@\n+{1}\n"
+HARMLESS = "Nothing is wrong.\n\n" + NEW_FILE.format("backends/unused.py", "# Nothing.")
 ROTTEN = "Rotten.\n\n--- a/backends/layout.py\n+++ b/backends/layout.py\n@@ -1,2 +1,2 @@\n nowhere\n-old\n+new\n"
 
 
@@ -102,10 +103,10 @@ def test_a_fault_is_described_alike_in_all_backends():
         assert len({fault.name for fault in faults}) == len({(fault.name, fault.description) for fault in faults})
 
 
-@pytest.mark.parametrize("line", ["mood: xla", "mode xla"])
-def test_a_line_that_is_no_setting_is_an_error(patches, line):
-    with pytest.raises(BenchError, match=r"fault\.patch: expected a sentence, then lines as `mode: NAME`"):
-        patches(HARMLESS.replace("\n\n", f"\n{line}\n\n"))
+@pytest.mark.parametrize("head", ["Wrong.\nmood: xla", "Wrong.\nmode xla", ""])
+def test_a_head_that_is_not_understood_is_an_error(patches, head):
+    with pytest.raises(BenchError, match=r"fault\.patch: expected a sentence, lines as `mode: NAME`"):
+        patches(f"{head}\n\n{HARMLESS}")
 
 
 # Planting
@@ -117,16 +118,18 @@ def test_a_fault_is_planted_in_a_copy_and_the_sources_stay_as_they_are():
     before = own.read_text(encoding="utf-8")
     with plant.planted(fault) as tree:
         assert (tree / "backends" / "numpy_backend.py").read_text(encoding="utf-8") != before
-        done = plant.python(tree, "-c", "import backends, bench; print(backends.__file__, bench.__file__)")
+        done = plant.python(tree, "-P", "-c", "import backends, bench; print(backends.__file__, bench.__file__)")
         assert [Path(name).parent.parent for name in done.stdout.split()] == [tree, tree]
     assert not tree.exists()
     assert own.read_text(encoding="utf-8") == before
 
 
-def test_it_is_planted_too_where_temporary_folders_lie_in_a_repository(patches, tmp_path, monkeypatch):
+@pytest.mark.parametrize("variables", [{}, {"GIT_DIR": ".git", "GIT_WORK_TREE": "."}], ids=["alone", "in a hook"])
+def test_it_is_planted_too_where_temporary_folders_lie_in_a_repository(patches, tmp_path, monkeypatch, variables):
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(tmp_path / value))
     with plant.planted(patches(HARMLESS)) as tree:
         assert (tree / "backends" / "unused.py").read_text() == "# Nothing.\n"
 
@@ -186,7 +189,7 @@ def test_what_is_no_fault_is_not_found_and_turns_the_exit_code(suite, patches, c
 
 @pytest.mark.parametrize("suite", suites.SUITES)
 def test_a_suite_that_can_not_be_run_has_found_nothing_and_is_an_error(suite, patches):
-    broken = patches(HARMLESS.replace("backends/unused.py", "numpy/__init__.py").replace("# Nothing.", "1 / 0"))
+    broken = patches("Broken.\n\n" + NEW_FILE.format("numpy/__init__.py", "1 / 0"))
     with pytest.raises(BenchError, match=r"(?s)fault in numpy: the .* ended with 1: .*ZeroDivisionError"):
         suites.SUITES[suite](broken, "cpu")
 

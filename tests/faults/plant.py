@@ -52,11 +52,12 @@ def read(path: Path) -> Fault:
     Raises:
         BenchError: a line is neither the description nor a setting.
     """
-    description, *lines = path.read_text(encoding="utf-8").partition("\n--- ")[0].splitlines()
     try:
-        return Fault(path, description, **dict(line.split(": ") for line in lines if line))
+        description, *lines = path.read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
+        return Fault(path, description, **dict(line.split(": ") for line in lines))
     except (TypeError, ValueError) as error:
-        raise BenchError(f"{path}: expected a sentence, then lines as `mode: NAME`, then a diff ({error})") from error
+        expected = "a sentence, lines as `mode: NAME`, an empty line and a diff"
+        raise BenchError(f"{path}: expected {expected} ({error})") from error
 
 
 def faults_of(suite: str) -> list[Fault]:
