@@ -90,8 +90,9 @@ def run(suite: str, faults: Sequence[Fault], device: str) -> Iterator[tuple[Faul
     abreast = min(environment.cores(), MOST_ABREAST) if device == "cpu" else 1
     for together, workers in ((others, abreast), (timed, 1)):
         cores = SimpleQueue[int]()
-        for core in sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else ():
-            cores.put(core)
+        if device == "cpu" and hasattr(os, "sched_setaffinity"):
+            for core in sorted(os.sched_getaffinity(0)):
+                cores.put(core)
 
         def take_a_core(cores: SimpleQueue[int] = cores) -> None:
             """Keep a thread, and the processes that it starts, on a core of its own."""
