@@ -41,6 +41,9 @@ class Backend(ABC):
     modes: ClassVar[tuple[str, ...]]
     parallel_modes: ClassVar[tuple[str, ...]] = ()
     """Those of `modes` in which several devices train side by side; the first is used where none is asked for."""
+    # Modules of whatever measures a backend, imported only by that: bare products for a floor, and its profiler.
+    workloads: ClassVar[str | None] = None
+    profiler: ClassVar[str | None] = None
 
     def __init__(
         self,

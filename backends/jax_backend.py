@@ -119,6 +119,8 @@ class JaxBackend(Backend):
 
     name = "jax"
     modes = parallel_modes = ("scan", "jit")
+    workloads = "bench.measures.floor.jax_workloads"
+    profiler = "bench.profiling.jax_trace"
 
     # Devices, precision -----------------------------------------------------------------------------------------
 

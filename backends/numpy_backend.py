@@ -29,6 +29,7 @@ class NumpyBackend(Backend):
 
     name = "numpy"
     modes = ("eager",)
+    workloads = "bench.measures.floor.numpy_workloads"
 
     # Devices, precision -----------------------------------------------------------------------------------------
 

@@ -107,6 +107,8 @@ class TensorFlowBackend(Backend):
     name = "tensorflow"
     modes = ("graph", "xla")
     parallel_modes = ("graph",)
+    workloads = "bench.measures.floor.tensorflow_workloads"
+    profiler = "bench.profiling.tensorflow_trace"
 
     # Devices, precision -----------------------------------------------------------------------------------------
 

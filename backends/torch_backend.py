@@ -136,6 +136,8 @@ class TorchBackend(Backend):
     modes = ("eager", "compile", "cudagraph")
     parallel_modes = ("eager",)
     rank = 0  # of this process among the replicas
+    workloads = "bench.measures.floor.torch_workloads"
+    profiler = "bench.profiling.torch_trace"
 
     # Devices, precision -----------------------------------------------------------------------------------------
 

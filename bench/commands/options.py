@@ -21,7 +21,9 @@ from bench.tables.frame import PRECISIONS
 errors = Console(stderr=True)
 
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")]
-Chosen = Annotated[str | None, typer.Option("--backends", help="Comma-separated. [default: torch,tensorflow,jax]")]
+Chosen = Annotated[
+    str | None, typer.Option("--backends", help=f"Comma-separated. [default: {','.join(runner.DEFAULT_BACKENDS)}]")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or gpu.")]
 Precision = Annotated[str, typer.Option(help="float64, float32, tf32 or bfloat16.")]
 Modes = Annotated[

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from bench.errors import BenchError
-from bench.figures.palette import COLOURS, OTHER_COLOURS
+from bench.figures.palette import colour_of
 from bench.records import Record, slug
 from bench.tables.floor_tables import machine_floors
 from bench.tables.labels import SECTION, groups, prepare, provenance
@@ -88,8 +88,7 @@ def canvas(panels: int, title: str, caption: str) -> tuple[Figure, Sequence[Axes
 def look(series: str, all_series: Sequence[str]) -> dict[str, Any]:
     """Colour and marker of a series (named as in `bench.tables.labels`): its backend's colour, a marker of its own."""
     place = list(all_series).index(series)
-    colour = COLOURS.get(series.split(" ")[0], OTHER_COLOURS[place % len(OTHER_COLOURS)])
-    return {"color": colour, "marker": MARKERS[place % len(MARKERS)]}
+    return {"color": colour_of(series, all_series), "marker": MARKERS[place % len(MARKERS)]}
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -66,9 +66,7 @@ def trajectory(
     steps, batch, dim = images.shape
     stream = TrainingStream(seed, steps * batch, dim, batch, pixels)
     arms = (
-        backends.create(
-            model.name, model.architecture, initial, device=model.device, precision=model.precision, mode=model.mode
-        ),
+        type(model)(model.architecture, initial, device=model.device, precision=model.precision, mode=model.mode),
         backends.create("numpy", model.architecture, astype(initial, "float64"), device="cpu", precision="float64"),
     )
     (losses, after), (losses_reference, after_reference) = (

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-import backends
 from backends import Architecture, Backend
 from backends.architecture import bias_name, kernel_name, permutation_name
 from backends.parameters import Parameters
@@ -81,9 +80,7 @@ def measure_couplings(model: Backend, x: NDArray[np.float64], weights: str) -> I
     parameters = model.parameters()
     for k in range(model.architecture.couplings):
         architecture, own = coupling_alone(model.architecture, parameters, k)
-        alone = backends.create(
-            model.name, architecture, own, device=model.device, precision=model.precision, mode=model.mode
-        )
+        alone = type(model)(architecture, own, device=model.device, precision=model.precision, mode=model.mode)
         yield from measure_coupling(alone, x, weights, k)
 
 

@@ -201,7 +201,7 @@ def spectrum(source: Source) -> Picture:
     """σ = exp(−s) from largest to smallest, on a logarithmic scale (the paper's figure 4 sorts them likewise)."""
     import matplotlib as mpl
 
-    from bench.figures.plots import OTHER_COLOURS, STYLE, canvas
+    from bench.figures.plots import STYLE, canvas
 
     sigma = np.sort(source.deviations)[::-1]
     title = "Scale spectrum"
@@ -213,7 +213,7 @@ def spectrum(source: Source) -> Picture:
     caption = _caption(seen, source)
     with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):
         figure, (panel,) = canvas(1, title, caption)
-        panel.plot(np.arange(1, len(sigma) + 1), sigma, color=OTHER_COLOURS[-1])
+        panel.plot(np.arange(1, len(sigma) + 1), sigma, color="black")
         panel.set(yscale="log", xlabel="rank", ylabel="σ = exp(−s)", xlim=(1, len(sigma)))
         encoded = io.BytesIO()
         figure.savefig(encoded, format="png", dpi=150)

@@ -30,7 +30,6 @@ from bench.running.messages import Event, Finished, Measured, Started, WorkerPla
 from bench.running.worker import model_of
 from bench.running.worker_io import take_standard_output, tell
 
-TRACED = ("torch", "tensorflow", "jax")
 EPOCHS = 4
 
 
@@ -83,12 +82,12 @@ def _tracer(backend: str) -> ModuleType:
     """The file that switches a framework's profiler on.
 
     Raises:
-        UnavailableError: the framework can't be imported here, or the backend has no framework.
+        UnavailableError: the framework can't be imported here, or the backend names no profiler.
     """
-    backends.backend_class(backend)
-    if backend not in TRACED:
-        raise UnavailableError(f"{backend}: has no profiler of its own; {', '.join(TRACED)} have")
-    return importlib.import_module(f"bench.profiling.{backend}_trace")
+    profiler = backends.backend_class(backend).profiler
+    if profiler is None:
+        raise UnavailableError(f"{backend}: has no profiler of its own")
+    return importlib.import_module(profiler)
 
 
 def _one_epoch(model: Backend, reports: Iterator) -> None:

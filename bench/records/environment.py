@@ -17,17 +17,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import backends
+
 PACKAGES = (
     "nice-bench",
     "numpy",
     "scipy",
-    "torch",
     "triton",
-    "tensorflow",
-    "tensorflow-cpu",
     "keras",
-    "jax",
-    "jaxlib",
     "jax-cuda12-plugin",
     "jax-cuda13-plugin",
     "ml-dtypes",
@@ -45,7 +42,7 @@ PACKAGES = (
     "tensorflow-probability",
     "zuko",
 )
-"""Packages that bear on speed or on numbers; those installed are recorded."""
+"""Packages that bear on speed or on numbers, beside those of the backends; those installed are recorded."""
 
 # Variables that bear on speed or on numbers. Not all of TF_* and JAX_*: TF_CONFIG and JAX_COORDINATOR_ADDRESS name
 # hosts, and Terraform keeps passwords in TF_VAR_*.
@@ -132,9 +129,11 @@ def _memory_bytes() -> int | None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of those of `PACKAGES` that are installed, without importing any."""
+    """Return the versions of `PACKAGES` and of what backends need, where installed, without importing any."""
     found = {}
-    for name in PACKAGES:
+    of_backends = [name for known in backends.BUILT_IN.values() for name in known.packages]
+    from_outside = [point.dist.name for point in importlib.metadata.entry_points(group=backends.GROUP) if point.dist]
+    for name in filter(None, (*PACKAGES, *of_backends, *from_outside)):
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found

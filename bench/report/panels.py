@@ -13,11 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from bench.figures.palette import COLOURS, OTHER_COLOURS
+import backends
+from bench.figures.palette import colour_of
 from bench.tables.labels import SECTION
-
-NAMES = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX", "numpy": "NumPy"}
-"""Backends as people call them."""
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "pentagon")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -90,7 +88,7 @@ def ticks(sizes: Sequence[int]) -> dict[str, Any]:
 def said(series: str) -> str:
     """A series as people call it: "JAX scan" for "jax scan"."""
     backend, _, rest = series.partition(" ")
-    return " ".join(filter(None, (NAMES.get(backend, backend), rest)))
+    return " ".join(filter(None, (backends.title(backend), rest)))
 
 
 def section_label(key: Mapping[str, Any]) -> str:
@@ -101,8 +99,7 @@ def section_label(key: Mapping[str, Any]) -> str:
 def look(series: str, all_series: Sequence[str]) -> dict[str, Any]:
     """Line and marker of a series: its backend's colour, a dash and a symbol for itself alone."""
     place = list(all_series).index(series)
-    others = [colour for colour in OTHER_COLOURS if colour != "#000000"]  # not to be seen on a dark page
-    colour = COLOURS.get(series.split(" ")[0], others[place % len(others)])
+    colour = colour_of(series, all_series)
     return {
         "line": {"color": colour, "dash": DASHES[place % len(DASHES)], "width": 2},
         "marker": {

@@ -12,16 +12,15 @@ from decimal import ROUND_CEILING, Context
 
 import pandas as pd
 
-from bench.report.panels import NAMES, said
+import backends
+from bench.report.panels import said
 from bench.report.ratio import Ratio, ratio
 from bench.tables import KINDS, largest_difference, trained
-from bench.tables.frame import BACKENDS
 from bench.tables.labels import LOSS_DIGITS, groups, place
 from bench.tables.pivot import Spread, over_rounds, pick
 from bench.tables.render import number
 from bench.tables.series_tables import worst_of
 
-USUAL = BACKENDS[:3]
 SAME = 0.01
 """Losses that differ by less than this share of the largest count as going together."""
 HALF_LEVEL = 0.5
@@ -39,7 +38,8 @@ def missing(rows: pd.DataFrame) -> Iterator[str]:
     for key, _ in groups(rows[rows["status"] != "ok"], ["series", "status", "reason"]):
         reason = " ".join(str(key["reason"]).split()) or "no reason recorded"
         yield f"{said(str(key['series']))} did not end well: {str(key['status']).replace('_', ' ')} ({reason})."
-    absent = [NAMES[name] for name in USUAL if name not in set(rows["plan_backend"])]
+    there = {backends.REFERENCE, *rows["plan_backend"]}
+    absent = [known.title for name, known in backends.BUILT_IN.items() if name not in there]
     if absent:
         yield f"No record of {listed(absent)} here."
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import backends
 from bench import records
 from bench.errors import BenchError
 from bench.inputs import data
@@ -26,7 +27,7 @@ from bench.running.messages import EpochDone, Event, Finished, Measured, Started
 from bench.running.supervisor import End, converse, each
 from bench.running.worker_environment import cache_environment, worker_environment
 
-DEFAULT_BACKENDS = ("torch", "tensorflow", "jax")
+DEFAULT_BACKENDS = tuple(name for name in backends.REGISTRY if name != backends.REFERENCE)
 T = TypeVar("T")
 
 

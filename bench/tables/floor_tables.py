@@ -55,12 +55,14 @@ def floors(records: Source) -> Table:
     data = prepare(records)
     data = data[data["status"] == "ok"]
     used = data[data["measure"].isin(["floor", "training"])]
-    raw, shown = [], []
+    raw, shown, without = [], [], list[str]()
     for key, rows in groups(used, ROW):
         by_round = rows[rows["at_round"].notna()].pivot_table(
             index=[*RECORD, "at_round"], columns="quantity", values="value", aggfunc="median"
         )
         if not {"train_step_seconds", "train_epoch_seconds", "seconds_per_epoch"} <= set(by_round):
+            why = pick(rows, "floor", "train_step_seconds")["note"].dropna().unique()
+            without += [f"{key['backend']}: {note}." for note in why]
             continue
         floor = by_round["train_step_seconds"]
         step = by_round["seconds_per_epoch"] / (by_round["train_epoch_seconds"] / floor)
@@ -76,7 +78,8 @@ def floors(records: Source) -> Table:
         cells["step × floor"] = number(figures["step_over_floor"], 3)
         cells["step × sum"] = number(figures["step_over_sum"], 3)
         shown.append({name: str(key[name]) or MISSING for name in ROW} | cells)
-    return assemble("floor", "The floor of a training step", data, used, raw, shown, TOLD, failures=False)
+    told = (*TOLD, *without)
+    return assemble("floor", "The floor of a training step", data, used, raw, shown, told, failures=False)
 
 
 def _marked(chain: float) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+import backends
 from bench.records import Measurement, Record
 from bench.records.environment import machine
 
@@ -46,11 +47,8 @@ COLUMNS = {
 }
 """The columns of every frame, and their types; the `at_…` columns follow in alphabetical order."""
 
-BACKENDS = ("torch", "tensorflow", "jax", "numpy")
+BACKENDS = tuple(backends.BUILT_IN)
 PRECISIONS = ("float64", "float32", "tf32", "bfloat16")
-
-# Whose versions are named beside a backend's figures.
-PACKAGES = {"tensorflow": ("tensorflow", "tensorflow-cpu"), "jax": ("jax", "jaxlib")}
 
 
 def frame(records: Iterable[Record]) -> pd.DataFrame:
@@ -79,12 +77,15 @@ def machine_of(record: Record) -> str:
 
 
 def versions_of(record: Record) -> str:
-    """Return the framework's version, as "jax 0.10.2, jaxlib 0.10.2"; empty where it is not installed."""
-    packages = record.environment.get("packages")
-    if not isinstance(packages, Mapping):
+    """Return the framework's version, as "jax 0.10.2, jaxlib 0.10.2"; empty where it is not installed.
+
+    Of a backend that isn't built in, whose packages nobody knows here, what it told of itself.
+    """
+    known = backends.BUILT_IN.get(record.plan.backend)
+    told = record.environment.get("packages" if known else "framework")
+    if not isinstance(told, Mapping):
         return ""
-    names = PACKAGES.get(record.plan.backend, (record.plan.backend,))
-    return ", ".join(f"{name} {packages[name]}" for name in names if name in packages)
+    return ", ".join(f"{name} {told[name]}" for name in (known.packages if known else told) if name in told)
 
 
 def order(record: Record) -> tuple[Any, ...]:

@@ -11,7 +11,6 @@ floor is wrong.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -25,9 +24,8 @@ MEMORY_BYTES = 2**28
 
 
 def workloads(model: Backend) -> ModuleType | None:
-    """The module beside this one that has a framework's `products`, `chained` and `memory`; None if there is none."""
-    name = f"{__name__}.{model.name}_workloads"
-    return importlib.import_module(name) if importlib.util.find_spec(name) else None
+    """The module that has a backend's `products`, `chained` and `memory`, as those beside this one have them."""
+    return importlib.import_module(model.workloads) if model.workloads else None
 
 
 def measure(model: Backend, protocol: Protocol, steps: int, round_: int) -> Iterator[Measurement]:
@@ -35,6 +33,11 @@ def measure(model: Backend, protocol: Protocol, steps: int, round_: int) -> Iter
     batch, budget = protocol.training.batch, protocol.measure.seconds_per_timing
     made = workloads(model)
     if made is None:
+        note = "no floor, as the backend names no module of bare products"
+        context: dict[str, str | int | float] = {"round": round_}
+        yield Measurement(
+            measure="floor", quantity="train_step_seconds", value=None, unit="s", note=note, context=context
+        )
         return
     products = model.architecture.training_products(batch)
     by_products = time_calls(model, made.products(model, products), budget).least
