@@ -6,18 +6,35 @@ that no two backends can disagree on a schedule.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from annotated_types import Ge, Gt, Lt
 from numpy.typing import NDArray
 
 AVERAGE = "average"
 """The moment that is an average of the weights: it starts at them, the other moments at zero."""
 
+# The ranges are for pydantic, where values come from a file; nothing else checks them.
+Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+Share = Annotated[float, Ge(0), Lt(1)]
+
 
 @dataclass(frozen=True)
-class Adam:
+class _Values:
+    """What the optimisers have in common."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields and the name, as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Adam(_Values):
     """Adam (Kingma and Ba, arXiv 1412.6980, algorithm 1): θ ← θ − lr · m̂ / (√v̂ + ε), ε after bias correction.
 
     Attributes:
@@ -27,12 +44,12 @@ class Adam:
         epsilon: ε.
     """
 
-    learning_rate: float = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-7
+    name: Literal["adam"] = field(default="adam", kw_only=True)
+    learning_rate: Positive = 1e-3
+    beta1: Share = 0.9
+    beta2: Share = 0.999
+    epsilon: Positive = 1e-7
 
-    name = "adam"
     moments = ("mean", "mean_square")
 
     def schedule(self, first_step: int, steps: int, steps_per_epoch: int) -> NDArray[np.float64]:
@@ -48,13 +65,9 @@ class Adam:
         """
         return replace(self, beta1=float(dtype.type(self.beta1)), beta2=float(dtype.type(self.beta2)))
 
-    def to_dict(self) -> dict[str, Any]:
-        """All fields and the name, as plain values."""
-        return {"name": self.name, **asdict(self)}
-
 
 @dataclass(frozen=True)
-class RMSProp:
+class RMSProp(_Values):
     """The paper's optimiser (the released configuration of arXiv 1410.8516): RMSProp with a floor, then momentum.
 
         r ← ρ r + (1 − ρ) g²,   v ← μ v − lr · g / max(√r, floor),   θ ← θ + v
@@ -69,15 +82,15 @@ class RMSProp:
         momentum_epoch: counted from 1.
     """
 
-    learning_rate: float = 1e-3
-    rho: float = 0.95
-    floor: float = 1e-2
-    decay: float = 1.0005
-    minimum_learning_rate: float = 1e-4
-    momentum: float = 0.5
-    momentum_epoch: int = 6
+    name: Literal["rmsprop"] = field(default="rmsprop", kw_only=True)
+    learning_rate: Positive = 1e-3
+    rho: Share = 0.95
+    floor: Positive = 1e-2
+    decay: Annotated[float, Ge(1)] = 1.0005
+    minimum_learning_rate: NotNegative = 1e-4
+    momentum: Share = 0.5
+    momentum_epoch: Annotated[int, Gt(0)] = 6
 
-    name = "rmsprop"
     moments = ("mean_square", "velocity")
 
     def schedule(self, first_step: int, steps: int, steps_per_epoch: int) -> NDArray[np.float64]:
@@ -91,13 +104,9 @@ class RMSProp:
         """Itself: no backend takes 1 − ρ from a rounded ρ."""
         return self
 
-    def to_dict(self) -> dict[str, Any]:
-        """All fields and the name, as plain values."""
-        return {"name": self.name, **asdict(self)}
-
 
 @dataclass(frozen=True)
-class AdamW:
+class AdamW(_Values):
     """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2), and averaged weights.
 
         θ ← θ − η λ θ − η · m̂ / (√v̂ + ε),   a ← a + (1 − α)(θ − a),   λ on kernels alone
@@ -106,7 +115,7 @@ class AdamW:
 
     Attributes:
         learning_rate: the largest η.
-        epochs: after how many η is 0.
+        epochs: after how many η is 0; has to be given before there is a schedule.
         beta1: decay of the mean of gradients m.
         beta2: decay of the mean of squared gradients v.
         epsilon: ε.
@@ -115,16 +124,16 @@ class AdamW:
         average: α of the exponential moving average a, which starts at the initial weights.
     """
 
-    learning_rate: float
-    epochs: int
-    beta1: float = 0.9
-    beta2: float = 0.99
-    epsilon: float = 1e-8
-    decay: float = 0.8
-    warmup_steps: int = 500
-    average: float = 0.999
+    name: Literal["adamw"] = field(default="adamw", kw_only=True)
+    learning_rate: Positive = 1e-3
+    epochs: Annotated[int, Gt(0)] | None = None
+    beta1: Share = 0.9
+    beta2: Share = 0.99
+    epsilon: Positive = 1e-8
+    decay: NotNegative = 0.8
+    warmup_steps: Annotated[int, Ge(0)] = 500
+    average: Share = 0.999
 
-    name = "adamw"
     moments = ("mean", "mean_square", AVERAGE)
 
     def schedule(self, first_step: int, steps: int, steps_per_epoch: int) -> NDArray[np.float64]:
@@ -133,6 +142,8 @@ class AdamW:
         η is a float32 number in every precision: torch's fused kernel takes no other on a GPU.
         """
         t = np.arange(first_step + 1, first_step + steps + 1, dtype=np.float64)
+        if self.epochs is None:
+            raise ValueError("adamw: epochs is None; expected after how many the learning rate is 0")
         total = self.epochs * steps_per_epoch
         progress = np.clip((t - 1 - self.warmup_steps) / max(total - self.warmup_steps, 1), 0, 1)
         rate = self.learning_rate * np.minimum(t / max(self.warmup_steps, 1), (1 + np.cos(np.pi * progress)) / 2)
@@ -142,10 +153,6 @@ class AdamW:
     def rounded(self, dtype: np.dtype) -> AdamW:
         """With the betas as `dtype` holds them, as `Adam.rounded` has it."""
         return replace(self, beta1=float(dtype.type(self.beta1)), beta2=float(dtype.type(self.beta2)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields and the name, as plain values."""
-        return {"name": self.name, **asdict(self)}
 
 
 Optimiser = Adam | RMSProp | AdamW

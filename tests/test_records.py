@@ -247,7 +247,7 @@ def test_now_is_utc():
             'measurements.0.value: found "fast", expected a valid number',
         ),
         (lambda r: r.update(status="fine"), """status: found "fine", expected 'ok'"""),
-        (lambda r: r.update(run=1, status="fine"), "(and 1 more)"),
+        (lambda r: r.update(run=1, first_epoch_losses=["x"] * 12), "; and 3 more"),
     ],
 )
 def test_a_bad_record_is_refused_in_one_line(tmp_path, change, told):

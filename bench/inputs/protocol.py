@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from backends import Adam, AdamW, Architecture, ArchitectureError, Optimiser, Pixels, RMSProp
-from bench.errors import BenchError
+from backends import AdamW, Architecture, ArchitectureError, Optimiser, Pixels
+from bench.errors import BenchError, explain
 from bench.inputs.streams import Kernels, LogScale, Permutations, patterns
 
 
@@ -66,45 +67,6 @@ class Initial(_Section):
     permutations: Permutations = "shuffled"
 
 
-class AdamRule(_Section):
-    """Adam; see `backends.Adam`."""
-
-    name: Literal["adam"]
-    learning_rate: float = Field(default=1e-3, gt=0)
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.999, ge=0, lt=1)
-    epsilon: float = Field(default=1e-7, gt=0)
-
-
-class AdamWRule(_Section):
-    """AdamW with a warm-up, a cosine to 0 over the training's epochs and averaged weights; see `backends.AdamW`."""
-
-    name: Literal["adamw"]
-    learning_rate: float = Field(default=1e-3, gt=0)
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.99, ge=0, lt=1)
-    epsilon: float = Field(default=1e-8, gt=0)
-    decay: float = Field(default=0.8, ge=0)
-    warmup_steps: int = Field(default=500, ge=0)
-    average: float = Field(default=0.999, ge=0, lt=1)
-
-
-class RMSPropRule(_Section):
-    """The paper's RMSProp; see `backends.RMSProp`."""
-
-    name: Literal["rmsprop"]
-    learning_rate: float = Field(default=1e-3, gt=0)
-    rho: float = Field(default=0.95, ge=0, lt=1)
-    floor: float = Field(default=1e-2, gt=0)
-    decay: float = Field(default=1.0005, ge=1)
-    minimum_learning_rate: float = Field(default=1e-4, ge=0)
-    momentum: float = Field(default=0.5, ge=0, lt=1)
-    momentum_epoch: int = Field(default=6, gt=0)
-
-
-RULES = {"adam": AdamRule, "adamw": AdamWRule, "rmsprop": RMSPropRule}
-
-
 class Training(_Section):
     """Batches, epochs, rounds; `loss` is how losses are reported: "article" leaves ½ D log 2π out.
 
@@ -154,7 +116,7 @@ class Protocol(_Section):
     pixels: PixelRule
     architecture: ArchitectureRule
     initial: Initial
-    optimiser: AdamRule | RMSPropRule | AdamWRule = Field(discriminator="name")
+    optimiser: Optimiser = Field(discriminator="name")
     training: Training
     measure: Measure = Measure()
 
@@ -191,11 +153,11 @@ class Protocol(_Section):
         return Architecture.from_dict(preset.to_dict() | differing)
 
     def make_optimiser(self) -> Optimiser:
-        """The optimiser."""
-        entries = self.optimiser.model_dump(exclude={"name"})
-        if self.optimiser.name == "adamw":
-            return AdamW(epochs=self.training.epochs, **entries)
-        return Adam(**entries) if self.optimiser.name == "adam" else RMSProp(**entries)
+        """The optimiser; AdamW's learning rate is 0 at the end of training where the protocol doesn't say when."""
+        chosen = self.optimiser
+        if isinstance(chosen, AdamW) and chosen.epochs is None:
+            return replace(chosen, epochs=self.training.epochs)
+        return chosen
 
     def training_pixels(self) -> Pixels:
         """How bytes become x in training."""
@@ -211,6 +173,8 @@ class Protocol(_Section):
         for section, key, default in ADDED_LATER:
             if entries[section][key] == default:
                 del entries[section][key]
+        if entries["optimiser"].get("epochs", 0) is None:
+            del entries["optimiser"]["epochs"]
         return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
@@ -261,18 +225,4 @@ def validate(entries: Any, *, source: str) -> Protocol:
     try:
         return Protocol.model_validate(entries)
     except ValidationError as error:
-        raise ProtocolError(f"{source}: " + "; ".join(_explain(entry) for entry in error.errors())) from error
-
-
-def _explain(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"] if part not in RULES)
-    if error["type"] == "extra_forbidden":
-        section: Any = Protocol
-        for part in error["loc"][:-1]:
-            section = RULES.get(part) or section.model_fields[part].annotation
-            section = section if hasattr(section, "model_fields") else Protocol
-        return f"{key} is not a key; allowed here: {', '.join(section.model_fields)}"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "missing":
-        return f"{key} is missing"
-    return f"{key} is {error['input']!r}: {message}" if key else message
+        raise ProtocolError(f"{source}: {explain(error, Protocol)}") from error

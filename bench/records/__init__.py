@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from bench.errors import BenchError
+from bench.errors import BenchError, explain
 
 SCHEMA_VERSIONS = (1,)
 """The versions of the file format that `load` reads; the last one is what `save` writes."""
@@ -336,22 +336,3 @@ def _refuse_constant(token: str) -> NoReturn:
 
 def _one_line(error: object) -> str:
     return " ".join(str(error).split())
-
-
-def explain(error: ValidationError) -> str:
-    """Return the first problem as `field: found …, expected …`, and how many more there are."""
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    field = ".".join(str(part) for part in first["loc"]) or "record"
-    found = json.dumps(first["input"], default=str, ensure_ascii=False)
-    found = found if len(found) <= 60 else found[:57] + "…"
-    match first["type"]:
-        case "missing":
-            told = "found nothing, expected this field"
-        case "extra_forbidden":
-            told = f"found {found}, expected no such field"
-        case _:
-            expected = re.sub(r"^(Value error, |Input should be )", "", first["msg"])
-            told = f"found {found}, expected {expected.removeprefix('expected ')}"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{field}: {_one_line(told)}{more}"

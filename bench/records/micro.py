@@ -16,7 +16,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench.records import Finite, Json, Measurement, Plan, Positive, PrecisionSeen, Record, RecordError, explain
+from bench.errors import explain
+from bench.records import Finite, Json, Measurement, Plan, Positive, PrecisionSeen, Record, RecordError
 
 CAPTION = "Single operations, called over and over in one process"
 

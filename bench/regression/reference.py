@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from bench import records
-from bench.errors import BenchError
+from bench.errors import BenchError, explain
 from bench.records import Record, environment
 
 FOLDER = Path("results/references")
@@ -172,9 +172,7 @@ def load(path: Path) -> Reference:
     try:
         return REFERENCE.validate_json(json.dumps(content))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ReferenceError(f"{path}: {where}: {first['msg']}; `nice-bench check --update` makes it anew") from error
+        raise ReferenceError(f"{path}: {explain(error)}; `nice-bench check --update` makes it anew") from error
 
 
 def _digest(content: dict[str, Any]) -> str:

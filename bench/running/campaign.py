@@ -24,7 +24,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from bench.errors import BenchError
+from bench.errors import BenchError, explain
 from bench.records import slug
 
 COMMANDS = ("run", "agree", "sweep", "peers", "profile")
@@ -113,8 +113,7 @@ def load(name: str) -> Campaign:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BenchError(f"campaign {name}: no TOML ({error})") from error
     except ValidationError as error:
-        told = error.errors()[0]
-        raise BenchError(f"campaign {name}: {'.'.join(map(str, told['loc']))}: {told['msg']}") from error
+        raise BenchError(f"campaign {name}: {explain(error, Campaign)}") from error
 
 
 def carry_out(
