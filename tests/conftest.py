@@ -38,3 +38,47 @@ def nice_bench(monkeypatch, capsys):
         return SimpleNamespace(code=caught.value.code or 0, out=captured.out, err=captured.err)
 
     return call
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """An empty folder to work in, in no checkout, and no data anywhere, nor a network to fetch it from."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    monkeypatch.setenv("NICE_BENCH_DATA", str(tmp_path / "mnist"))
+    monkeypatch.setattr("bench.inputs.data.collect", lambda *_: pytest.fail("a test that wants the network"))
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The folder that NICE_BENCH_DATA names, which doesn't exist yet; no proxy stands before the loopback."""
+    monkeypatch.setenv("NICE_BENCH_DATA", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def steps():
+    """The reference of a trajectory."""
+    from check_factories import steps_reference
+
+    return steps_reference()
+
+
+@pytest.fixture
+def seeds():
+    """The reference of a distribution over seeds."""
+    from check_factories import seeds_reference
+
+    return seeds_reference()
+
+
+@pytest.fixture
+def usual():
+    """The reference of the usual records."""
+    from check_factories import usual_reference
+
+    return usual_reference()

@@ -158,9 +158,12 @@ def test_a_cuda_graph_on_a_cpu_is_unavailable():
 
 
 @names
-def test_the_default_mode_is_one_of_the_modes(name):
+def test_without_a_mode_it_is_the_default_of_the_device_and_can_be_asked_for(name):
     model = shared(name)
-    assert model.mode in type(model).modes
+    kind = type(model)
+    assert model.mode == kind.default_mode("cpu")
+    assert {kind.default_mode(device) for device in ("cpu", "gpu")} <= set(kind.modes)
+    assert model.mode in kind.modes_on("cpu")
 
 
 # Input

@@ -15,32 +15,13 @@ from check_factories import (
     outcomes,
     run_of,
     seeded,
-    seeds_reference,
-    steps_reference,
     timed,
-    usual_reference,
 )
 from scipy import stats
 
 from bench.errors import BenchError
 from bench.regression import check, check_speed, convergence
 from bench.regression import trajectory as trajectories
-
-
-@pytest.fixture
-def steps():
-    return steps_reference()
-
-
-@pytest.fixture
-def seeds():
-    return seeds_reference()
-
-
-@pytest.fixture
-def usual():
-    return usual_reference()
-
 
 # Trajectories
 

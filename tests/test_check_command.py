@@ -6,7 +6,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from check_factories import apart, arms, falling, run_of, timed, usual_reference, verdict_of
+from check_factories import apart, arms, falling, run_of, timed, verdict_of
 
 from bench import records
 from bench.commands import cli_check
@@ -14,11 +14,6 @@ from bench.regression import reference
 from bench.regression.check_runs import PARTS
 from bench.regression.verdicts import table
 from bench.tables.render import render
-
-
-@pytest.fixture
-def usual():
-    return usual_reference()
 
 
 @pytest.fixture

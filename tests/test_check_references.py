@@ -12,8 +12,6 @@ from check_factories import (
     Silent,
     falling,
     run_of,
-    seeds_reference,
-    steps_reference,
 )
 from factories import backend_names
 
@@ -25,17 +23,6 @@ from bench.regression import check, check_runs, check_speed, reference
 from bench.regression.check_runs import PARTS, Job, Where
 from bench.running import worker
 from bench.running.messages import EpochDone, Started, WorkerPlan
-
-
-@pytest.fixture
-def steps():
-    return steps_reference()
-
-
-@pytest.fixture
-def seeds():
-    return seeds_reference()
-
 
 # References
 

@@ -13,12 +13,7 @@ STEADY = (10.0, 10.1, 9.9, 10.05, 9.95)
 GIT = ("git", "-c", "user.name=n", "-c", "user.email=n@example.org")
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    return tmp_path / "here"
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 @pytest.fixture

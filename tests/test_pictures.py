@@ -316,7 +316,8 @@ def test_the_spectrum_tells_its_ends(tmp_path):
 
 
 def test_a_spectrum_needs_no_square(tmp_path):
-    assert draw(tmp_path, "spectrum", SMALL).is_file()
+    path = draw(tmp_path, "spectrum", SMALL)
+    assert f"The {SMALL.dim} deviations" in path.with_suffix(".json").read_text(encoding="utf-8")
 
 
 # Where the weights come from

@@ -122,11 +122,9 @@ def folder() -> Path:
     """Where MNIST is looked for: NICE_BENCH_DATA if set, else `nice-bench` in the user's cache folder."""
     if chosen := os.environ.get(VARIABLE):
         return Path(chosen).expanduser()
-    try:
-        import platformdirs  # comes with pooch, whose os_cache is this very call
-    except ImportError:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nice-bench"
-    return Path(platformdirs.user_cache_dir("nice-bench"))
+    import pooch
+
+    return Path(pooch.os_cache("nice-bench"))
 
 
 def complete(*, sources: Sources = MNIST) -> bool:

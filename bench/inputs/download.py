@@ -46,11 +46,8 @@ def collect(wanted: Iterable[IdxFile], sources: Sources) -> tuple[dict[str, byte
 
 
 def _from_mirrors(wanted: list[IdxFile], sources: Sources, failures: list[str]) -> dict[str, bytes]:
-    try:
-        import pooch
-    except ImportError as error:
-        failures.append(f"mirrors: {error} (pip install pooch)")
-        return {}
+    import pooch  # half a second, only where something is missing
+
     get = pooch.HTTPDownloader(timeout=sources.timeout, chunk_size=1 << 16)
     got: dict[str, bytes] = {}
     for mirror in sources.mirrors:
