@@ -39,11 +39,14 @@ def tests(session: nox.Session) -> None:
     """
     install_cpu(session, "dev")
     install_browser(session)
-    python = interpreter(session)
-    session.run(python, "-m", "ruff", "check", ".")
-    session.run(python, "-m", "ruff", "format", "--check", ".")
-    session.run(python, "-m", "mypy")
-    session.run(python, "-m", "pytest", "-rs", *session.posargs)
+    check(session, "-rs", *session.posargs)
+
+
+@nox.session
+def quick(session: nox.Session) -> None:
+    """Lint, formatting, types and the tests that need neither long nor a browser (arguments go to pytest)."""
+    install_cpu(session, "dev")
+    check(session, "-m", "not slow and not browser", *session.posargs)
 
 
 @nox.session(name="bench-micro")
@@ -182,6 +185,15 @@ def lock(session: nox.Session) -> None:
         extra = [pin for pin in pins if package_name(pin) not in there]
         purpose = f"What the peers on {framework} need beside its own build: `pip install --no-deps -r` on top of that."
         write_pins(f"peers-{framework}", extra, purpose)
+
+
+def check(session: nox.Session, *arguments: str) -> None:
+    """Lint, check formatting and types, and run pytest with these arguments."""
+    python = interpreter(session)
+    session.run(python, "-m", "ruff", "check", ".")
+    session.run(python, "-m", "ruff", "format", "--check", ".")
+    session.run(python, "-m", "mypy")
+    session.run(python, "-m", "pytest", *arguments)
 
 
 def interpreter(session: nox.Session) -> str:

@@ -12,6 +12,8 @@ from backends import parameters
 from bench.agreement import agree, agree_matrix, agreement_plots, agreement_report, agreement_runs
 from bench.errors import BenchError
 
+pytestmark = pytest.mark.slow
+
 SUITES = {"matrix", "lockstep", "resume", "sampling", "determinism", "invertibility"}
 
 

@@ -25,6 +25,8 @@ from bench.comparison.observations import observations
 from bench.comparison.statistics import adjusted, welch
 from bench.records import collection
 
+pytestmark = pytest.mark.slow
+
 RESULTS = Path(__file__).parent.parent / "results"
 BACKENDS = ("torch", "tensorflow", "jax")
 SLOWER = np.log(1.1)

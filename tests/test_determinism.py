@@ -9,6 +9,8 @@ from faults.walk import small_setting
 from bench.agreement import determinism
 from bench.errors import BenchError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def setting():

@@ -18,6 +18,8 @@ import keras
 from foreign_checks import assert_density, ported, refused
 from foreign_models import DIM, keras_article, keras_density, points
 
+pytestmark = pytest.mark.slow
+
 
 def saved_keras(folder, model, form):
     path = folder / f"foreign{form}"

@@ -21,6 +21,8 @@ from bench.peers.interface import InexpressibleError, check_article, halves
 from bench.peers.plan import PeersPlan
 from bench.records import environment
 
+pytestmark = pytest.mark.slow
+
 SMALL = Architecture(dim=12, couplings=4, hidden_layers=2, hidden_units=8)
 
 

@@ -13,6 +13,8 @@ from bench import tables
 from bench.records import collection
 from bench.report import page as report
 
+pytestmark = pytest.mark.browser
+
 EPYC = "AMD EPYC, 2 cores · article · float32"
 SERIES = [*SLOW]
 RESULTS = Path(__file__).parent.parent / "results"

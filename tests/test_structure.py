@@ -10,6 +10,8 @@ SOURCES = {path.relative_to(BENCH.parent).as_posix(): path.read_text(encoding="u
 READING = ("tables", "figures", "comparison", "report")
 STARTING = ("running", "sweeps", "peers")
 MOST_LOOSE = 4
+FRAMEWORKS = {"torch", "tensorflow", "jax"}
+ABOUT_OTHERS = ("bench/peers/", "bench/weights/", "bench/inputs/peer_registry.py")  # libraries and files, not backends
 
 
 def folder(module):
@@ -69,3 +71,19 @@ def test_no_import_runs_back_up():
 )
 def test_an_import_the_wrong_way_is_found(file, line, told):
     assert any(told in sentence for sentence in breaches(SOURCES | {file: f"{line}\n{SOURCES[file]}"}))
+
+
+def lists_of_frameworks(text):
+    """The line of each list, tuple, set or dictionary in a program's text that names more than one framework."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        parts = node.keys if isinstance(node, ast.Dict) else getattr(node, "elts", [])
+        if len({part.value for part in parts if isinstance(part, ast.Constant)} & FRAMEWORKS) > 1:
+            found.append(node.lineno)
+    return found
+
+
+def test_nothing_in_the_harness_lists_the_frameworks():
+    ours = {name: text for name, text in SOURCES.items() if not name.startswith(ABOUT_OTHERS) and "mutant" not in name}
+    assert {name: found for name, text in ours.items() if (found := lists_of_frameworks(text))} == {}
+    assert lists_of_frameworks('A = {"torch": 1, "jax": 2}\nB = f(x, ["jax"], ("torch", "jax"))') == [1, 2]

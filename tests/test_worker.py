@@ -20,6 +20,8 @@ from bench.running import worker
 from bench.running.messages import EVENT, EpochDone, Finished, Measured, Started, WorkerPlan
 from bench.running.worker_environment import worker_environment
 
+pytestmark = pytest.mark.slow
+
 FAST = {"measure__seconds_per_timing": 1e-3, "measure__sampling_batches": [1]}
 BACKENDS = [name for name in ("numpy", "torch") if name in backend_names()]
 

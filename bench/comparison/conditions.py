@@ -48,8 +48,9 @@ class Judgement:
 def parse(text: str) -> Condition:
     """Read a condition.
 
-    Raises BenchError for anything but "TOPIC worse", "TOPIC worse by N%", "… N nats" (loss, likelihood) or "… N×"
-    (agreement).
+    Raises:
+        BenchError: anything but "TOPIC worse", "TOPIC worse by N%", "… N nats" (loss, likelihood) or "… N×"
+            (agreement).
     """
     match = GRAMMAR.fullmatch(" ".join(text.split()))
     if match is None:

@@ -83,7 +83,9 @@ def by(
     """Match the figures of one set that differ in one attribute alone, each with those of the baseline.
 
     The baseline is the first of a group where none is named: torch, cpu, the oldest version, float32, or by name.
-    Raises BenchError where there is nothing to compare by it, or no such baseline.
+
+    Raises:
+        BenchError: there is nothing to compare by it, or no such baseline.
     """
     given = [*observations]
     level = _levels(given, attribute)

@@ -31,7 +31,8 @@ def read(name: str) -> Side:
 
     A name that is a path and a revision too is taken for the path, and `note` says so.
 
-    Raises BenchError for a name that is neither, no records, or records that can't be read.
+    Raises:
+        BenchError: a name that is neither, no records, or records that can't be read.
     """
     if Path(name).exists():
         revision = _commit(name)

@@ -61,7 +61,8 @@ def figures(records: Iterable[Record]) -> Iterator[tuple[str, Figure]]:
 def write(records: Iterable[Record], folder: str | Path, style: str = "svg") -> list[Path]:
     """Write every figure into `folder` and return the files' paths.
 
-    Raises BenchError for an unknown format or a folder that cannot be written.
+    Raises:
+        BenchError: an unknown format or a folder that cannot be written.
     """
     if style not in METADATA:
         raise BenchError(f"format {style!r}: expected one of {', '.join(METADATA)}")

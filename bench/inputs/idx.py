@@ -54,7 +54,9 @@ class IdxFile:
         """Gunzip `content` if it is gzipped and check that it is this file.
 
         `where` names the content in errors, `remedy` ends them with what to do.
-        Raises IdxError on a corrupt gzip stream and on a wrong SHA-256.
+
+        Raises:
+            IdxError: a corrupt gzip stream, or a wrong SHA-256.
         """
         ending = f"; {remedy}" if remedy else ""
         try:
@@ -82,7 +84,9 @@ def decode(raw: bytes, *, name: str) -> np.ndarray:
     """Decode a raw (not gzipped) IDX file of unsigned bytes; `name` names it in errors.
 
     Returns a read-only uint8 array that shares memory with `raw`: labels [N] or images [N, rows, columns].
-    Raises IdxError on a wrong magic, element type, number of dimensions, dimension or length.
+
+    Raises:
+        IdxError: a wrong magic, element type, number of dimensions, dimension or length.
     """
     if len(raw) < 4:
         raise IdxError(f"{name}: {len(raw)} bytes, too short for the 4 bytes of an IDX magic")
@@ -109,7 +113,8 @@ def decode(raw: bytes, *, name: str) -> np.ndarray:
 def encode(array: np.ndarray) -> bytes:
     """Encode a uint8 array, labels [N] or images [N, rows, columns], as a raw IDX file.
 
-    Raises IdxError on another dtype, another number of dimensions, or an empty array.
+    Raises:
+        IdxError: another dtype, another number of dimensions, or an empty array.
     """
     if array.dtype != np.uint8 or array.ndim not in (1, 3) or 0 in array.shape:
         raise IdxError(

@@ -200,7 +200,8 @@ def save(record: Record, folder: str | Path) -> Path:
     whole or not at all. A record that the same run wrote is replaced; one of another run stays, and this one's name
     gets -2, -3, …
 
-    Raises RecordError where the folder or the file cannot be written.
+    Raises:
+        RecordError: the folder or the file cannot be written.
     """
     folder = Path(folder)
     # Lists inside a record may have grown since it was made: check it again, as whoever reads the file will.
@@ -299,13 +300,18 @@ def layout(value: Any, indent: int = 0, width: int = 110) -> str:
 def load(path: str | Path) -> Record:
     """Read one record.
 
-    Raises RecordError for no such file, no JSON, no record, an unknown version, a field that is not as it should be.
+    Raises:
+        RecordError: no such file, no JSON, no record, an unknown version, a field that is not as it should be.
     """
     return validated(Path(path), *parsed(Path(path)))
 
 
 def parsed(path: Path) -> tuple[str, Any]:
-    """A file's text, and the JSON in it. Raises RecordError for no such file or no JSON."""
+    """A file's text, and the JSON in it.
+
+    Raises:
+        RecordError: no such file or no JSON.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         return text, json.loads(text, parse_constant=_refuse_constant)
@@ -316,7 +322,11 @@ def parsed(path: Path) -> tuple[str, Any]:
 
 
 def validated(path: Path, text: str, data: Any) -> Record:
-    """The record that a text, and the JSON in it, are. Raises RecordError where they are none."""
+    """The record that a text, and the JSON in it, are.
+
+    Raises:
+        RecordError: they are none.
+    """
     if not isinstance(data, dict) or "schema_version" not in data:
         other = " (this is pytest-benchmark output)" if isinstance(data, dict) and "benchmarks" in data else ""
         raise RecordError(f"{path}: not a record: expected an object with schema_version, found none{other}")

@@ -22,7 +22,8 @@ def load_all(paths: str | Path | Iterable[str | Path]) -> list[Record]:
     older versions of `nice-bench check` kept them (`…-planted`), or what a run that was cut off has left (hidden ones).
     Name such a folder, or one inside it, to read it.
 
-    Raises RecordError where a path does not exist, or a file is neither a record nor what may lie beside records.
+    Raises:
+        RecordError: a path does not exist, or a file is neither a record nor what may lie beside records.
     """
     named = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     files: dict[Path, Path] = {}

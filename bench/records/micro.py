@@ -76,7 +76,8 @@ def is_output(data: Any) -> bool:
 def records_of(path: Path, data: Any) -> list[Record]:
     """The records in what pytest-benchmark wrote.
 
-    Raises RecordError where the benchmarks are others than this project's.
+    Raises:
+        RecordError: the benchmarks are others than this project's.
     """
     try:
         output = _Output.model_validate(data)

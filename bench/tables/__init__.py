@@ -79,8 +79,10 @@ def write(records: Iterable[Record], folder: str | Path, formats: Sequence[str] 
     """Write every table into `folder`, one file a table and format, and return the files' paths; only CSV is not brief.
 
     With "csv" or "parquet" among the formats the tidy frame is written too, as measurements.csv.gz or
-    measurements.parquet. The same records give the same texts. Raises BenchError for an unknown format or a folder
-    that cannot be written.
+    measurements.parquet. The same records give the same texts.
+
+    Raises:
+        BenchError: an unknown format, or a folder that cannot be written.
     """
     allowed = [*SUFFIXES, "parquet"]
     for name in formats:

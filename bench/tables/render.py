@@ -88,7 +88,8 @@ def spread(middle: float | None, low: float | None, high: float | None, digits: 
 def render(tables: Sequence[Table] | Table, format: str) -> str:
     """Return the tables, one after the other, as "text", "markdown", "csv" or "latex".
 
-    Raises BenchError for any other format.
+    Raises:
+        BenchError: any other format.
     """
     tables = [tables] if isinstance(tables, Table) else tables
     match format:

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from factories import assert_same_bits, backend_names, weights
 
-pytestmark = pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out"),
+]
 stand_in = pytest.importorskip("stand_in")
 
 import backends  # noqa: E402
