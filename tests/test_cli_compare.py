@@ -137,7 +137,10 @@ def test_a_bad_record_of_a_revision_is_named_by_it(compare, history, elsewhere):
     (elsewhere / "results" / "bad.json").write_text("{}")
     git("add", ".")
     git("commit", "-qm", "bad")
-    assert "nice-bench: HEAD:results/bad.json: not a record" in compare("HEAD", "before").err
+    done = compare("HEAD", "before")
+    assert (done.code, "left out: HEAD:results/bad.json: not a record" in done.err) == (0, True)
+    strict = compare("HEAD", "before", "--fail-if", "speed worse")
+    assert (strict.code, "nice-bench: HEAD:results/bad.json: not a record" in strict.err) == (1, True)
 
 
 def test_by_backend_within_results_by_default(compare):

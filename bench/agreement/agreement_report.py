@@ -7,6 +7,8 @@ tables are made from it alone.
 from __future__ import annotations
 
 import gzip
+import io
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +20,7 @@ import pandas as pd
 import backends
 from bench.agreement.agree import Check, Setting
 from bench.errors import BenchError
-from bench.records import environment
+from bench.records import MOST_BYTES, environment, printable
 from bench.tables.render import MISSING, Table, number, render
 
 FILE = "checks.csv.gz"
@@ -43,6 +45,9 @@ COLUMNS = [
     "tolerance",
     "passed",
 ]
+TYPES = (
+    dict.fromkeys(COLUMNS, "str") | dict.fromkeys(("step", "error", "rms", "tolerance"), "float") | {"passed": "bool"}
+)
 
 
 def frame(checks: Iterable[Check]) -> pd.DataFrame:
@@ -80,9 +85,16 @@ def load(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     path = folder / FILE
     if not path.is_file():
         raise BenchError(f"{path}: no such file; `nice-bench agree --output {folder}` makes it")
-    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
-    head = [line.removeprefix("# ") for line in lines if line.startswith("# ")]
-    return pd.read_csv(path, comment="#", keep_default_na=True), head
+    try:
+        with gzip.open(path) as file:
+            text = printable(file.read(MOST_BYTES).decode())
+        data = pd.read_csv(io.StringIO(text), comment="#", dtype=TYPES)[COLUMNS]
+    except (OSError, EOFError, zlib.error, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise BenchError(f"{path}: not the checks that `nice-bench agree` writes: {reason}") from error
+    if len(text) >= MOST_BYTES:
+        raise BenchError(f"{path}: more than {MOST_BYTES >> 20} MiB, which no checks have")
+    return data, [line.removeprefix("# ") for line in text.splitlines() if line.startswith("# ")]
 
 
 def tables(data: pd.DataFrame, head: Sequence[str], *, brief: bool = False) -> list[Table]:

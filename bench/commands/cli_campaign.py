@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import Interpreters, Verbose, errors, interruptible, pairs
+from bench.commands.options import Interpreters, Verbose, interruptible, pairs, say
 from bench.errors import BenchError
 from bench.running import campaign
 
@@ -28,11 +28,7 @@ def carry_out(
     pairs(python, "--python")
     wanted = campaign.load(name)
     with interruptible():
-        state = campaign.carry_out(wanted, output, budget, _tell, python or ())
+        state = campaign.carry_out(wanted, output, budget, say, python or ())
     left = campaign.remaining(wanted, state)
     if left:
         raise BenchError(f"{output}: " + "; ".join(f"{step}: {status}" for step, status in left.items()))
-
-
-def _tell(line: str) -> None:
-    errors.print(line, soft_wrap=True, highlight=False, markup=False)

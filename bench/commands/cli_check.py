@@ -18,12 +18,13 @@ from bench.commands.options import (
     check_device,
     interruptible,
     listed,
+    loaded_records,
     measured,
     pairs,
 )
 from bench.commands.progress import LiveProgress
 from bench.errors import BenchError
-from bench.records import Record, collection
+from bench.records import Record, RecordError
 from bench.regression import check as checks
 from bench.regression import check_runs, reference, verdicts
 from bench.regression.check_runs import PARTS, Part, Where
@@ -83,11 +84,14 @@ def check(
     )
     if not (folders or update):
         _check_references(parts, where.device, references)
+    skipped: list[RecordError] = []
     if folders:
         with interruptible():
-            found = collection.load_all([*folders])
+            found = loaded_records(folders, skipped)
     else:
         found = measured(lambda progress: _run(parts, names, where, progress, update=update))
+    if update and skipped:
+        raise BenchError("no reference is made of records of which some can't be read")
     if update:
         its = [record for record in found if not chosen or record.plan.backend in (*names, "numpy")]
         for path in _update(its, margin, references, parts if not folders else None):
@@ -98,6 +102,8 @@ def check(
     if not folders:
         typer.echo(f"Records: {where.folder}")
     _refuse(judged, fail_if_slower=fail_if_slower)
+    if skipped:
+        raise BenchError(f"no regression in what could be read, but {len(skipped)} of the files could not")
 
 
 def _check_references(parts: Iterable[Part], device: str, references: Path) -> None:

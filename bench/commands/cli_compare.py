@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import Verbose, errors
+from bench.commands.options import Verbose, say
 from bench.comparison import compare_tables, conditions, matching, revisions
 from bench.comparison.compare import Margins, Row
 from bench.comparison.compare import compare as compared
@@ -77,7 +77,7 @@ def compare(
         raise BenchError(f"--format is {style!r}; expected one of {', '.join(FORMATS)}")
     asked = [conditions.parse(text) for text in fail_if or []]
     margins = Margins(margin / 100, margin_nats)
-    rows, notes = _rows(sets or [], by, baseline, margins, ignore_digest)
+    rows, notes = _rows(sets or [], by, baseline, margins, ignore_digest, strict=bool(asked))
     if not rows:
         raise BenchError(f"nothing to compare: no figures on either side. {' '.join(notes)}")
     judgements = [conditions.judge(condition, rows) for condition in asked]
@@ -99,15 +99,15 @@ def compare(
 
 
 def _rows(
-    sets: Sequence[str], by: str | None, baseline: str | None, margins: Margins, ignore_digest: bool
+    sets: Sequence[str], by: str | None, baseline: str | None, margins: Margins, ignore_digest: bool, *, strict: bool
 ) -> tuple[list[Row], list[str]]:
-    """The comparison, and what has to be said about the sets."""
+    """Return the comparison, and what has to be said about the sets; `strict` refuses records that can't be read."""
     if by is None:
         if baseline is not None:
             raise BenchError("--baseline goes with --by")
         if len(sets) != 2:
             raise BenchError(f"expected two sets to compare, or one with --by; found {len(sets)}")
-        a, b = (revisions.read(name) for name in sets)
+        a, b = (revisions.read(name, strict=strict) for name in sets)
         notes = [f"A: {a.name}. B: {b.name}.", *_noted(a), *_noted(b)]
         notes += [*_failures("A", a.records), *_failures("B", b.records)]
         pairs = [*matching.sides(observations(a.records), observations(b.records), ignore_digest=ignore_digest)]
@@ -117,7 +117,7 @@ def _rows(
     attribute = next((name for name in matching.BYS if name == by), None)
     if attribute is None:
         raise BenchError(f"--by is {by!r}; expected one of {', '.join(matching.BYS)}")
-    side = revisions.read(sets[0] if sets else revisions.FOLDER)
+    side = revisions.read(sets[0] if sets else revisions.FOLDER, strict=strict)
     found = matching.by(observations(side.records), attribute, baseline, ignore_digest=ignore_digest)
     notes = [f"{side.name}, by {attribute}.", *_noted(side), *_failures("", side.records)]
     return compared(found, margins, runs=False), notes
@@ -133,7 +133,7 @@ def _json(rows: Sequence[Row], notes: Sequence[str], judgements: Sequence[condit
 def _noted(side: revisions.Side) -> list[str]:
     if side.note is None:
         return []
-    errors.print(f"nice-bench: {side.note}", soft_wrap=True, highlight=False, markup=False)
+    say(f"nice-bench: {side.note}")
     return [f"{side.note}."]
 
 
@@ -155,7 +155,7 @@ def _end(judgements: Sequence[conditions.Judgement], unclear_passes: bool) -> No
     """Say on standard error what failed or can't be told, and end with the exit code that says so too."""
     bad = [each for each in judgements if each.answer != "holds"]
     for each in bad:
-        errors.print(f"nice-bench: {_told(each)}", soft_wrap=True, highlight=False, markup=False)
+        say(f"nice-bench: {_told(each)}")
     if any(each.answer == "fails" for each in bad):
         raise typer.Exit(FAILS)
     if bad and not unclear_passes:

@@ -14,7 +14,7 @@ import backends
 from bench import records
 from bench.commands.progress import LiveProgress
 from bench.errors import BenchError
-from bench.records import collection
+from bench.records import RecordError, collection, printable
 from bench.running import runner
 from bench.tables.frame import PRECISIONS
 
@@ -38,13 +38,18 @@ Interpreters = Annotated[
 Folders = Annotated[list[Path] | None, typer.Argument(help="Records, or folders of records. [default: results]")]
 
 
+def say(message: str) -> None:
+    """Print one line on standard error, without what would steer the terminal."""
+    errors.print(printable(message), soft_wrap=True, highlight=False, markup=False)
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """An interruption ends the command with a word on what is kept."""
     try:
         yield
     except KeyboardInterrupt:  # typer would end with the same code, and say nothing
-        errors.print("nice-bench: interrupted; what was measured until then is kept", highlight=False, soft_wrap=True)
+        say("nice-bench: interrupted; what was measured until then is kept")
         raise typer.Exit(130) from None
 
 
@@ -59,17 +64,33 @@ def refuse_failures(made: list[records.Record], *, asked: bool) -> None:
     absent = [record for record in made if record.status == "unavailable"]
     failed = [record for record in made if record.status not in ("ok", "unavailable")]
     if failed or (absent and asked) or len(absent) == len(made):
-        told = "; ".join(f"{record.plan.backend}: {record.status}: {record.reason}" for record in [*failed, *absent])
-        raise BenchError(told)
+        raise BenchError("; ".join(f"{r.plan.backend}: {r.status}: {r.reason}" for r in [*failed, *absent]))
 
 
-def loaded_records(folders: list[Path] | None) -> list[records.Record]:
-    """The records that are named, or those of the folder `results`."""
+def loaded_records(folders: list[Path] | None, skipped: list[RecordError] | None = None) -> list[records.Record]:
+    """Read the records that are named, or those in `results`; a file that is no valid record is named and left out.
+
+    Its error is added to the list `skipped`. Raises BenchError where no record is left.
+    """
     where: list[Path] = folders or [Path("results")]
-    loaded = collection.load_all([*where])
+    skipped = [] if skipped is None else skipped
+    loaded = collection.load_all(where, skipped)
+    if not loaded and skipped:
+        raise BenchError(f"{skipped[0]}{f' (and {len(skipped) - 1} more files)' if len(skipped) > 1 else ''}")
     if not loaded:
-        raise BenchError(f"no records in {', '.join(map(str, where))}; `nice-bench run` makes some")
+        runs = Path("results/runs")
+        there = not folders and runs.is_dir() and collection.load_all(runs, [])
+        advice = f"name the folder of a run, or {runs} for all runs" if there else "`nice-bench run` makes some"
+        raise BenchError(f"no records in {', '.join(map(str, where))}; {advice}")
+    for error in skipped:
+        say(f"nice-bench: left out: {error}")
     return loaded
+
+
+def say_which(made: list[records.Record], there: list[records.Record]) -> None:
+    """Say which records were shown, where the folder holds others than the run has made."""
+    if len(there) > len(made):
+        typer.echo(f"\nAbove: the {len(made)} records of this run; in the files: all {len(there)} in its folder.")
 
 
 def check_precision(precision: str) -> None:

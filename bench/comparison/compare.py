@@ -187,12 +187,12 @@ def _difference(pair: Pair) -> Row:
     elif max(len(a), len(b)) > 1:
         estimate, noise = welch([(a, b)]), "seeds" if max(map(len, seeds)) > 1 else "runs"
     else:
-        (one,), (other,) = pair.a, pair.b
+        one, other = pair.a[0], pair.b[0]  # a run may be there twice, in two records
         drawn = [_drawn(each) for each in (one, other)]
-        if drawn[0] and drawn[1]:
+        if drawn[0] and drawn[1] and len(pair.a) == len(pair.b) == 1:
             draws = (drawn[0][2], drawn[1][2])
             return Row(pair, one.value, other.value, _turned(of_means(drawn[0], drawn[1]), worse), n=draws, noise=DRAWS)
-        estimate, noise = Estimate(other.value - one.value, math.nan, 1), ""
+        estimate, noise = Estimate(b[0] - a[0], math.nan, 1), ""
     counts = (len(a), len(b))
     return Row(pair, float(np.mean(a)), float(np.mean(b)), _turned(estimate, worse), n=counts, noise=noise)
 

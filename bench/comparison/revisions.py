@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.records import Record
+from bench.records import Record, RecordError
 from bench.records.collection import load_all
 
 FOLDER = "results"
@@ -26,31 +26,38 @@ class Side:
     note: str | None = None
 
 
-def read(name: str) -> Side:
+def read(name: str, *, strict: bool = False) -> Side:
     """Read the records of a file, of a folder, or of a git revision's `results/` (REVISION:FOLDER: another folder).
 
     A name that is a path and a revision too is taken for the path, and `note` says so.
 
+    Records that can't be read are left out, and `note` says so; `strict` refuses them.
+
     Raises:
-        BenchError: a name that is neither, no records, or records that can't be read.
+        BenchError: a name that is neither, or no records that can be read.
     """
     if Path(name).exists():
         revision = _commit(name)
         note = f"{name!r} is a path and a git revision; the path is taken ({name}:{FOLDER} is the revision's)"
-        return _some(Side(name, load_all(name), note if revision else None))
+        return _read(name, Path(name), note if revision else None, strict)
     revision, colon, folder = name.partition(":")
     folder = folder.strip("/") if colon else FOLDER
     commit = _commit(revision)
     if commit is None:
         where = "a git revision" if _git("rev-parse", "--git-dir") else "a git revision (this is no git repository)"
         raise BenchError(f"{name}: neither a file or folder nor {where}")
-    return _some(Side(f"{revision} ({commit[:8]})", _archived(revision, commit, folder)))
+    return _archived(revision, commit, folder, strict)
 
 
-def _some(side: Side) -> Side:
-    if not side.records:
-        raise BenchError(f"{side.name}: no records")
-    return side
+def _read(name: str, path: Path, note: str | None, strict: bool, renamed: tuple[str, str] = ("", "")) -> Side:
+    """Read the records at `path`; in errors the first of `renamed` is replaced by the second."""
+    skipped: list[RecordError] = []
+    found = load_all(path, skipped)
+    problems = [str(error).replace(*renamed) for error in skipped]
+    if not found or (strict and problems):
+        raise BenchError(problems[0] if problems else f"{name}: no records")
+    notes = [*([note] if note else []), *(f"left out: {problem}" for problem in problems)]
+    return Side(name, found, "; ".join(notes) or None)
 
 
 def _commit(name: str) -> str | None:
@@ -58,7 +65,7 @@ def _commit(name: str) -> str | None:
     return found.decode().strip() if found else None
 
 
-def _archived(revision: str, commit: str, folder: str) -> list[Record]:
+def _archived(revision: str, commit: str, folder: str, strict: bool) -> Side:
     top = (_git("rev-parse", "--show-toplevel") or b".").decode().strip()
     archive = _git("-C", top, "archive", "--format=tar", commit, "--", folder)
     if archive is None:
@@ -66,10 +73,8 @@ def _archived(revision: str, commit: str, folder: str) -> list[Record]:
     with tempfile.TemporaryDirectory(prefix="nice-bench-") as temporary:
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             tar.extractall(temporary, filter="data")
-        try:
-            return load_all(Path(temporary, folder))
-        except BenchError as error:
-            raise BenchError(str(error).replace(f"{temporary}{os.sep}", f"{revision}:")) from error
+        name = f"{revision} ({commit[:8]})"
+        return _read(name, Path(temporary, folder), None, strict, (f"{temporary}{os.sep}", f"{revision}:"))
 
 
 def _git(*arguments: str) -> bytes | None:

@@ -4,6 +4,10 @@ A record is the only thing that passes from measuring to reading: tables, compar
 these files and from nothing else. Hence the rules. A file is whole or absent (written beside its place, then moved),
 it is never overwritten by another run, and it is valid JSON: a number that is not finite becomes `null`, and the
 `note` beside it says what it was.
+
+A file may come from anybody. So the models below are strict: every figure is finite, bounded and of its type, a time or
+a rate is positive, an interval holds its value, and control characters become "�". What has passed them can be
+tabulated, plotted and compared without another check.
 """
 
 from __future__ import annotations
@@ -17,10 +21,22 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, Self
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetPydanticSchema,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from typing_extensions import TypedDict
 
 from bench.errors import BenchError, explain
 
@@ -29,6 +45,20 @@ SCHEMA_VERSIONS = (1,)
 
 ROW_WIDTH = 320
 """Characters of a line in a file, at most, that holds a row of a list: one measurement, one epoch."""
+
+MOST_BYTES = 64 * 2**20
+"""The largest file that is read; a record of twenty epochs with every measure has 64 KiB."""
+
+LARGEST = 1e40
+"""The largest magnitude of a figure: beyond what any float32 holds, and far from where float64 overflows."""
+
+LEAST_POSITIVE = 1e-12
+"""The least time in seconds, or rate per second, that can be measured."""
+
+MOST_COUNTED = 2**53
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that steer a terminal or turn the direction of a text, and halves of characters."""
 
 Status = Literal["ok", "failed", "unavailable", "timeout", "out_of_memory", "diverged"]
 
@@ -46,16 +76,22 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def printable(text: str) -> str:
+    """Return `text` with "�" in place of every control character but tabs and line breaks."""
+    return CONTROL.sub("�", text)
+
+
 def _plain(value: Any) -> Any:
     """Turn `value` into what JSON can hold; numbers that are not finite become their names ("nan", "inf", "-inf")."""
-    if isinstance(value, np.generic):
-        value = value.item()
+    value = _number(value)
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    if value is None or isinstance(value, str | bool | int | float):
+    if isinstance(value, str):
+        return printable(value)
+    if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: _plain(item) for key, item in value.items()}
+        return {printable(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     raise ValueError(f"{type(value).__name__} has no place in JSON")
@@ -66,30 +102,33 @@ def _number(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _finite(value: Any) -> Any:
-    """Return None in place of a number that is not finite."""
+def _finite(value: Any, info: ValidationInfo) -> Any:
+    """Return None in place of a measured number that is not finite, or beyond `LARGEST`; a file must have none."""
     value = _number(value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return None if info.mode == "python" and isinstance(value, float) and not abs(value) <= LARGEST else value
 
 
-def _note_non_finite(data: Any, fields: Iterable[str]) -> Any:
-    """Replace non-finite numbers among `fields` by None and say in `note` what they were."""
+def _note_non_finite(data: Any, info: ValidationInfo, fields: Iterable[str]) -> Any:
+    """Replace numbers among `fields` that were measured as not finite by None, and say in `note` what they were."""
     if not isinstance(data, dict):
         return data
     data = {key: _number(value) for key, value in data.items()}
-    lost = {name: data[name] for name in fields if isinstance(data.get(name), float) and not math.isfinite(data[name])}
+    lost = {name: data[name] for name in fields if data.get(name) is not None and _finite(data[name], info) is None}
     if lost:
-        told = ", ".join(f"{name} was {number}" for name, number in lost.items())
+        sentence = ", ".join(f"{name} was {number}" for name, number in lost.items())
         note = data.get("note")
-        data |= dict.fromkeys(lost) | {"note": f"{note}; {told}" if note else told}
+        data |= dict.fromkeys(lost) | {"note": f"{note}; {sentence}" if note else sentence}
     return data
 
 
+Text = Annotated[str, AfterValidator(printable)]
+Name = Annotated[Text, Field(min_length=1)]
 Json = Annotated[dict[str, Any], BeforeValidator(_plain)]
-Finite = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Count = Annotated[int, BeforeValidator(_number), Field(ge=0)]
-Positive = Annotated[int, BeforeValidator(_number), Field(ge=1)]
-Name = Annotated[str, Field(min_length=1)]
+Figure = Annotated[float, BeforeValidator(_number), Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
+Seconds = Annotated[float, BeforeValidator(_number), Field(ge=LEAST_POSITIVE, le=LARGEST)]
+Count = Annotated[int, BeforeValidator(_number), Field(ge=0, le=MOST_COUNTED)]
+Positive = Annotated[int, BeforeValidator(_number), Field(ge=1, le=MOST_COUNTED)]
+Seed = Annotated[int, BeforeValidator(_number), Field(ge=0, lt=2**64)]
 
 
 class _Value(BaseModel):
@@ -98,32 +137,60 @@ class _Value(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class _Git(TypedDict):
+    """A state of the source: the commit, and whether the code differed from it."""
+
+    commit: Text | None
+    dirty: bool | None
+
+
+class _Gpu(TypedDict):
+    """A GPU, of which the tables read the name."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    name: Text
+
+
+class Environment(TypedDict, total=False):
+    """The entries of `environment.fingerprint`, and of a worker, that are read; others are kept as they are."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    python: Text
+    machine: Text
+    cpu: Text | None
+    cores: Positive
+    packages: dict[Text, Text]
+    framework: dict[Text, Text]
+    git: _Git | None
+    gpus: list[_Gpu]
+
+
 class Plan(_Value):
     """What was to be done: the protocol as it was resolved for one backend."""
 
     kind: Kind = "run"
     protocol: Name
-    protocol_digest: str
+    protocol_digest: Text
     backend: Name
     device: Name
     precision: Name
-    mode: str | None = None
-    seed: Count
+    mode: Text | None = None
+    seed: Seed
     epochs: Count
     batch: Positive
     rounds: Positive
     architecture: Json
     optimiser: Json
     loss: Literal["article", "nll"]
-    target_loss: Finite | None = None
-    caption: str = ""
+    target_loss: Figure | None = None
+    caption: Text = ""
 
 
 class PrecisionSeen(_Value):
     """The precision of products: asked for, and what a probe product showed."""
 
-    asked: str
-    seen: str
+    asked: Text
+    seen: Text
     mantissa_bits: Count
 
 
@@ -131,16 +198,33 @@ class EpochPoint(_Value):
     """One epoch of one round: mean training loss, test loss (nats, as the protocol reports them) and seconds."""
 
     epoch: Positive
-    train_loss: float | None
-    test_loss: float | None = None
-    seconds: Finite
+    train_loss: Figure | None
+    test_loss: Figure | None = None
+    seconds: Seconds
     round: Count
-    note: str | None = None
+    note: Text | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _name_non_finite(cls, data: Any) -> Any:
-        return _note_non_finite(data, ("train_loss", "test_loss"))
+    def _name_non_finite(cls, data: Any, info: ValidationInfo) -> Any:
+        return _note_non_finite(data, info, ("train_loss", "test_loss"))
+
+
+COUNTED = ("round", "epoch", "batch", "value", "trips", "coupling")
+NAMED = ("axis", "operation", "peer", "weights", "inputs", "direction")
+"""The contexts that tables know: whole numbers and texts."""
+
+NEEDED = {
+    "curve": ("epoch", "round"),
+    "micro": ("operation", "batch"),
+    "peers": ("peer",),
+    "sampling": ("batch",),
+    "sweep": ("axis", "value", "operation"),
+}
+"""Measure → the contexts without which its figures mean nothing."""
+
+SIGNED = ("nats", "bits")
+"""Units in which a figure may be negative; every other unit that is measured has a zero."""
 
 
 class Measurement(_Value):
@@ -152,18 +236,44 @@ class Measurement(_Value):
 
     measure: Name
     quantity: Name
-    value: float | None
+    value: Figure | None
     unit: Name
-    low: float | None = None
-    high: float | None = None
+    low: Figure | None = None
+    high: Figure | None = None
     n: Count | None = None
-    note: str | None = None
-    context: Annotated[dict[str, str | int | float], BeforeValidator(_plain)] = Field(default_factory=dict)
+    note: Text | None = None
+    context: Annotated[dict[Name, str | int | float], BeforeValidator(_plain)] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
-    def _name_non_finite(cls, data: Any) -> Any:
-        return _note_non_finite(data, ("value", "low", "high"))
+    def _name_non_finite(cls, data: Any, info: ValidationInfo) -> Any:
+        return _note_non_finite(data, info, ("value", "low", "high"))
+
+    @model_validator(mode="after")
+    def _is_sensible(self) -> Self:
+        timed = (self.unit == "s" or self.unit.endswith("/s")) and self.measure != "profile"  # parts of it may be 0
+        least = -LARGEST if self.unit in SIGNED else LEAST_POSITIVE if timed else 0.0
+        if self.value is not None and self.value < least:
+            raise ValueError(f"expected a value of {least:g} {self.unit} or more")
+        ends = [end for end in (self.low, self.value, self.high) if end is not None]
+        if ends != sorted(ends):
+            raise ValueError("expected low ≤ value ≤ high")
+        return self
+
+    @field_validator("context")
+    @classmethod
+    def _is_known(cls, context: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        for name in NEEDED.get(info.data.get("measure", ""), ()):
+            if name not in context:
+                raise ValueError(f"expected the context {name!r}")
+        for name, value in context.items():
+            if isinstance(value, int | float) and abs(value) > MOST_COUNTED:
+                raise ValueError(f"expected {name} to be {MOST_COUNTED} at most")
+            if name in COUNTED and not (isinstance(value, int) and value >= 0):
+                raise ValueError(f"expected {name} to be a count")
+            if name in NAMED and not isinstance(value, str):
+                raise ValueError(f"expected {name} to be a text")
+        return context
 
 
 class Record(_Value):
@@ -173,13 +283,15 @@ class Record(_Value):
     run: Name
     created: str = Field(default_factory=now)
     status: Status
-    reason: str | None = None
+    reason: Text | None = None
     plan: Plan
-    environment: Json = Field(default_factory=dict)
+    environment: Annotated[
+        dict[str, Any], GetPydanticSchema(lambda _, handler: handler(Environment)), BeforeValidator(_plain)
+    ] = Field(default_factory=dict)
     precision: PrecisionSeen | None = None
-    digests: dict[str, str] = Field(default_factory=dict)
+    digests: dict[Text, Text] = Field(default_factory=dict)
     curve: list[EpochPoint] = Field(default_factory=list)
-    first_epoch_losses: list[Annotated[float | None, BeforeValidator(_finite)]] = Field(default_factory=list)
+    first_epoch_losses: list[Annotated[Figure | None, BeforeValidator(_finite)]] = Field(default_factory=list)
     measurements: list[Measurement] = Field(default_factory=list)
 
     @field_validator("created")
@@ -310,10 +422,14 @@ def parsed(path: Path) -> tuple[str, Any]:
     """A file's text, and the JSON in it.
 
     Raises:
-        RecordError: no such file or no JSON.
+        RecordError: no such file, no JSON, or more than `MOST_BYTES`.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise RecordError(f"{path}: larger than {MOST_BYTES >> 20} MiB, which no record is")
+        text = content.decode("utf-8")
         return text, json.loads(text, parse_constant=_refuse_constant)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -6,17 +6,20 @@ pictures and the references of `nice-bench check` are JSON too, and no records: 
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from bench import records
 from bench.records import Record, RecordError, micro
 
 
-def load_all(paths: str | Path | Iterable[str | Path]) -> list[Record]:
+def load_all(paths: str | Path | Iterable[str | Path], skipped: list[RecordError] | None = None) -> list[Record]:
     """Read all records in files and folders (every *.json below), in the order of their paths, each file once.
+
+    With a list `skipped`, the error of a file that is no valid record goes there, and the others are read.
 
     Below a folder, subfolders are left out that hold what is not meant to be kept (`runs`), runs with planted faults as
     older versions of `nice-bench check` kept them (`…-planted`), or what a run that was cut off has left (hidden ones).
@@ -32,15 +35,33 @@ def load_all(paths: str | Path | Iterable[str | Path]) -> list[Record]:
             raise RecordError(f"{path}: no such file or folder")
         for file in files_below(path, "*.json") if path.is_dir() else [path]:
             files.setdefault(file.resolve(), file)
-    return [record for file in files.values() for record in _records_of(file, named=file in named)]
+    found: list[Record] = []
+    for file in files.values():
+        try:
+            found += _records_of(file, named=file in named)
+        except RecordError as error:
+            if skipped is None:
+                raise
+            skipped.append(error)
+    return found
 
 
 def files_below(folder: Path, pattern: str) -> list[Path]:
-    """Return the files of that name below `folder`, sorted, but for those in subfolders that `load_all` leaves out."""
+    """Return the files of that name below `folder`, sorted, but for those in subfolders that `load_all` leaves out.
+
+    Raises RecordError for a folder that can't be read.
+    """
     # Seen from where we stand: a checkout that itself lies somewhere below a folder called runs is none of these.
     named = _kinds(Path(os.path.relpath(folder)).parts)
-    files = sorted(file for file in folder.rglob(pattern) if file.is_file())
-    return [file for file in files if _kinds(file.relative_to(folder).parts[:-1]) <= named]
+    files = []
+    for parent, _, names in os.walk(folder, onerror=_refuse):
+        if _kinds(Path(parent).relative_to(folder).parts) <= named:
+            files += [Path(parent, name) for name in names if fnmatch.fnmatch(name, pattern)]
+    return sorted(file for file in files if file.is_file())
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise RecordError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
 def _kinds(folders: Iterable[str]) -> set[str]:

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import explain
-from bench.records import Finite, Json, Measurement, Plan, Positive, PrecisionSeen, Record, RecordError
+from bench.records import Figure, Json, Measurement, Plan, Positive, PrecisionSeen, Record, RecordError
 
 CAPTION = "Single operations, called over and over in one process"
 
@@ -39,11 +39,11 @@ class _Info(_Part):
     architecture: Json
     optimiser: Json
     calls: Positive
-    interval: tuple[Finite, Finite]
+    interval: tuple[Figure, Figure]
 
 
 class _Stats(_Part):
-    median: Finite
+    median: Figure
     rounds: Positive
 
 
@@ -80,10 +80,14 @@ def records_of(path: Path, data: Any) -> list[Record]:
         RecordError: the benchmarks are others than this project's.
     """
     try:
-        output = _Output.model_validate(data)
+        return _records(_Output.model_validate(data))
     except ValidationError as error:
         what = "pytest-benchmark output, but not of tests/test_benchmarks.py"
         raise RecordError(f"{path}: {what}: {explain(error)}") from error
+
+
+def _records(output: _Output) -> list[Record]:
+    """Return a record for each backend, mode, device, precision and batch."""
     groups: dict[str, list[_Benchmark]] = defaultdict(list)
     for benchmark in output.benchmarks:
         of_call = {"operation", "calls", "interval"}

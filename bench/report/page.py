@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import gzip
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -75,7 +77,7 @@ def html(records: Sequence[Record], paths: Sequence[Path]) -> str:
         told=told,
         peers=overview.peer_sentences(peers) if peers else [],
         suites=found,
-        boards={name: [asdict(group) for group in its] for name, its in boards.items()},
+        boards={name: [finite(asdict(group)) for group in its] for name, its in boards.items()},
         tables=[*made, *_missing(records), *(table for suite in found for table in suite.tables)],
         open=OPEN,
         most_rows=MOST_ROWS,
@@ -87,6 +89,15 @@ def html(records: Sequence[Record], paths: Sequence[Path]) -> str:
         plotly=packed(get_plotlyjs()),
         missing=MISSING,
     )
+
+
+def finite(value: Any) -> Any:
+    """`value` with None for every number in it that JSON has no word for: one of them and no plot would be drawn."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def packed(text: str) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import BenchError
+from bench.records import printable
 from bench.records.collection import files_below
 
 MOST_BYTES = 1_800_000
@@ -44,7 +45,8 @@ def pictures(paths: Iterable[Path], most: int = MOST_BYTES) -> tuple[list[Pictur
         if file.stat().st_size <= room:
             room -= file.stat().st_size
             kept.add(file)
-    return [_picture(file) for file in files if file in kept], [str(file) for file in files if file not in kept]
+    left_out = [printable(str(file)) for file in files if file not in kept]
+    return [_picture(file) for file in files if file in kept], left_out
 
 
 def _picture(file: Path) -> Picture:
@@ -59,11 +61,12 @@ def _picture(file: Path) -> Picture:
         raise BenchError(f"{file}: can't be read as a picture ({error})") from error
     if not is_png:
         raise BenchError(f"{file}: not a PNG file")
-    return Picture(file.stem, *_told(file), width, height, f"data:image/png;base64,{data}")
+    name, title, caption = (printable(text) for text in (file.stem, *_title_and_caption(file)))
+    return Picture(name, title, caption, width, height, f"data:image/png;base64,{data}")
 
 
-def _told(file: Path) -> tuple[str, str]:
-    """Title and caption from beside the picture, or its name."""
+def _title_and_caption(file: Path) -> tuple[str, str]:
+    """Return the title and caption that lie beside the picture, or its name."""
     text, facts = file.with_suffix(".txt"), file.with_suffix(".json")
     try:
         if text.is_file():

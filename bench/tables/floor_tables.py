@@ -64,10 +64,11 @@ def floors(records: Source) -> Table:
             why = pick(rows, "floor", "train_step_seconds")["note"].dropna().unique()
             without += [f"{key['backend']}: {note}." for note in why]
             continue
+        by_round = by_round.reindex(columns=by_round.columns.union([*(rate for rate, *_ in RATES), "chain_seconds"]))
         floor = by_round["train_step_seconds"]
         step = by_round["seconds_per_epoch"] / (by_round["train_epoch_seconds"] / floor)
         both = by_round["products_seconds"] + by_round["bytes_seconds"]
-        chain = by_round["chain_seconds"] if "chain_seconds" in by_round else floor * math.nan
+        chain = by_round["chain_seconds"]
         figures: Row = {quantity: float(by_round[quantity].median()) for quantity, *_ in RATES}
         figures |= {"step_seconds": float(step.median()), "step_over_floor": times_floor(rows)}
         figures |= {"step_over_sum": float((step / both).median()), "chain_over_floor": float((chain / floor).median())}

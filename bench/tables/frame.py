@@ -29,7 +29,7 @@ COLUMNS = {
     "precision": TEXT,
     "precision_seen": TEXT,
     "mode": TEXT,
-    "seed": "Int64",
+    "seed": "UInt64",
     "epochs": "Int64",
     "batch": "Int64",
     "rounds": "Int64",

@@ -94,6 +94,7 @@ def _curve(key: Row, axis: str, operation: str, rows: pd.DataFrame) -> Curve:
             point["low"] = float((its["value"] if several else its["low"]).min())
             point["high"] = float((its["value"] if several else its["high"]).max())
     points = pd.DataFrame(list(found.values()), columns=["size", *QUANTITIES, "low", "high"], dtype=float)
+    points = points.dropna(subset=["seconds"])
     missing = rows[rows["value"].isna() & ~rows["at_value"].isin(points["size"])]
     left_out = {int(size): str(note) for size, note in zip(missing["at_value"], missing["note"], strict=True)}
     points = points.sort_values("size", ignore_index=True)
