@@ -6,6 +6,7 @@ one that can't be imported here is a failure, not a skip.
 
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -82,3 +83,14 @@ def usual():
     from check_factories import usual_reference
 
     return usual_reference()
+
+
+@pytest.fixture
+def talkers(monkeypatch):
+    """Workers that only talk: NumPy and torch do well, JAX fails."""
+    from bench.running import runner
+
+    script = str(Path(__file__).with_name("faulty_worker.py"))
+    behaviour = {"numpy": "well", "torch": "well", "jax": "at-once"}
+    monkeypatch.setattr(runner, "worker_command", lambda backend, python: [python, script, behaviour[backend]])
+    monkeypatch.setattr(runner, "DEFAULT_BACKENDS", ("numpy", "torch"))

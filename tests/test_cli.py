@@ -20,18 +20,9 @@ from bench.running import runner
 from bench.sweeps import sweep
 
 COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands]
-BEHAVIOUR = {"numpy": "well", "torch": "well", "jax": "at-once"}
 
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
-
-
-@pytest.fixture
-def talkers(monkeypatch):
-    """Workers that only talk: NumPy and torch do well, JAX fails."""
-    script = str(Path(__file__).with_name("faulty_worker.py"))
-    monkeypatch.setattr(runner, "worker_command", lambda backend, python: [python, script, BEHAVIOUR[backend]])
-    monkeypatch.setattr(runner, "DEFAULT_BACKENDS", ("numpy", "torch"))
 
 
 def left_here():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import time
@@ -35,18 +36,19 @@ from bench.commands.options import (
     backend_names,
     check_device,
     check_precision,
-    errors,
     loaded_records,
     measured,
     modes_of,
     pairs,
     refuse_failures,
+    say,
+    say_which,
 )
 from bench.errors import BenchError
 from bench.inputs import data as datasets
 from bench.inputs import protocol
 from bench.measures import disturbance
-from bench.records import environment
+from bench.records import collection, environment
 from bench.running import runner
 from bench.tables import readme
 from bench.weights import porting
@@ -67,19 +69,22 @@ def main() -> None:
     A request to end (SIGTERM, as `timeout` and batch systems send it) is an interruption: what was measured is kept.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the name of a file may be any bytes
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
-    except (
-        BenchError,
-        backends.ParameterError,
-        backends.UnavailableError,
-        FileNotFoundError,
-        IsADirectoryError,
-    ) as error:
+    except (BenchError, backends.ParameterError, backends.UnavailableError, OSError, MemoryError) as error:
         if "--verbose" in sys.argv:
             raise
-        errors.print(f"nice-bench: {error}", soft_wrap=True, highlight=False, markup=False)
+        say(f"nice-bench: {_message(error)}")
         sys.exit(1)
+
+
+def _message(error: Exception) -> str:
+    """Return what went wrong, and with which file."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or "out of memory"
 
 
 @app.command(epilog="Example: nice-bench run --protocol article --backends torch,jax --epochs 3")
@@ -124,24 +129,24 @@ def run(
         timeout=timeout,
     )
     if loaded.data.dataset == "mnist" and not datasets.complete():
-        errors.print(f"fetching MNIST into {datasets.folder()} …", highlight=False, soft_wrap=True, markup=False)
+        say(f"fetching MNIST into {datasets.folder()} …")
     _warn_if_busy()
     made = measured(lambda progress: runner.run(request, progress))
-    found = tables.all_tables(made, brief=True)
-    typer.echo(tables.render(found, "text"))
-    tables.write(made, request.folder / "tables")
+    there = collection.load_all(request.folder, [])
+    tables.write(there, request.folder / "tables")
+    typer.echo(tables.render(tables.all_tables(made, brief=True), "text"))
+    say_which(made, there)
     typer.echo(f"\nRecords, weights and tables: {request.folder}")
     refuse_failures(made, asked=chosen is not None)
 
 
 def _warn_if_busy() -> None:
-    """Say so where other processes use the cores now: a run beside them tells nothing of speed."""
+    """Warn where other processes use the cores now: a run beside them says nothing of speed."""
     others = disturbance.Others()
     time.sleep(1)
     share = others.share()
     if share is not None and share > disturbance.LIMIT:
-        told = f"other processes use {100 * share:.0f} % of this machine's cores: what is timed now will be disturbed"
-        errors.print(told, highlight=False, soft_wrap=True, markup=False)
+        say(f"other processes use {100 * share:.0f} % of this machine's cores: what is timed now will be disturbed")
 
 
 cli_campaign.register(app)
@@ -242,11 +247,11 @@ def agree(
 
 
 def _importable() -> list[str]:
-    """All backends but those that can't be imported here, which are told."""
+    """Return the backends that can be imported here, and name the others on standard error."""
     reasons = backends.available()
     for name, reason in reasons.items():
         if reason is not None:
-            errors.print(f"{name} is left out: {reason}", highlight=False, soft_wrap=True, markup=False)
+            say(f"{name} is left out: {reason}")
     here = [name for name, reason in reasons.items() if reason is None]
     if here == ["numpy"]:  # the reference would be held against itself, and everything would agree
         raise BenchError("no framework can be imported here, so there is nothing to compare with the reference")
@@ -256,7 +261,7 @@ def _importable() -> list[str]:
 @app.command(epilog="Example: NICE_BENCH_DATA=/data/mnist nice-bench data")
 def data(verbose: Verbose = False) -> None:
     """Bring MNIST into the cache, or check what is there."""
-    errors.print(f"MNIST in {datasets.folder()} …", highlight=False, soft_wrap=True, markup=False)
+    say(f"MNIST in {datasets.folder()} …")
     typer.echo(datasets.fetch())
     loaded = datasets.load("mnist")
     typer.echo(f"{len(loaded.train_images)} + {len(loaded.test_images)} images, SHA-256 {loaded.digest}")

@@ -25,10 +25,12 @@ from bench.commands.options import (
     measured,
     pairs,
     refuse_failures,
+    say_which,
     sizes,
 )
 from bench.inputs import protocol
 from bench.inputs.points import AXES, OPERATIONS
+from bench.records import collection
 from bench.sweeps import sweep as sweeps
 
 
@@ -86,8 +88,11 @@ def sweep(
     from bench.figures import plots  # here and below: matplotlib would slow every command's start down
 
     made = measured(lambda progress: sweeps.run(request, progress))
+    there = collection.load_all(request.folder, [])
+    written = plots.write(there, request.folder / "plots")
     typer.echo(tables.render(tables.all_tables(made, brief=True), "text"))
-    for path in plots.write(made, request.folder / "plots"):
+    say_which(made, there)
+    for path in written:
         typer.echo(path)
     typer.echo(f"\nRecords and plots: {request.folder}")
     refuse_failures(made, asked=chosen is not None)

@@ -197,16 +197,16 @@ def load(name_or_path: str, **overrides: Any) -> Protocol:
         path = Path(name_or_path)
         if not path.is_file():
             raise ProtocolError(f"{path}: no such file; protocols that come with nice-bench: {', '.join(names())}")
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     elif name_or_path in names():
-        text = resources.files("bench.inputs").joinpath("protocols", f"{name_or_path}.toml").read_text(encoding="utf-8")
+        content = resources.files("bench.inputs").joinpath("protocols", f"{name_or_path}.toml").read_bytes()
     else:
         raise ProtocolError(
             f"protocol {name_or_path!r}: expected one of {', '.join(names())}, or a file ending in .toml"
         )
     try:
-        entries = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        entries = tomllib.loads(content.decode())
+    except ValueError as error:
         raise ProtocolError(f"{name_or_path}: not TOML ({error})") from error
     for key, value in overrides.items():
         if value is not None:

@@ -25,7 +25,10 @@ def refresh(path: Path) -> str:
     Raises:
         BenchError: a block names a table that its records don't give, or the text has no block.
     """
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BenchError(f"{path}: not a text in UTF-8 ({error.reason})") from error
     if not BLOCK.search(text):
         raise BenchError(
             f"{path}: no block of tables; expected lines as <!-- tables speed: results --> … <!-- end tables -->"
