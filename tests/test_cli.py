@@ -301,11 +301,14 @@ def test_an_unknown_format_is_refused_with_the_known_ones(nice_bench, recorded):
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"schema_version": 99}'])
-def test_a_bad_record_is_refused_with_its_name(nice_bench, recorded, content):
+def test_a_bad_record_is_left_out_with_its_name_and_refused_where_it_is_alone(nice_bench, recorded, content):
     Path("out/bad.json").write_text(content)
     done = nice_bench("tables", "out")
-    assert (done.code, done.out) == (1, "")
-    assert done.err.startswith("nice-bench: out/bad.json: ")
+    assert (done.code, bool(done.out)) == (0, True)
+    assert done.err.startswith("nice-bench: left out: out/bad.json: ")
+    alone = nice_bench("tables", "out/bad.json")
+    assert (alone.code, alone.out) == (1, "")
+    assert alone.err.startswith("nice-bench: out/bad.json: ")
 
 
 # sample, port, doctor

@@ -51,9 +51,9 @@ def test_without_a_second_round_no_first_call_is_warm():
 
 
 def test_parquet_stands_contexts_of_mixed_types(tmp_path):
-    mixed = [measurement("sampling", "latency", 1.0, "s", batch=batch) for batch in (1, "all", 2.5)]
+    mixed = [measurement("probe", "latency", 1.0, "s", size=size) for size in (1, "all", 2.5)]
     tables.write([record(measurements=mixed)], tmp_path, ["parquet"])
-    assert list(pd.read_parquet(tmp_path / "measurements.parquet")["at_batch"]) == ["1", "all", "2.5"]
+    assert list(pd.read_parquet(tmp_path / "measurements.parquet")["at_size"]) == ["1", "all", "2.5"]
 
 
 def test_text_fits_a_terminal():

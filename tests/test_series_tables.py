@@ -14,7 +14,7 @@ def test_agreement_takes_the_worst_and_never_hides_what_is_not_finite():
             for i, value in enumerate(values)
         ]
 
-    records = [record(measurements=errors(1e-7, -3.21e-7)), record("jax", measurements=errors(1e-7, math.nan))]
+    records = [record(measurements=errors(1e-7, 3.21e-7)), record("jax", measurements=errors(1e-7, math.nan))]
     shown = row(tables.agreement(records), weights="trained", quantity="log_prob")
     assert shown["torch"] == "3.21e-07"
     assert shown["jax"] == "not finite"

@@ -14,7 +14,7 @@ from bench.report.panels import said, section_label
 from bench.report.sentences import listed
 from bench.tables.frame import machine_of
 from bench.tables.labels import SECTION, groups, prepare
-from bench.tables.pivot import assemble, contexts_of
+from bench.tables.pivot import Rows, contexts_of
 from bench.tables.render import MISSING, Table, number, spread
 from bench.tables.sweep_tables import SAID, curves, sweeps
 
@@ -69,14 +69,12 @@ def missing_figures(records: Sequence[Record]) -> Table:
     lost = lost[~lost["quantity"].isin(["epochs_to_target", "seconds_to_target"])].copy()
     contexts = contexts_of(lost, [])
     lost["of"] = [_context(row) for _, row in lost[contexts].iterrows()]
-    raw, shown = [], []
+    table = Rows()
     for key, its in groups(lost, [*SECTION, "series", "measure", "of", "note"]):
-        quantities = ", ".join(sorted(set(its["quantity"])))
-        row = key | {"quantities": quantities, "figures": len(its)}
-        raw.append(row)
-        shown.append({name: str(value) or MISSING for name, value in row.items()})
-    told = ["Figures that were to be taken and have no value, by reason."]
-    return assemble("missing", "Figures that are missing", data, lost, raw, shown, told, failures=False)
+        row = key | {"quantities": ", ".join(sorted(set(its["quantity"]))), "figures": len(its)}
+        table.add(row, {}, {}, its, [*row])
+    notes = ["Figures that were to be taken and have no value, by reason."]
+    return table.table("missing", "Figures that are missing", data, notes, used=lost, failures=False)
 
 
 def _context(row: pd.Series) -> str:

@@ -12,7 +12,7 @@ import gzip
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pandas as pd
 
@@ -29,39 +29,37 @@ from bench.tables.labels import (
     Source,
     disturbed,
     groups,
-    kinds_told,
+    kinds_of_loss,
     prepare,
     targets,
 )
 from bench.tables.peer_tables import peers
-from bench.tables.pivot import RECORD, Spread, assemble, clean, first_round, numbers_of, over_rounds, pick
+from bench.tables.pivot import (
+    RECORD,
+    Rows,
+    Spread,
+    clean,
+    fastest_epochs,
+    first_round,
+    numbers_of,
+    over_rounds,
+    pick,
+    section_of,
+)
 from bench.tables.profile_tables import profile
-from bench.tables.render import MISSING, SUFFIXES, Table, number, render, spread, to_csv
+from bench.tables.render import SUFFIXES, Table, number, render, to_csv
 from bench.tables.series_tables import agreement, invertibility, micro, sampling
 from bench.tables.sweep_tables import scaling
 
-__all__ = [
-    "Table",
-    "accuracy",
-    "agreement",
-    "all_tables",
-    "curves",
-    "frame",
-    "invertibility",
-    "micro",
-    "peers",
-    "profile",
-    "render",
-    "sampling",
-    "speed",
-    "write",
-]
-
+LIKELIHOOD = (  # quantity, heading, digits
+    ("dequantised_log_likelihood", "test log-likelihood, nats", LOSS_DIGITS),
+    ("bits_per_dim", "bits/dim", 4),
+)
 KINDS = {"article": "article loss", "nll": "−log p, nats"}
 
 
 def all_tables(records: Iterable[Record], *, brief: bool = False) -> list[Table]:
-    """Return every table that has something to say, in the order they are read; `brief` is for people."""
+    """Return every table that isn't empty, in reading order; `brief` ones leave out what a terminal has no room for."""
     kinds: dict[Kind, list[Record]] = {kind: [] for kind in get_args(Kind)}
     for record in records:
         kinds[record.plan.kind].append(record)
@@ -121,44 +119,33 @@ SPEED = (  # measure, quantity, heading, factor from the recorded unit to the sh
     ("training", "harness_fraction", "harness, %", 100, 2),
 )
 MEMORY = ("peak_memory", "training_memory_ratio")
-"""Of the first round: a later one also reads the state that it goes on from."""
-
-TARGETS = (("epochs_to_target", "epochs to target"), ("seconds_to_target", "s to target"))
+"""The quantities that are shown of the first round: a later one also reads the state that it goes on from."""
 
 
 def speed(records: Source) -> Table:
-    """Time, memory and time to the target loss: a row per machine, protocol, precision, backend and mode."""
+    """Return time, memory and time to the target loss: a row a machine, protocol, precision, backend and mode."""
     data = prepare(records)
-    raw, shown, used = [], [], []
+    best, table = fastest_epochs(data), Rows()
     for key, rows in groups(data, [*ROW, "status", "reason"]):
         epoch = over_rounds(pick(rows, "training", "seconds_per_epoch"))
         figures: Row = {"seconds_per_epoch": epoch.middle, "fastest_epoch": epoch.low, "slowest_epoch": epoch.high}
-        cells: Row = {"s/epoch [min–max]": spread(epoch.middle, epoch.low, epoch.high)}
-        figures["times_fastest"], cells["× fastest"] = math.nan, MISSING  # known only when all rows are
-        figures["disturbed"] = disturbed(rows)
-        figures["times_floor"] = times_floor(rows)
+        comparable = key["status"] == "ok" and disturbed(rows) is None
+        figures["times_fastest"] = epoch.middle / best.get(section_of(key), math.nan) if comparable else math.nan
+        figures |= {"disturbed": disturbed(rows), "times_floor": times_floor(rows)}
+        cells = {"s/epoch [min–max]": epoch.text(), "× fastest": number(figures["times_fastest"], 3)}
         cells["× floor"] = number(figures["times_floor"], 3)
         for measure, quantity, heading, factor, digits in SPEED:
             picked = pick(rows, measure, quantity)
             figures[quantity] = over_rounds(first_round(picked) if quantity in MEMORY else picked).middle
             cells[heading] = number(figures[quantity] * factor, digits)
-        for quantity, heading in TARGETS:
+        for unit, heading in (("epochs", "epochs to target"), ("seconds", "s to target")):
             # A target that was not reached counts as reached after an infinite time: leaving it out would flatter.
-            reached = over_rounds(pick(rows, "training", quantity), missing=math.inf).middle
-            figures[quantity] = reached
+            reached = over_rounds(pick(rows, "training", f"{unit}_to_target"), missing=math.inf).middle
+            figures[f"{unit}_to_target"] = reached
             cells[heading] = "not reached" if math.isinf(reached) else number(reached)
-        if key["status"] == "ok" and all(value is None or math.isnan(value) for value in figures.values()):
-            continue
-        raw.append(key | numbers_of(rows) | figures)
-        shown.append(_row_labels(key, rows) | cells)
-        used.append(rows)
-    best = _fastest(raw)
-    for figures, cells in zip(raw, shown, strict=True):
-        section = tuple(figures[name] for name in SECTION)
-        if figures["status"] == "ok" and figures["disturbed"] is None and section in best:
-            figures["times_fastest"] = figures["seconds_per_epoch"] / best[section]
-            cells["× fastest"] = number(figures["times_fastest"], 3)
-    told = [
+        if key["status"] != "ok" or any(value is not None and not math.isnan(value) for value in figures.values()):
+            table.add(key, numbers_of(rows) | figures, _labels(key, rows) | cells, rows, ROW)
+    notes = [
         "s/epoch: median over rounds [lowest–highest], first call apart (within the round where there was one).",
         "First call: cold in a run's first process, warm in later ones, which find what that one left in caches.",
         "× fastest: against the fastest of the same machine, protocol and precision that nothing disturbed.",
@@ -168,90 +155,76 @@ def speed(records: Source) -> Table:
         "of training's time that is neither an epoch nor an evaluation: streams, progress, records.",
         *targets(data),
     ]
-    return assemble("speed", "Training speed", data, pd.concat([data[:0], *used]), raw, shown, told, failures=False)
+    return table.table("speed", "Training speed", data, notes, failures=False)
 
 
 def accuracy(records: Source) -> Table:
-    """Losses as the protocol reports them, and the comparable figure: the dequantised test log-likelihood."""
+    """Return losses as the protocol reports them, and the comparable figure: the dequantised test log-likelihood."""
     data = prepare(records)
-    raw, shown, used, anything = [], [], [], False
+    table, anything = Rows(), False
     for key, rows in groups(data, [*ROW, "loss", "status", "reason"]):
-        kind = KINDS[str(key["loss"])]
-        figures: dict[str, float] = {}
+        figures: Row = {}
         cells: dict[str, str] = {}
         for part in ("train", "test"):
             final, best, epochs = _losses(rows, part)
-            heading = f"{part} {kind}"
+            heading = f"{part} {KINDS[str(key['loss'])]}"
             figures |= {f"final {heading}": final.middle, f"best {heading}": best.middle}
-            cells[f"final {heading}"] = spread(final.middle, final.low, final.high, LOSS_DIGITS)
             at = f" (epoch {'–'.join(map(str, sorted({min(epochs), max(epochs)})))})" if epochs else ""
-            cells[f"best {heading}"] = spread(best.middle, best.low, best.high, LOSS_DIGITS) + at
-        for quantity, heading, digits in (
-            ("dequantised_log_likelihood", "test log-likelihood, nats", LOSS_DIGITS),
-            ("bits_per_dim", "bits/dim", 4),
-        ):
+            cells |= {f"final {heading}": final.text(LOSS_DIGITS), f"best {heading}": best.text(LOSS_DIGITS) + at}
+        for quantity, heading, digits in LIKELIHOOD:
             picked = trained(pick(rows, "likelihood", quantity))
             found = over_rounds(picked)
             figures |= {quantity: found.middle, f"{quantity} low": found.low, f"{quantity} high": found.high}
             single = len(picked) == 1 and found.high > found.low
-            error = f" ± {number((found.high - found.low) / 2, 2)}" if single else ""
-            cells[heading] = (
-                number(found.middle, digits) + error if single else spread(found.middle, found.low, found.high, digits)
-            )
-        found_any = not all(math.isnan(value) for value in figures.values())
-        anything |= found_any
-        if key["status"] == "ok" and not found_any:
-            continue
-        raw.append(key | numbers_of(rows) | figures)
-        shown.append(_row_labels(key, rows) | cells)
-        used.append(rows)
-    if not anything:
-        raw, shown = [], []  # nothing but failures, and those are rows of the speed table
-    told = [
-        *kinds_told(data),
+            error = f" ± {number((found.high - found.low) / 2, 2)}"
+            cells[heading] = number(found.middle, digits) + error if single else found.text(digits)
+        measured = not all(math.isnan(value) for value in figures.values())
+        anything |= measured
+        if key["status"] != "ok" or measured:
+            table.add(key, numbers_of(rows) | figures, _labels(key, rows) | cells, rows, ROW)
+    notes = [
+        *kinds_of_loss(data),
         "Best: the lowest over the epochs, for the test loss a choice made on the test set.",
         "Log-likelihood: dequantised test images, mean ± standard error over noise draws.",
     ]
-    return assemble("accuracy", "Accuracy", data, pd.concat([data[:0], *used]), raw, shown, told, failures=False)
+    if not anything:
+        table = Rows()  # nothing but failures, and those are rows of the speed table
+    return table.table("accuracy", "Accuracy", data, notes, failures=False)
 
 
 def curves(records: Iterable[Record]) -> Table:
-    """Losses by epoch, a column per backend, and how far apart the backends are."""
+    """Return losses by epoch, a column a backend, and how far apart the backends are."""
     data = prepare(records)
     used = data[(data["measure"] == "curve") & data["quantity"].isin(["train_loss", "test_loss"])]
-    raw, shown = [], []
+    table = Rows()
     for key, rows in groups(used, [*SECTION, "at_epoch"]):
         figures: Row = {}
-        cells: Row = {}
         for part in ("train", "test"):
             for loss, some in groups(pick(rows, "curve", f"{part}_loss"), ["loss"]):
-                kind = KINDS[str(loss["loss"])]
+                kind = f"{part} {KINDS[str(loss['loss'])]}"
                 for series, its in groups(some, ["series"]):
-                    found = over_rounds(its)
-                    figures[f"{series['series']} {part} {kind}"] = found.middle
-                    cells[f"{series['series']} {part} {kind}"] = number(found.middle, LOSS_DIGITS)
+                    figures[f"{series['series']} {kind}"] = over_rounds(its).middle
                 apart, relative = largest_difference(some)
-                figures |= {f"max difference {part} {kind}": apart, f"relative difference {part} {kind}": relative}
-                cells[f"max difference {part} {kind}"] = number(apart, 3)
-                cells[f"relative difference {part} {kind}"] = number(relative, 3)
-        raw.append(clean(key) | figures)
-        shown.append({name: str(key[name]) for name in SECTION} | {"epoch": str(key["at_epoch"])} | cells)
+                figures |= {f"max difference {kind}": apart, f"relative difference {kind}": relative}
+        digits = {name: 3 if " difference " in name else LOSS_DIGITS for name in figures}
+        cells = {"epoch": str(key["at_epoch"])} | {name: number(figures[name], digits[name]) for name in figures}
+        table.add(clean(key), figures, cells, rows, SECTION)
     protocols = sorted(set(data["plan_protocol"]))
-    name = slug(f"curves-{'-'.join(protocols)}")
-    told = [
-        *kinds_told(used),
+    notes = [
+        *kinds_of_loss(used),
         "Losses: median over rounds and seeds.",
         "Differences: largest less smallest backend of the same seed and round, the worst over seeds and rounds;",
         "relative: divided by the largest loss.",
     ]
-    return assemble(name, f"Loss by epoch: {', '.join(protocols)}", data, used, raw, shown, told)
+    name, title = slug(f"curves-{'-'.join(protocols)}"), f"Loss by epoch: {', '.join(protocols)}"
+    return table.table(name, title, data, notes, used=used)
 
 
 # From the frame to figures
 
 
 def _losses(rows: pd.DataFrame, part: str) -> tuple[Spread, Spread, list[int]]:
-    """Return final and best loss, the latter with its epochs, one a record."""
+    """Return the final loss, the best one, and the epoch of the best loss in each record."""
     curve = pick(rows, "curve", f"{part}_loss")
     final = final_losses(rows, part)
     finite = curve.dropna(subset=["value"])
@@ -281,30 +254,16 @@ def largest_difference(rows: pd.DataFrame) -> tuple[float, float]:
     return max(apart, default=math.nan), max(relative, default=math.nan)
 
 
-def _fastest(rows: list[Row]) -> dict[tuple[Any, ...], float]:
-    best: dict[tuple[Any, ...], float] = {}
-    for row in rows:
-        if row["status"] == "ok" and row["disturbed"] is None and not math.isnan(row["seconds_per_epoch"]):
-            section = tuple(row[name] for name in SECTION)
-            best[section] = min(row["seconds_per_epoch"], best.get(section, math.inf))
-    return best
-
-
 def trained(rows: pd.DataFrame) -> pd.DataFrame:
-    """Leave out figures taken at initial weights."""
+    """Return the rows but for those that were measured at initial weights."""
     return rows[(rows["at_weights"] != "initial").fillna(True)] if "at_weights" in rows else rows
 
 
-def _row_labels(key: Row, rows: pd.DataFrame) -> dict[str, str]:
-    """Return the shown keys of a row of the speed and accuracy tables: how many it sums up, status with reason."""
-    labels = {name: str(key[name]) or MISSING for name in ROW}
-    told = str(key["reason"]) or ("" if key["status"] == "ok" else "no reason recorded")
+def _labels(key: Row, rows: pd.DataFrame) -> dict[str, str]:
+    """Return the status of a row with its reason, and how many runs and seeds it sums up."""
+    reason = str(key["reason"]) or ("" if key["status"] == "ok" else "no reason recorded")
     if (share := disturbed(rows)) is not None:
-        told = ", ".join(filter(None, [told, f"disturbed, others used {number(100 * share, 2)} % of the cores"]))
-    told = told if len(told) <= 200 else told[:199] + "…"
-    numbers = numbers_of(rows)
-    return (
-        labels
-        | {"status": ": ".join(part for part in (str(key["status"]), told) if part)}
-        | {name: str(value) for name, value in numbers.items()}
-    )
+        reason = ", ".join(filter(None, [reason, f"disturbed, others used {number(100 * share, 2)} % of the cores"]))
+    reason = reason if len(reason) <= 200 else reason[:199] + "…"
+    status = ": ".join(filter(None, [str(key["status"]), reason]))
+    return {"status": status} | {name: str(value) for name, value in numbers_of(rows).items()}

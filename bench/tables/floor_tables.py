@@ -7,8 +7,8 @@ import math
 import pandas as pd
 
 from bench.tables.labels import ROW, SECTION, Row, Source, groups, prepare
-from bench.tables.pivot import RECORD, assemble, over_rounds, pick
-from bench.tables.render import MISSING, Table, number
+from bench.tables.pivot import RECORD, Rows, over_rounds, pick, section_of
+from bench.tables.render import Table, number
 
 RATES = (  # quantity, heading, factor from the recorded unit to the shown one
     ("product_rate", "products, GFLOP/s", 1e-9),
@@ -16,7 +16,7 @@ RATES = (  # quantity, heading, factor from the recorded unit to the shown one
     ("products_seconds", "products, ms", 1e3),
     ("bytes_seconds", "bytes, ms", 1e3),
 )
-TOLD = (
+NOTES = (
     "Medians over rounds, ratios within a round; products, bytes and chain: the fastest of each round.",
     "Floor: the larger of the products of a step, at their shapes and with nothing between them, and the bytes of a",
     "step, at the bandwidth of adding to an array in place; × sum: against the two one after the other.",
@@ -24,19 +24,19 @@ TOLD = (
     "where the floor is right. †: outside that: the floor, and what is told as its multiple, is off by as much.",
 )
 LEAST_CHAIN, MOST_CHAIN = 1.0, 1.3
-FORWARD_TOLD = (
+FORWARD_NOTES = (
     "Floor: the products of one pass at that batch, or the bytes that it moves, whichever takes longer,",
     "measured in the same process.",
 )
 
 
 def times_floor(rows: pd.DataFrame) -> float:
-    """Training time over its floor, both of one round, in the median; NaN where it wasn't recorded."""
+    """Return the median of training time over its floor, both of one round; NaN where it wasn't recorded."""
     return over_rounds(pick(rows, "floor", "training_ratio")).middle
 
 
 def machine_floors(data: pd.DataFrame) -> dict[tuple[str, ...], float]:
-    """Machine, protocol and precision → the least seconds of an epoch, by the fastest products of any library there.
+    """Return section → the least seconds of an epoch, by the fastest products of any library there.
 
     A library's own products needn't be the fastest that the machine can: of the three frameworks on one GPU those of
     one took 0.53 ms, those of the others 0.72 to 1.28 ms, and a whole step of theirs less than that.
@@ -46,16 +46,16 @@ def machine_floors(data: pd.DataFrame) -> dict[tuple[str, ...], float]:
         times = [pick(rows, "floor", f"{part}_seconds")["value"].min() for part in ("products", "bytes")]
         epoch, step = (pick(rows, "floor", f"train_{part}_seconds")["value"].median() for part in ("epoch", "step"))
         if pd.notna([*times, epoch, step]).all():
-            found[tuple(str(key[name]) for name in SECTION)] = float(max(times) * round(epoch / step))
+            found[section_of(key)] = float(max(times) * round(epoch / step))
     return found
 
 
 def floors(records: Source) -> Table:
-    """Rates and floor of a training step, the chain and the step as multiples of it: a row per backend and mode."""
+    """Return rates and floor of a training step, chain and step as multiples of it: a row a backend and mode."""
     data = prepare(records)
     data = data[data["status"] == "ok"]
-    used = data[data["measure"].isin(["floor", "training"])]
-    raw, shown, without = [], [], list[str]()
+    used, table = data[data["measure"].isin(["floor", "training"])], Rows()
+    without: list[str] = []
     for key, rows in groups(used, ROW):
         by_round = rows[rows["at_round"].notna()].pivot_table(
             index=[*RECORD, "at_round"], columns="quantity", values="value", aggfunc="median"
@@ -68,59 +68,52 @@ def floors(records: Source) -> Table:
         floor = by_round["train_step_seconds"]
         step = by_round["seconds_per_epoch"] / (by_round["train_epoch_seconds"] / floor)
         both = by_round["products_seconds"] + by_round["bytes_seconds"]
-        chain = by_round["chain_seconds"]
         figures: Row = {quantity: float(by_round[quantity].median()) for quantity, *_ in RATES}
         figures |= {"step_seconds": float(step.median()), "step_over_floor": times_floor(rows)}
-        figures |= {"step_over_sum": float((step / both).median()), "chain_over_floor": float((chain / floor).median())}
-        raw.append(key | figures)
+        figures["step_over_sum"] = float((step / both).median())
+        figures["chain_over_floor"] = float((by_round["chain_seconds"] / floor).median())
         cells = {heading: number(figures[quantity] * factor, 3) for quantity, heading, factor in RATES}
         cells["chain × floor"] = _marked(figures["chain_over_floor"])
         cells["step, ms"] = number(figures["step_seconds"] * 1e3, 4)
         cells["step × floor"] = number(figures["step_over_floor"], 3)
         cells["step × sum"] = number(figures["step_over_sum"], 3)
-        shown.append({name: str(key[name]) or MISSING for name in ROW} | cells)
-    told = (*TOLD, *without)
-    return assemble("floor", "The floor of a training step", data, used, raw, shown, told, failures=False)
+        table.add(key, figures, cells, rows, ROW)
+    return table.table("floor", "The floor of a training step", data, (*NOTES, *without), used=used, failures=False)
 
 
 def _marked(chain: float) -> str:
-    """The time of the chain over the floor, with a mark where that says that the floor is wrong."""
+    """Return the time of the chain over the floor, with a mark where that shows the floor to be wrong."""
     inside = math.isnan(chain) or LEAST_CHAIN <= chain <= MOST_CHAIN
     return number(chain, 3) + ("" if inside else " †")
 
 
 def forward_floors(records: Source) -> Table:
-    """Sampling and density as multiples of the floor of a pass: a row per backend, operation and batch."""
+    """Return sampling and density as multiples of the floor of a pass: a row a backend, operation and batch."""
     data = prepare(records)
     data = data[data["status"] == "ok"]
-    used = data[data["quantity"].isin(["forward_seconds", "latency"]) | _likelihood(data)]
-    raw, shown = [], []
+    density = (data["measure"] == "likelihood") & (data["quantity"] == "images_per_second")
+    used, table = data[data["quantity"].isin(["forward_seconds", "latency"]) | density], Rows()
     for key, rows in groups(used, ROW):
-        floor = _by_batch(rows[rows["quantity"] == "forward_seconds"])
-        found = [
-            ("sample", batch, seconds) for batch, seconds in _by_batch(rows[rows["quantity"] == "latency"]).items()
-        ]
-        found += [("log p", batch, batch / rate) for batch, rate in _by_batch(rows[_likelihood(rows)]).items()]
+        floor, latency, rates = (
+            _by_batch(rows[rows["quantity"] == name]) for name in ("forward_seconds", "latency", "images_per_second")
+        )
+        found = [("sample", batch, seconds) for batch, seconds in latency.items()]
+        found += [("log p", batch, batch / rate) for batch, rate in rates.items()]
         for operation, batch, seconds in found:
             if batch in floor:
                 figures: Row = {"operation": operation, "batch": batch, "seconds": seconds}
-                raw.append(key | figures | {"floor_seconds": floor[batch], "over_floor": seconds / floor[batch]})
+                figures |= {"floor_seconds": floor[batch], "over_floor": seconds / floor[batch]}
                 cells = {"operation": operation, "batch": f"{batch:g}", "ms": number(seconds * 1e3, 4)}
-                cells |= {"floor, ms": number(floor[batch] * 1e3, 4), "× floor": number(seconds / floor[batch], 3)}
-                shown.append({name: str(key[name]) or MISSING for name in ROW} | cells)
-    return assemble(
-        "floor-forward", "Sampling and density against the floor", data, used, raw, shown, FORWARD_TOLD, failures=False
-    )
+                cells |= {"floor, ms": number(floor[batch] * 1e3, 4), "× floor": number(figures["over_floor"], 3)}
+                table.add(key, figures, cells, rows, ROW)
+    title = "Sampling and density against the floor"
+    return table.table("floor-forward", title, data, FORWARD_NOTES, used=used, failures=False)
 
 
 def _by_batch(rows: pd.DataFrame) -> dict[float, float]:
-    """Batch → median of the values that there are."""
+    """Return batch → median of its values."""
     if "at_batch" not in rows:
         return {}
     batches = pd.to_numeric(rows["at_batch"], errors="coerce")
     kept = rows[rows["value"].notna() & batches.notna()]
     return {float(str(batch)): float(its["value"].median()) for batch, its in kept.groupby(batches)}
-
-
-def _likelihood(data: pd.DataFrame) -> pd.Series:
-    return (data["measure"] == "likelihood") & (data["quantity"] == "images_per_second")

@@ -1,6 +1,6 @@
 """Labels: what the rows of a table are called, in which order they stand, and what its caption says.
 
-A label is only as long as it has to be to tell apart what must not be mixed: `torch`, but `torch (torch 2.12.0)` where
+A label is only as long as it must be to keep apart what must not be mixed: `torch`, but `torch (torch 2.12.0)` where
 two versions were measured; `article`, but `article (epochs 2)` where somebody shortened it.
 """
 
@@ -31,7 +31,7 @@ Source = Iterable[Record] | pd.DataFrame
 
 
 def prepare(records: Source) -> pd.DataFrame:
-    """Return the frame with labels that tell apart what must not be mixed (see the head of this file).
+    """Return the frame with labels that keep apart what must not be mixed (see the head of this file).
 
     `series` is what a backend's column is called; `plan_protocol` and `plan_backend` keep the plain names.
     """
@@ -99,8 +99,7 @@ def provenance(used: pd.DataFrame) -> list[str]:
     elif machines:
         parts.append(f"Machine: {machines[0]}.")
     for key, _ in groups(used, ["protocol", "caption"]):
-        told = f": {key['caption']}" if key["caption"] else ""
-        parts.append(_sentence(f"Protocol {key['protocol']}{told}"))
+        parts.append(_sentence(": ".join(filter(None, [f"Protocol {key['protocol']}", key["caption"]]))))
     if not used.empty:
         precisions = sorted(used["precision"].unique(), key=lambda value: place("precision", value))
         rounds = "/".join(str(value) for value in sorted(used["rounds"].unique()))
@@ -135,8 +134,8 @@ def targets(data: pd.DataFrame) -> list[str]:
     return [f"Target loss: {listed}."] if listed else []
 
 
-def kinds_told(data: pd.DataFrame) -> list[str]:
-    """Return what has to be said about the article's loss wherever it stands."""
+def kinds_of_loss(data: pd.DataFrame) -> list[str]:
+    """Return what a caption says of the article's loss wherever it stands."""
     if not (data["loss"] == "article").any():
         return []
     constant = "Article loss: −log p without its constant ½ D log 2π, on pixels as the article takes them."

@@ -1,19 +1,19 @@
-"""Pivot: what tables made from the tidy frame have in common, from rows to figures and from figures to a table."""
+"""Pivot: from rows of the tidy frame to figures, and from figures to a table."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bench.tables.labels import ROW, SECTION, Row, incomplete, provenance
-from bench.tables.render import MISSING, Table
+from bench.tables.labels import ROW, SECTION, Row, disturbed, groups, incomplete, provenance
+from bench.tables.render import MISSING, Table, spread
 
-RECORD = ["run", "seed"]  # what tells the records of one row apart
+RECORD = ["run", "seed"]  # the columns in which the records of one row differ
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,10 @@ class Spread:
     middle: float = math.nan
     low: float = math.nan
     high: float = math.nan
+
+    def text(self, digits: int = 4) -> str:
+        """Return "middle [low–high]", or the middle alone where the ends say no more."""
+        return spread(self.middle, self.low, self.high, digits)
 
 
 def over_rounds(rows: pd.DataFrame, missing: float | None = None) -> Spread:
@@ -60,40 +64,70 @@ def contexts_of(rows: pd.DataFrame, known: Sequence[str]) -> list[str]:
 
 
 def clean(key: Row) -> Row:
-    """Return keys as they stand in a raw table: no context prefix, plain missing values."""
+    """Return keys as a raw table has them: without the prefix of contexts, and None for what is missing."""
     return {name.removeprefix("at_"): None if pd.isna(value) else value for name, value in key.items()}
 
 
 def labels_of(key: Row) -> dict[str, str]:
-    """Return keys as they are shown."""
+    """Return keys as a shown table has them."""
     return {name: MISSING if value in (None, "") else str(value) for name, value in clean(key).items()}
 
 
 def numbers_of(rows: pd.DataFrame) -> dict[str, int]:
-    """Return how many runs and seeds rows sum up."""
+    """Return the number of runs and of seeds among the rows."""
     return {"runs": int(rows["run"].nunique()), "seeds": int(rows["seed"].nunique())}
 
 
-def assemble(
-    name: str,
-    title: str,
-    data: pd.DataFrame,
-    used: pd.DataFrame,
-    raw: Sequence[Mapping[str, Any]],
-    shown: Sequence[Mapping[str, str]],
-    told: Sequence[str],
-    *,
-    failures: bool = True,
-) -> Table:
-    """Put a table together; what is the same in every row goes to the caption instead."""
-    columns = pd.DataFrame(list(shown)).fillna(MISSING).astype(object)
-    constant = [
-        column for column in (*SECTION, "runs", "seeds") if column in columns and columns[column].nunique() == 1
-    ]
-    empty = [column for column in columns if (columns[column] == MISSING).all()]
-    columns = columns.drop(columns=[*constant, *empty])
-    scope = data[data["protocol"].isin(used["protocol"])]
-    caption = " ".join([*provenance(used), *told, *(incomplete(scope) if failures else ())])
-    own = {*ROW, "status", "runs", "seeds", "quantity"}
-    labels = tuple(str(column) for column in columns if column in own or f"at_{column}" in used)
-    return Table(name, title, caption, columns, pd.DataFrame(list(raw)), labels)
+@dataclass
+class Rows:
+    """The rows of a table in the making: their numbers, what is shown of them, and the measurements behind them."""
+
+    raw: list[Row] = field(default_factory=list)
+    shown: list[dict[str, str]] = field(default_factory=list)
+    used: list[pd.DataFrame] = field(default_factory=list)
+
+    def add(self, key: Row, figures: Row, cells: Mapping[str, str], used: pd.DataFrame, labels: Sequence[str]) -> None:
+        """Add a row; of its keys it shows those named in `labels`."""
+        self.raw.append(key | figures)
+        self.shown.append({name: str(key[name]) or MISSING for name in labels} | dict(cells))
+        self.used.append(used)
+
+    def table(
+        self,
+        name: str,
+        title: str,
+        data: pd.DataFrame,
+        notes: Sequence[str],
+        *,
+        used: pd.DataFrame | None = None,
+        failures: bool = True,
+    ) -> Table:
+        """Return the rows as a table without empty columns, and without what the caption says of all rows at once.
+
+        The caption says where the rows `used` are from (by default those that were added), then the `notes`, then
+        which records in `data` did not end well, unless the table itself shows such `failures`.
+        """
+        used = pd.concat([data[:0], *self.used]) if used is None else used
+        shown = pd.DataFrame(self.shown).fillna(MISSING).astype(object)
+        same = [name for name in (*SECTION, "runs", "seeds") if name in shown and shown[name].nunique() == 1]
+        shown = shown.drop(columns=[*same, *(column for column in shown if (shown[column] == MISSING).all())])
+        failed = incomplete(data[data["protocol"].isin(used["protocol"])]) if failures else []
+        own = {*ROW, "status", "runs", "seeds", "quantity"}
+        labels = tuple(str(column) for column in shown if column in own or f"at_{column}" in used)
+        caption = " ".join([*provenance(used), *notes, *failed])
+        return Table(name, title, caption, shown, pd.DataFrame(self.raw), labels)
+
+
+def fastest_epochs(data: pd.DataFrame) -> dict[tuple[str, ...], float]:
+    """Return section → the least median of seconds an epoch in it, of runs that ended well and undisturbed."""
+    found: dict[tuple[str, ...], float] = {}
+    for key, rows in groups(data[data["status"] == "ok"], ROW):
+        epoch = over_rounds(pick(rows, "training", "seconds_per_epoch")).middle
+        if disturbed(rows) is None and not math.isnan(epoch):
+            found[section_of(key)] = min(epoch, found.get(section_of(key), math.inf))
+    return found
+
+
+def section_of(key: Row) -> tuple[str, ...]:
+    """Return the machine, protocol and precision of a row."""
+    return tuple(str(key[name]) for name in SECTION)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from bench.tables.labels import ROW, Row, Source, groups, prepare
-from bench.tables.pivot import assemble
-from bench.tables.render import MISSING, Table, number
+from bench.tables.pivot import Rows
+from bench.tables.render import Table, number
 
 COLUMNS = (  # quantity, heading, factor from the recorded unit to the shown one, digits
     ("step_seconds", "ms/step", 1e3, 4),
@@ -20,7 +20,7 @@ COLUMNS = (  # quantity, heading, factor from the recorded unit to the shown one
     ("operations_per_step", "operations/step", 1, 4),
     ("launches_per_step", "launches/step", 1, 4),
 )
-TOLD = (
+NOTES = (
     "ms/step: untraced, then under the profiler.",
     "Products, optimiser, copies (gathers, fills, conversions too), other work and idle add up to the traced time;",
     "what several threads or streams share is divided among them. Idle: the device waits for the host.",
@@ -30,14 +30,12 @@ TOLD = (
 
 
 def profile(records: Source) -> Table:
-    """Where the time of a training step goes: medians over runs, one that failed is in the caption."""
+    """Return where the time of a training step goes, as medians over runs; the caption names those that failed."""
     data = prepare(records)
-    used = data[data["measure"] == "profile"]
-    raw, shown = [], []
+    used, table = data[data["measure"] == "profile"], Rows()
     for key, rows in groups(used, ROW):
         medians = rows.groupby("quantity")["value"].median()
         figures: Row = {quantity: float(medians.get(quantity, math.nan)) for quantity, *_ in COLUMNS}
-        raw.append(key | figures)
         cells = {heading: number(figures[quantity] * factor, digits) for quantity, heading, factor, digits in COLUMNS}
-        shown.append({name: str(key[name]) or MISSING for name in ROW} | cells)
-    return assemble("profile", "Where a training step's time goes", data, used, raw, shown, TOLD)
+        table.add(key, figures, cells, rows, ROW)
+    return table.table("profile", "Where a training step's time goes", data, NOTES, used=used)

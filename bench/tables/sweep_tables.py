@@ -1,23 +1,23 @@
-"""What sweeps say: how cost grows with each size, and from which size on launches no longer matter."""
+"""The table of sweeps: how cost grows with each size, and from which size on launches no longer matter."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bench.inputs.points import AXES, OPERATIONS
 from bench.measures.sweep import QUANTITIES
 from bench.tables.labels import ROW, SECTION, Row, Source, groups, prepare
-from bench.tables.pivot import assemble
+from bench.tables.pivot import Rows
 from bench.tables.render import MISSING, Table, number
 from bench.tables.scaling import GROWTH, Scaling, fit
 
 SAID = {"log_prob": "log p", "sample": "sampling", "train": "training step"}
-"""Operations as people call them."""
+"""The names of operations in tables and plots."""
 
 SIZES = {
     "batch": "batch, examples",
@@ -25,7 +25,7 @@ SIZES = {
     "depth": "depth, hidden layers of a coupling",
     "couplings": "couplings",
 }
-"""Axes, as the axes of plots are called."""
+"""The names of the axes of plots."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Curve:
 
 
 def sweeps(data: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a prepared frame that belong to sweeps."""
+    """Return the rows of a prepared frame that belong to sweeps."""
     return data[data["measure"] == "sweep"]
 
 
 def curves(used: pd.DataFrame) -> Iterator[Curve]:
-    """The curves in the rows of `sweeps`, in reading order: backends that are to be compared next to each other."""
+    """Yield the curves in the rows of `sweeps`, those of the backends to be compared next to each other."""
     for _, section in groups(used, SECTION):
         for axis in AXES:
             for operation in OPERATIONS:
@@ -66,21 +66,19 @@ def curves(used: pd.DataFrame) -> Iterator[Curve]:
 
 
 def scaling(records: Source) -> Table:
-    """Exponent, knee, least time and best throughput: a row per axis, operation, backend and mode."""
+    """Return exponent, knee, least time and best throughput: a row an axis, operation, backend and mode."""
     data = prepare(records)
-    used = sweeps(data)
-    raw, shown = [], []
+    used, table = sweeps(data), Rows()
     for curve in curves(used):
         figures, cells = _figures(curve)
-        raw.append({name: curve.key[name] for name in ROW} | figures)
-        shown.append({name: str(curve.key[name]) or MISSING for name in ROW} | cells)
-    told = [
+        table.add({name: curve.key[name] for name in ROW}, figures, cells, used[:0], ROW)
+    notes = [
         "One size is swept at a time. Fitted: t = fixed cost + c · sizeᵖ, by least squares of log t over all points;",
         f"p ± standard error, where the largest time is at least {GROWTH:g} × the least.",
         "Knee: the size at which the growing part equals the fixed cost; launches stop mattering well above it.",
         "Best: over the points. FLOP/s: of the matrix products alone.",
     ]
-    return assemble("scaling", "How cost grows", data, used, raw, shown, told)
+    return table.table("scaling", "How cost grows", data, notes, used=used)
 
 
 def _curve(key: Row, axis: str, operation: str, rows: pd.DataFrame) -> Curve:
@@ -102,22 +100,20 @@ def _curve(key: Row, axis: str, operation: str, rows: pd.DataFrame) -> Curve:
 
 
 def _figures(curve: Curve) -> tuple[dict[str, Any], dict[str, str]]:
-    """A curve's row: with all digits, and to be read."""
+    """Return the row of a curve with all its digits, and as it is shown."""
     points, law = curve.points, curve.scaling
-    empty = points.empty
-    sizes = (math.nan, math.nan) if empty else (points["size"].min(), points["size"].max())
+    smallest, largest = points["size"].min(), points["size"].max()
+    fitted = ("exponent", "exponent_error", "fixed", "knee")
     figures = {
         "axis": curve.axis,
         "operation": curve.operation,
-        "exponent": _settled(law.exponent),
-        "exponent_error": _settled(law.exponent_error),
-        "fixed_seconds": _settled(law.fixed),
-        "knee": _settled(law.knee),
+        # To the digits that a fit has on every processor: its last ones are those of the library that solves it.
+        **{f"{name}{'_seconds' * (name == 'fixed')}": float(f"{getattr(law, name):.6g}") for name in fitted},
         "least_seconds": points["seconds"].min(),
         "best_examples_per_second": points["examples_per_second"].max(),
         "best_flop_rate": points["flop_rate"].max(),
-        "smallest": sizes[0],
-        "largest": sizes[1],
+        "smallest": smallest,
+        "largest": largest,
         "points": law.points,
         "left_out": "; ".join(f"{size}: {note}" for size, note in curve.left_out.items()),
     }
@@ -125,39 +121,34 @@ def _figures(curve: Curve) -> tuple[dict[str, Any], dict[str, str]]:
         "axis": curve.axis,
         "operation": SAID[curve.operation],
         "exponent p": exponent(law) or law.note,
-        "knee": knee(law, sizes[0]) or MISSING,
+        "knee": knee(law, smallest) or MISSING,
         "fixed cost, ms": number(1e3 * law.fixed, 3),
         "least time, ms": number(1e3 * figures["least_seconds"]),
         "best examples/s": number(figures["best_examples_per_second"]),
         "best GFLOP/s": number(1e-9 * figures["best_flop_rate"]),
-        "sizes": MISSING if empty else f"{sizes[0]:.0f}–{sizes[1]:.0f}",
+        "sizes": MISSING if points.empty else f"{smallest:.0f}–{largest:.0f}",
         "not measured": _left_out(curve),
     }
     return figures, cells
 
 
-def _settled(value: float) -> float:
-    """To the digits that a fit has on every processor: its last ones are those of the library that solves it."""
-    return float(f"{value:.6g}")
-
-
 def exponent(law: Scaling) -> str:
-    """The exponent with its standard error, two digits behind the point or as many as the error has; or nothing."""
-    if math.isnan(law.exponent):
+    """Return the exponent ± its standard error, with two decimals or as many as the error needs; "" without a fit."""
+    if np.isnan(law.exponent):
         return ""
     digits = 2 if law.exponent_error >= 0.01 else 3
     return f"{law.exponent:.{digits}f} ± {law.exponent_error:.{digits}f}"
 
 
 def knee(law: Scaling, smallest: float) -> str:
-    """The knee as a size; below the smallest one that was measured it is an extrapolation, and only a bound is told."""
-    if math.isnan(law.knee):
+    """Return the knee; below the smallest measured size it is extrapolated, and only a bound is given; "" for none."""
+    if np.isnan(law.knee):
         return ""
     return f"< {number(smallest, 3)}" if law.knee < smallest else number(law.knee, 3)
 
 
 def _left_out(curve: Curve) -> str:
-    """The sizes without a time, and why the first of them has none."""
+    """Return the sizes without a time, and why the first of them has none."""
     if not curve.left_out:
         return MISSING
     sizes = sorted(curve.left_out)
