@@ -1,4 +1,4 @@
-"""Palette: the colours of backends in every figure, told apart whatever colours one sees (Okabe and Ito)."""
+"""Palette: the colours of backends in every figure, which the colour-blind can distinguish too (Okabe and Ito)."""
 
 from collections.abc import Sequence
 

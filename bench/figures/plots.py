@@ -43,16 +43,16 @@ STYLE = {
     "svg.hashsalt": "nice-bench",
 }
 METADATA = {"svg": {"Date": None, "Creator": "nice-bench"}, "png": {"Software": "nice-bench"}}
-"""The formats, and what their files say of themselves: nothing that differs from day to day."""
+"""The formats, and their metadata: nothing that differs from day to day."""
 
 PANEL = 4.0, 3.6
 CAPTION_CHARACTERS = 68
-"""Of a caption's line, for each panel above it."""
+"""The length of a caption's line for each panel above it."""
 CAPTION_LINE = 0.15
 
 
 def figures(records: Iterable[Record]) -> Iterator[tuple[str, Figure]]:
-    """Every figure that has something to show, with its file's name without suffix."""
+    """Yield every figure that isn't empty, with the name of its file without suffix."""
     records = list(records)
     yield from training_figures([record for record in records if record.plan.kind == "run"])
     yield from sweep_figures(records)
@@ -75,7 +75,7 @@ def write(records: Iterable[Record], folder: str | Path, style: str = "svg") -> 
 
 
 def canvas(panels: int, title: str, caption: str) -> tuple[Figure, Sequence[Axes]]:
-    """A figure with panels side by side, a title above and a caption below; to be made within `write`'s style."""
+    """Return a figure with panels side by side, a title above and a caption below, to be called in `write`'s style."""
     lines = textwrap.wrap(caption, CAPTION_CHARACTERS * panels)
     below = CAPTION_LINE * (len(lines) + 1)
     width, height = PANEL[0] * panels, PANEL[1] + below
@@ -87,7 +87,7 @@ def canvas(panels: int, title: str, caption: str) -> tuple[Figure, Sequence[Axes
 
 
 def look(series: str, all_series: Sequence[str]) -> dict[str, Any]:
-    """Colour and marker of a series (named as in `bench.tables.labels`): its backend's colour, a marker of its own."""
+    """Return the colour of a series' backend and a marker of its own; it is named as in `bench.tables.labels`."""
     place = list(all_series).index(series)
     return {"color": colour_of(series, all_series), "marker": MARKERS[place % len(MARKERS)]}
 
@@ -108,14 +108,14 @@ def save(figure: Figure, path: Path) -> None:
 
 # Training
 
-TRAINING_TOLD = (
+TRAINING_CAPTION = (
     "Left: the training loss of every backend, each over the one before. Right: seconds an epoch, median over rounds, "
     "with the lowest and highest. Dashed: the machine's floor, the products of an epoch by the fastest library there."
 )
 
 
 def training_figures(records: Sequence[Record]) -> Iterator[tuple[str, Figure]]:
-    """Loss by epoch beside the time of an epoch with its floor: a figure per machine, protocol and precision."""
+    """Yield loss by epoch beside the time of an epoch with its floor: a figure per machine, protocol and precision."""
     if not records:
         return
     data = prepare(records)
@@ -126,7 +126,7 @@ def training_figures(records: Sequence[Record]) -> Iterator[tuple[str, Figure]]:
         timed = {one: over_rounds(pick(rows[rows["series"] == one], "training", "seconds_per_epoch")) for one in series}
         if not any(spread.middle > 0 for spread in timed.values()):
             continue
-        caption = " ".join([*provenance(rows), TRAINING_TOLD])
+        caption = " ".join([*provenance(rows), TRAINING_CAPTION])
         figure, (losses, seconds) = canvas(2, "Loss by epoch, and the time of an epoch", caption)
         for place, one in enumerate(series):
             curve = pick(rows[rows["series"] == one], "curve", "train_loss").groupby("at_epoch")["value"].median()
@@ -150,14 +150,14 @@ def training_figures(records: Sequence[Record]) -> Iterator[tuple[str, Figure]]:
 # Sweeps
 
 TICKS = 7
-TOLD = (
+SWEEP_CAPTION = (
     "Median with its 95 % interval (mostly smaller than the marker). Dashed: the growing part c · sizeᵖ of the fit "
     "t = fixed cost + c · sizeᵖ. Star: the knee, where it equals the fixed cost; launches stop mattering well above it."
 )
 
 
 def sweep_figures(records: Sequence[Record]) -> Iterator[tuple[str, Figure]]:
-    """Time over size, log-log: a figure per axis (and machine, protocol, precision), a panel per operation."""
+    """Yield time over size, log-log: a figure per axis (and machine, protocol, precision), a panel per operation."""
     used = sweeps(prepare(records))
     sections = list(groups(used, SECTION))
     for section, rows in sections:
@@ -171,9 +171,10 @@ def sweep_figures(records: Sequence[Record]) -> Iterator[tuple[str, Figure]]:
 
 
 def _sweep_figure(axis: str, found: Sequence[Curve], rows: pd.DataFrame) -> Figure:
+    """Return the figure of one axis, a panel an operation."""
     operations = [operation for operation in SAID if any(curve.operation == operation for curve in found)]
     series = list(dict.fromkeys(str(curve.key["series"]) for curve in found))
-    figure, panels = canvas(len(operations), f"Time by {axis}", " ".join([*provenance(rows), TOLD]))
+    figure, panels = canvas(len(operations), f"Time by {axis}", " ".join([*provenance(rows), SWEEP_CAPTION]))
     for panel, operation in zip(panels, operations, strict=True):
         panel.set(xscale="log", yscale="log", title=SAID[operation], xlabel=SIZES[axis])
         its = [curve for curve in found if curve.operation == operation]
@@ -186,11 +187,13 @@ def _sweep_figure(axis: str, found: Sequence[Curve], rows: pd.DataFrame) -> Figu
 
 
 def _draw(panel: Axes, curve: Curve, style: dict[str, Any]) -> None:
+    """Draw the points of a curve with their intervals, and its fit."""
     points, law = curve.points, curve.scaling
     middle = points["seconds"]
     around = [middle - points["low"], points["high"] - middle]
-    told = ", ".join(filter(None, [_if(exponent(law), "p = "), _if(knee(law, points["size"].min()), "knee ")]))
-    label = f"{curve.key['series']}: {told or law.note}"
+    power, bend = exponent(law), knee(law, points["size"].min())
+    fitted = ", ".join(filter(None, [power and f"p = {power}", bend and f"knee {bend}"]))
+    label = f"{curve.key['series']}: {fitted or law.note}"
     panel.errorbar(points["size"], middle, yerr=around, label=label, capsize=2, **style)
     if not law.note:
         # Down to the knee, and below it no further than is measured.
@@ -202,11 +205,7 @@ def _draw(panel: Axes, curve: Curve, style: dict[str, Any]) -> None:
 
 
 def _mark_sizes(panel: Axes, sizes: Sequence[int]) -> None:
-    """Ticks at sizes that were measured, at most `TICKS` of them."""
+    """Set ticks at sizes that were measured, at most `TICKS` of them."""
     shown = sizes[:: -(-len(sizes) // TICKS)]
     panel.set_xticks(shown, [f"{size:,}" for size in shown])
     panel.set_xticks([], minor=True)
-
-
-def _if(text: str, before: str) -> str:
-    return before + text if text else ""

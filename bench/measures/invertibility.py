@@ -25,22 +25,22 @@ GREY_LEVEL = 1 / 255
 
 
 class Flow(Protocol):
-    """What a round trip needs: a backend, or a model of one."""
+    """The methods that a round trip needs of a backend."""
 
     dtype: np.dtype
 
     def encode(self, x: Any) -> tuple[NDArray, NDArray]:
-        """z [N, D] and log|det| [N]."""
+        """Return z [N, D] and log|det| [N]."""
 
     def decode(self, z: Any) -> NDArray:
-        """x [N, D]."""
+        """Return x [N, D]."""
 
     def log_prob(self, x: Any) -> NDArray:
-        """[N], nats."""
+        """Return log p [N], nats."""
 
 
 def measure(model: Flow, x: NDArray[np.float64], weights: str, seed: int) -> Iterator[Measurement]:
-    """Round trips of the whole flow, from x [N, D] and from inputs that are nothing like it.
+    """Yield the errors of round trips of the whole flow, from x [N, D] and from inputs far from it.
 
     Args:
         model: the flow.
@@ -76,7 +76,7 @@ def measure(model: Flow, x: NDArray[np.float64], weights: str, seed: int) -> Ite
 
 
 def measure_couplings(model: Backend, x: NDArray[np.float64], weights: str) -> Iterator[Measurement]:
-    """One round trip through each coupling by itself, from x [N, D]."""
+    """Yield the errors of one round trip from x [N, D] through each coupling by itself."""
     parameters = model.parameters()
     for k in range(model.architecture.couplings):
         architecture, own = coupling_alone(model.architecture, parameters, k)
@@ -85,7 +85,7 @@ def measure_couplings(model: Backend, x: NDArray[np.float64], weights: str) -> I
 
 
 def measure_coupling(alone: Flow, x: NDArray[np.float64], weights: str, k: int) -> Iterator[Measurement]:
-    """One round trip from x [N, D] through a flow that is coupling k alone."""
+    """Yield the errors of one round trip from x [N, D] through a flow that is coupling k alone."""
     first = x.astype(alone.dtype)
     context = {"weights": weights, "inputs": "test", "direction": "x-z-x", "trips": 1, "coupling": k}
     yield from _errors(first, _x_z_x(alone)(first), context)
@@ -94,7 +94,7 @@ def measure_coupling(alone: Flow, x: NDArray[np.float64], weights: str, k: int) 
 def coupling_alone(
     architecture: Architecture, parameters: Mapping[str, NDArray], k: int
 ) -> tuple[Architecture, Parameters]:
-    """The flow that is coupling k of another one, without its scale."""
+    """Return coupling k of a flow as a flow of its own, without the scale."""
     layers = range(architecture.hidden_layers + 1)
     names = [name for i in layers for name in (kernel_name(k, i), bias_name(k, i))]
     if architecture.permutation == "shuffle":

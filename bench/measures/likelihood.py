@@ -24,28 +24,28 @@ DEQUANTISED = Pixels(1 / 256, 1 / 256)
 
 
 def reported_loss(nll: float, dim: int, loss: str) -> float:
-    """A mean −log p in nats as a protocol reports it: "article" leaves ½ D log 2π out."""
+    """Return a mean −log p in nats as a protocol reports it: "article" leaves ½ D log 2π out."""
     return nll - 0.5 * dim * math.log(2 * math.pi) if loss == "article" else nll
 
 
 def mean_log_prob(model: Backend, x: NDArray) -> float:
-    """Mean of log p over [N, D], in nats, summed in float64."""
+    """Return the mean of log p over [N, D], in nats, summed in float64."""
     parts = [model.log_prob(x[i : i + CHUNK]).astype(np.float64) for i in range(0, len(x), CHUNK)]
     return float(np.concatenate(parts).mean())
 
 
 def test_loss(model: Backend, x: NDArray, protocol: Protocol) -> float:
-    """The protocol's loss on x [N, D], pixels as `Protocol.evaluation_pixels` makes them."""
+    """Return the protocol's loss on x [N, D], pixels as `Protocol.evaluation_pixels` makes them."""
     return reported_loss(-mean_log_prob(model, x), model.architecture.dim, protocol.training.loss)
 
 
 def bits_per_dim(log_likelihood: float, dim: int) -> float:
-    """Bits a dimension of bytes, from a log-likelihood in nats of pixels scaled to [0, 1]."""
+    """Return bits a dimension of bytes, from a log-likelihood in nats of pixels scaled to [0, 1]."""
     return (math.log(256) - log_likelihood / dim) / math.log(2)
 
 
 def measure(model: Backend, images: NDArray[np.uint8], protocol: Protocol, seed: int) -> Iterator[Measurement]:
-    """Test loss, dequantised log-likelihood over several noise draws with its standard error, and throughput."""
+    """Yield test loss, dequantised log-likelihood over noise draws with its standard error, and throughput."""
     dim, rule = model.architecture.dim, protocol.measure
     loss = test_loss(model, pixels_to_x(images, protocol.evaluation_pixels(), seed), protocol)
     yield Measurement(measure="likelihood", quantity="test_loss", value=loss, unit="nats")

@@ -13,12 +13,12 @@ from bench.records import Measurement
 
 
 def resident() -> int:
-    """Bytes of main memory that this process holds now."""
+    """Return the bytes of main memory that this process holds now."""
     return int(psutil.Process().memory_info().rss)
 
 
 def needed(architecture: Architecture, optimiser: Optimiser, stream: TrainingStream, itemsize: int) -> int:
-    """Bytes that training can't do without: parameters, moments, gradients, and the inputs of one epoch.
+    """Return the bytes that training can't do without: parameters, moments, gradients, and the inputs of one epoch.
 
     The inputs are the images as bytes, the order as int32, and the noise, where there is any, as uint16.
     """
@@ -28,7 +28,7 @@ def needed(architecture: Architecture, optimiser: Optimiser, stream: TrainingStr
 
 
 def memory(model: Backend, before: int, least: int, round_: int) -> Iterator[Measurement]:
-    """The peak so far: of the device's memory or, on a CPU, of the process and of what came on top of `before`.
+    """Yield the peak so far: of the device's memory or, on a CPU, of the process and of its growth over `before`.
 
     Args:
         model: one that has been trained.

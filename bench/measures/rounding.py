@@ -43,7 +43,7 @@ class Rounding:
 
     @property
     def chain(self) -> float:
-        """Of a pass through the flow: z, decode."""
+        """The tolerance of a pass through the flow: z, decode."""
         architecture = self.architecture
         depth = architecture.couplings * (architecture.hidden_layers + 1)
         longest = max(architecture.half, architecture.hidden_units)
@@ -54,12 +54,12 @@ class Rounding:
 
     @property
     def log_det(self) -> float:
-        """Of Σ s, relative to Σ |s|: a sum of D numbers, and no product."""
+        """The tolerance of Σ s, relative to Σ |s|: a sum of D numbers, and no product."""
         return LAMBDA * math.sqrt(self.architecture.dim) * 2.0 ** -SUM_BITS[self.precision]
 
     @property
     def log_prob(self) -> float:
-        """Of log p, relative to the sum of its terms' magnitudes: twice that of z, as z is squared, and two sums."""
+        """The tolerance of log p, relative to its terms' magnitudes: twice that of z, and of two sums."""
         return 2 * self.chain + 2 * self.log_det
 
     @property
@@ -69,7 +69,7 @@ class Rounding:
 
     @property
     def gradient(self) -> float:
-        """Of a gradient in float64 or float32, relative to its largest entry, where rounding turns no ReLU.
+        """The tolerance of a gradient in float64 or float32, relative to its largest entry, away from ReLUs' kinks.
 
         The chain is passed twice and summed over the batch, where terms of either sign leave about 1/√batch of their
         size. A single ReLU whose input rounding carries across zero would change an entry by its whole size, so the
@@ -79,12 +79,12 @@ class Rounding:
 
     @property
     def score(self) -> float:
-        """Of the gradient of log p by x, relative to its largest entry, at the rows of `gradient`, each for itself."""
+        """The tolerance of the gradient of log p by x in a row of `gradient`'s, relative to the row's largest entry."""
         return 2 * self.chain
 
     @property
     def gradient_norm(self) -> float:
-        """Of a gradient by coarse products: the norm of its error over its norm, all its entries taken as one vector.
+        """The tolerance of a gradient by coarse products: the norm of its error over its norm, as one vector.
 
         No row is without a turned ReLU there, and the largest error says nothing. A norm is a mean over so many
         roundings that it needs no λ. The chain is passed twice. Besides, an input of a ReLU that has a relative error

@@ -11,7 +11,7 @@ from bench.records import Measurement
 
 
 def measure(model: Backend, protocol: Protocol) -> Iterator[Measurement]:
-    """Throughput and latency at each of the protocol's batch sizes, smallest first.
+    """Yield throughput and latency at each of the protocol's batch sizes, smallest first.
 
     A size at which one call would take longer than the protocol allows, going by the size before it, is left out, and
     a row says so.

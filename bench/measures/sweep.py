@@ -31,7 +31,7 @@ ENDLESS = 10**9
 
 
 def setting(protocol: Protocol, point: Point) -> tuple[Architecture, int]:
-    """The network and the batch at a point: the protocol's, but for what is swept."""
+    """Return the network and the batch at a point: the protocol's, but for what is swept."""
     architecture = protocol.make_architecture()
     if point.axis == "batch":
         return architecture, point.value
@@ -40,13 +40,13 @@ def setting(protocol: Protocol, point: Point) -> tuple[Architecture, int]:
 
 
 def cost(architecture: Architecture, batch: int, operation: Operation) -> int:
-    """FLOPs of the products of one operation; of one step, for training."""
+    """Return the FLOPs of the products of one operation; of training, of one step."""
     training = operation == "train"
     return flops(architecture.training_products(batch) if training else architecture.forward_products(batch))
 
 
 def memory(architecture: Architecture, batch: int, operation: Operation, itemsize: int) -> int:
-    """Bytes that a point takes, roughly and rather more than less.
+    """Return an upper estimate of the bytes that a point takes.
 
     Training holds parameters, gradients and two moments, the copies that undo the first step, and the weights that it
     starts from; and every activation.
@@ -85,7 +85,7 @@ def measure(
 
 
 def left_out(point: Point, note: str) -> Measurement:
-    """The row of a point that has no figures; the note says why."""
+    """Return the measurement of a point without figures, with the reason as its note."""
     return Measurement(measure="sweep", quantity="seconds", value=None, unit="s", note=note, context=point.model_dump())
 
 
@@ -103,7 +103,7 @@ def _figure(point: Point, quantity: str, value: float, low: float, high: float, 
 
 
 def _time_training(model: Backend, protocol: Protocol, batch: int, expected: float | None, budget: float) -> Timing:
-    """Seconds a step; where nothing is known of how long one takes, single steps are tried first."""
+    """Return seconds a step; single steps are tried first where the duration of one is unknown."""
     if expected is None:
         with _training(model, protocol, batch, 1) as call:
             expected = time_calls(model, call, 0.0).median
@@ -116,7 +116,7 @@ def _time_training(model: Backend, protocol: Protocol, batch: int, expected: flo
 
 @contextmanager
 def _training(model: Backend, protocol: Protocol, batch: int, steps: int) -> Iterator[Callable[[], Any]]:
-    """A call that makes `steps` training steps, from where the model stands; afterwards it stands there again."""
+    """Return a call that makes `steps` training steps and then restores the model."""
     before = model.training_state()
     stream = TrainingStream(0, steps * batch, model.architecture.dim, batch, protocol.training_pixels())
     images = noise_words(0, "inputs", 0, (stream.examples, model.architecture.dim)).astype(np.uint8)

@@ -33,7 +33,7 @@ class Timing:
 
 
 def time_calls(model: Backend, call: Callable[[], Any], budget: float) -> Timing:
-    """Time a call of `workload` or its like.
+    """Time a call of a workload.
 
     It is called once or twice to warm up, then in blocks long enough for the clock (`BLOCK_SECONDS`), at least 3 of
     them and at most `MOST_BLOCKS`, until the budget is spent.
@@ -61,7 +61,7 @@ def time_calls(model: Backend, call: Callable[[], Any], budget: float) -> Timing
 
 
 def summarise(seconds: list[float]) -> Timing:
-    """Median and its nonparametric interval; with fewer than 6 values, which can't give 95 %, the extremes."""
+    """Return the median and its nonparametric interval; of fewer than 6 values, too few for 95 %, the extremes."""
     values = np.sort(seconds)
     n = len(values)
     # The median lies between the k-th smallest and the k-th largest unless fewer than k values fall on one side.

@@ -152,11 +152,11 @@ def grid(source: Source, model: Backend, settings: Settings) -> Picture:
     rows, temperatures = settings.rows, settings.temperatures
     latents = source.latents(settings.seed, rows * rows)
     panels = [tiled(levels(model.decode(t * latents), settings.greys), rows, source.side()) for t in temperatures]
-    told = _numbers(temperatures)
+    listed = _numbers(temperatures)
     several = len(temperatures) > 1
-    seen = f"{rows} × {rows} images decoded from latents of the prior times the temperature {told}"
+    seen = f"{rows} × {rows} images decoded from latents of the prior times the temperature {listed}"
     seen += ", from left to right; the same latents in each panel" if several else ""
-    title = f"Samples at temperature{'s' if several else ''} {told}"
+    title = f"Samples at temperature{'s' if several else ''} {listed}"
     return _picture(title, seen, side_by_side(panels, settings.greys), source, model, settings)
 
 
@@ -264,8 +264,8 @@ def _picture(
 
 
 def _caption(seen: str, source: Source, drawn: str = "") -> str:
-    told = f"{seen[0].upper()}{seen[1:]}. Model: {source.told()}."
-    return f"{told} Drawn with {drawn}." if drawn else told
+    text = f"{seen[0].upper()}{seen[1:]}. Model: {source.described()}."
+    return f"{text} Drawn with {drawn}." if drawn else text
 
 
 def _last(states: Iterable[NDArray]) -> NDArray:
@@ -277,5 +277,5 @@ def _last(states: Iterable[NDArray]) -> NDArray:
 
 
 def _numbers(values: Iterable[float]) -> str:
-    told = [f"{value:g}" for value in values]
-    return told[0] if len(told) == 1 else f"{', '.join(told[:-1])} and {told[-1]}"
+    each = [f"{value:g}" for value in values]
+    return each[0] if len(each) == 1 else f"{', '.join(each[:-1])} and {each[-1]}"

@@ -22,7 +22,7 @@ GAP = 6
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and what it says.
+    """A picture with its title and caption.
 
     Attributes:
         image: 8 bits a pixel or fewer.
@@ -36,24 +36,24 @@ class Picture:
 
 
 def levels(images: NDArray, greys: int = MOST_GREYS) -> NDArray[np.uint8]:
-    """Units of white → the nearest of so many grey levels; what is out of [0, 1] is cut off."""
+    """Return images in units of white as the nearest of `greys` levels; what is outside [0, 1] is clipped."""
     return np.round(np.clip(images, 0, 1) * (greys - 1)).astype(np.uint8)
 
 
 def tiled(images: NDArray[np.uint8], rows: int, side: int) -> NDArray[np.uint8]:
-    """[rows · columns, side²], row by row → one array [side · rows, side · columns]."""
+    """Return images [rows · columns, side²], row by row, as one array [side · rows, side · columns]."""
     columns = len(images) // rows
     return images.reshape(rows, columns, side, side).swapaxes(1, 2).reshape(rows * side, columns * side)
 
 
 def side_by_side(panels: list[NDArray[np.uint8]], greys: int) -> NDArray[np.uint8]:
-    """Panels of one height from left to right, a band of middle grey between them."""
+    """Return panels of one height in one array, from left to right with a grey band between them."""
     gap = np.full((len(panels[0]), GAP), greys // 2, np.uint8)
     return np.hstack([part for panel in panels for part in (gap, panel)][1:])
 
 
 def grey_image(indices: NDArray[np.uint8], greys: int) -> Image.Image:
-    """An image of grey levels; index `greys`, where it occurs, is the colour of what is hidden."""
+    """Return an image of grey levels, in which the index `greys` has the colour of hidden pixels."""
     image = Image.fromarray(indices)
     if greys < MOST_GREYS:
         palette = [level for i in range(greys) for level in [round(255 * i / (greys - 1))] * 3]
@@ -69,14 +69,14 @@ def save(picture: Picture, output: Path) -> None:
     """
     check_name(output)
     text = PngInfo()
-    for keyword, told in (("Title", picture.title), ("Description", picture.caption), ("Software", "nice-bench")):
-        text.add_text(keyword, told)
+    for keyword, words in (("Title", picture.title), ("Description", picture.caption), ("Software", "nice-bench")):
+        text.add_text(keyword, words)
     encoded = io.BytesIO()
     picture.image.save(encoded, format="PNG", optimize=True, pnginfo=text)
-    told = json.dumps({"title": picture.title, "caption": picture.caption}, ensure_ascii=False, indent=2)
+    beside = json.dumps({"title": picture.title, "caption": picture.caption}, ensure_ascii=False, indent=2)
     try:
         output.write_bytes(encoded.getvalue())
-        output.with_suffix(".json").write_text(told + "\n", encoding="utf-8")
+        output.with_suffix(".json").write_text(beside + "\n", encoding="utf-8")
     except OSError as error:
         raise BenchError(f"{output}: can't be written ({error.strerror or error})") from error
 

@@ -1,4 +1,4 @@
-"""What a picture is drawn from: weights, the run that they come from, and the backend that draws them."""
+"""The source of a picture: weights, the run that they come from, and the backend that draws them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Source:
     digest: str
     record: Record | None
 
-    def told(self) -> str:
-        """The weights in half a sentence: digest, and what run they come from."""
+    def described(self) -> str:
+        """Return the digest of the weights and the run that they come from, for a caption."""
         if self.record is None:
             return f"weights {self.digest[:12]} ({self.path.name})"
         plan = self.record.plan

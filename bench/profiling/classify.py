@@ -12,7 +12,7 @@ import re
 from bench.profiling.events import Category
 
 OPTIMISER = r"adam|rms_?prop|optimi[sz]er|_foreach_|multi_tensor_apply"
-"""What updates parameters. Nothing but the paper's RMSProp uses torch's _foreach_ operators."""
+"""The operations that update parameters. Nothing but the paper's RMSProp uses torch's _foreach_ operators."""
 
 PRODUCTS = (
     r"gemm|gemv|matmul|einsum|(^|[^a-z])(add|b|badd)?mm($|[^a-z])|(^|[^a-z])dot($|[^a-z])|mkl_linear|convolution|"
@@ -25,7 +25,7 @@ COPIES = (
     r"pack|pad(_|$)|fill|zero|ones|permut|reverse|broadcast|convert|(^|[^a-z])cast|identity|readvariable|clone|"
     r"contiguous|reshape|tile"
 )
-"""What moves numbers, repeats them or changes their type."""
+"""The operations that move numbers, repeat them or change their type."""
 
 PATTERNS = ((Category.OPTIMISER, OPTIMISER), (Category.PRODUCTS, PRODUCTS), (Category.COPIES, COPIES))
 COMPILED = tuple((category, re.compile(pattern, re.IGNORECASE)) for category, pattern in PATTERNS)
@@ -38,5 +38,5 @@ WAIT = re.compile(r"^(cu|cuda|hip)\w*Synchronize|BlockHostUntilDone")
 
 
 def category_of(name: str) -> Category:
-    """What kind of work an operation is, by its name; elementwise arithmetic and sums are `OTHER`."""
+    """Return what kind of work an operation is, by its name; elementwise arithmetic and sums are `OTHER`."""
     return next((category for category, pattern in COMPILED if pattern.search(name)), Category.OTHER)

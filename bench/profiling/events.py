@@ -1,4 +1,4 @@
-"""What a trace is made of, whichever framework wrote it."""
+"""The parts of a trace, whichever framework wrote it."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ class TraceError(RuntimeError):
 
 
 def checked(trace: Trace, device: str) -> Trace:
-    """A trace of this device ("cpu" or "gpu").
+    """Return `trace`, after a check that it is of this device ("cpu" or "gpu").
 
     Raises:
-        TraceError: of a GPU it says nothing; what the host did would be taken for what the device did.
+        TraceError: it has no work of the GPU; what the host did would be taken for what the device did.
     """
     if device == "gpu" and trace.launches is None:
         raise TraceError("the trace holds no work of the GPU; does the framework find CUPTI?")
@@ -76,7 +76,7 @@ def checked(trace: Trace, device: str) -> Trace:
 
 
 def window_of(spans: list[Span]) -> Span:
-    """The window, given the spans of all events called `MARK`.
+    """Return the window, given the spans of all events called `MARK`.
 
     Raises:
         TraceError: there is none; the profiler has dropped events, or names them otherwise.

@@ -1,4 +1,4 @@
-"""What XLA compiled, as its dump tells it: the name of an instruction → what kind of work it is.
+"""What XLA compiled, by its dump: the name of an instruction → what kind of work it is.
 
 A trace of XLA's names instructions (`fusion.3`), not what they do. XLA_FLAGS' dump of the optimised modules says what
 each of them holds, and by the scopes of the framework where it came from.
@@ -45,7 +45,7 @@ class Module:
     computations: dict[str, dict[str, Instruction]] = field(default_factory=dict)
 
     def categories(self) -> dict[str, Category | None]:
-        """Instruction → kind of work, None for none. Names are unique in a module."""
+        """Return instruction → kind of work, None for none; names are unique in a module."""
         return {name: self._category(i) for c in self.computations.values() for name, i in c.items()}
 
     def _category(self, instruction: Instruction) -> Category | None:
@@ -61,7 +61,7 @@ class Module:
         return Category.COPIES if kinds <= {Category.COPIES} else Category.OTHER
 
     def _parts(self, instruction: Instruction) -> Iterator[Instruction]:
-        """The instructions that this one stands for: itself, or those of the computations that a fusion or call has."""
+        """Yield the instruction itself, or those of the computations that a fusion or call has."""
         called = [self.computations[name] for name in instruction.calls if name in self.computations]
         if not called or instruction.opcode not in ("fusion", "call", "custom-call"):
             yield instruction
@@ -94,7 +94,7 @@ def dump_into(folder: Path) -> None:
 
 
 def categories(folder: Path) -> Categories:
-    """(module, instruction) → kind of work, of all modules dumped into `folder`; None for no work."""
+    """Return (module, instruction) → kind of work, None for none, of all modules dumped into `folder`."""
     found: Categories = {}
     for path in sorted(folder.glob("*after_optimizations.txt")):
         module = parse(path.read_text(encoding="utf-8", errors="replace"))

@@ -27,7 +27,7 @@ def trace(folder: Path, call: Callable[[], Any], compiled: Callable[[], Categori
 
 
 def events(path: Path) -> Iterator[xplane.Event]:
-    """The events of an .xplane.pb file."""
+    """Yield the events of an .xplane.pb file."""
     for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
         for number, line in enumerate(plane.lines):
             for event in line.events:

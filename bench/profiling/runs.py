@@ -1,4 +1,4 @@
-"""Profiles as `nice-bench profile` asks for them: the runner's way with workers, and a worker that traces."""
+"""The runs of `nice-bench profile`: the runner, with workers that trace."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def profile(request: Request, steps: int, listener: Listener) -> list[Record]:
     Args:
         request: what to train; its folder gets the records and the frameworks' traces, a subfolder a backend and mode.
         steps: how many.
-        listener: told of every event.
+        listener: notified of every event.
 
     Returns:
         One record a backend and mode.
@@ -36,7 +36,7 @@ def profile(request: Request, steps: int, listener: Listener) -> list[Record]:
 
 
 def shortened(protocol: Protocol, steps: int) -> Protocol:
-    """The protocol of a profile: the same network, optimiser and batch, on a few embedded images, in one epoch."""
+    """Return a profile's protocol: the same network, optimiser and batch, one epoch of a few embedded images."""
     entries = protocol.model_dump()
     entries["caption"] = f"{steps} training steps of protocol {protocol.name}, batch {protocol.training.batch}"
     entries["data"] |= {"dataset": "mnist-subset", "train": steps * protocol.training.batch, "select": "test"}

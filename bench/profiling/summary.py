@@ -17,7 +17,7 @@ IDLE = "idle"
 
 
 def measurements(trace: Trace, steps: int, step_seconds: float) -> Iterator[Measurement]:
-    """The figures of a profile.
+    """Yield the figures of a profile.
 
     Args:
         trace: of `steps` training steps.
@@ -40,7 +40,7 @@ def measurements(trace: Trace, steps: int, step_seconds: float) -> Iterator[Meas
 
 
 def divide(trace: Trace) -> dict[str, float]:
-    """Category → seconds of the window, `IDLE` included; they add up to the window."""
+    """Return category → seconds of the window, `IDLE` included; they add up to the window."""
     parts = {category.value: 0.0 for category in Category}
     busy = 0.0
     for seconds, running in _instants(trace.work, trace.window):
@@ -51,7 +51,7 @@ def divide(trace: Trace) -> dict[str, float]:
 
 
 def covered(spans: Iterable[Span], window: Span) -> float:
-    """Seconds of the window in which at least one of the spans runs: their union, not their sum."""
+    """Return the seconds of the window in which at least one of the spans runs: their union, not their sum."""
     total, reached = 0.0, window.start
     for span in sorted((c for s in spans if (c := _clipped(s, window))), key=lambda span: span.start):
         total += max(0.0, span.end - max(span.start, reached))
@@ -60,7 +60,7 @@ def covered(spans: Iterable[Span], window: Span) -> float:
 
 
 def _instants(work: Iterable[Work], window: Span) -> Iterator[tuple[float, list[Category]]]:
-    """Stretches of the window in which the same things run: how long, and the innermost category of each busy line."""
+    """Yield stretches of the window without a change: their length, and the innermost category of each busy line."""
     ends: list[tuple[float, bool, int]] = []
     pieces: list[Work] = []
     for piece in work:
@@ -85,7 +85,7 @@ def _instants(work: Iterable[Work], window: Span) -> Iterator[tuple[float, list[
 
 
 def _clipped(span: Span, window: Span) -> Span | None:
-    """The part of a span inside the window; None where there is none."""
+    """Return the part of a span inside the window; None where there is none."""
     start, end = max(span.start, window.start), min(span.end, window.end)
     return Span(start, end) if end > start else None
 

@@ -26,7 +26,7 @@ def trace(folder: Path, call: Callable[[], Any], compiled: Callable[[], Categori
 
 
 def events(path: Path) -> Iterator[xplane.Event]:
-    """The events of an .xplane.pb file."""
+    """Yield the events of an .xplane.pb file."""
     space = xplane_pb2.XSpace()
     space.ParseFromString(path.read_bytes())
     for plane in space.planes:

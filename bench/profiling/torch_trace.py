@@ -41,7 +41,7 @@ def trace(folder: Path, call: Callable[[], Any], compiled: Callable[[], Categori
 
 
 def read(events: list[dict[str, Any]]) -> Trace:
-    """The trace that a list of Chrome trace events tells."""
+    """Return the trace in a list of Chrome trace events."""
     events = [event for event in events if event.get("ph") == "X"]
     window = window_of([_span(e) for e in events if e["name"] == MARK and e["cat"] == "user_annotation"])
     on_device = [_work(event) for event in events if event["cat"] in ON_DEVICE]
@@ -62,5 +62,5 @@ def _work(event: dict[str, Any]) -> Work:
 
 
 def _span(event: dict[str, Any]) -> Span:
-    """Microseconds, as Chrome's format has them, to seconds."""
+    """Return the span of an event in seconds; Chrome's format has microseconds."""
     return Span(event["ts"] * 1e-6, (event["ts"] + event["dur"]) * 1e-6)

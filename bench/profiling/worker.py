@@ -53,7 +53,7 @@ def profile(plan: WorkerPlan, steps: int, folder: Path, dump: Path) -> Iterator[
         plan: what to train, how.
         steps: to trace.
         folder: where the framework's trace is left.
-        dump: where XLA was told to write its modules.
+        dump: the folder into which XLA writes its modules.
     """
     tracer = _tracer(plan.backend)
     protocol = plan.protocol
@@ -79,7 +79,7 @@ def profile(plan: WorkerPlan, steps: int, folder: Path, dump: Path) -> Iterator[
 
 
 def _tracer(backend: str) -> ModuleType:
-    """The file that switches a framework's profiler on.
+    """Return the module that switches a framework's profiler on.
 
     Raises:
         UnavailableError: the framework can't be imported here, or the backend names no profiler.
@@ -96,7 +96,7 @@ def _one_epoch(model: Backend, reports: Iterator) -> None:
 
 
 def _images(count: int, dim: int) -> NDArray[np.uint8]:
-    """The first embedded images, repeated where there are fewer, uint8 [count, dim]."""
+    """Return the first embedded images, repeated where there are fewer, uint8 [count, dim]."""
     return np.resize(data.load("mnist-subset").train_images, (count, dim))
 
 

@@ -41,7 +41,7 @@ class Event:
 
 
 def only_file(folder: Path) -> Path:
-    """The .xplane.pb file that a profiler has just written below `folder`.
+    """Return the .xplane.pb file that a profiler has just written below `folder`.
 
     Raises:
         TraceError: there is none, or there are several.
@@ -53,7 +53,7 @@ def only_file(folder: Path) -> Path:
 
 
 def read(events: Iterable[Event], compiled: Categories) -> Trace:
-    """The trace that the events of all planes tell, given what XLA compiled."""
+    """Return the trace in the events of all planes, given what XLA compiled."""
     events = list(events)
     window = window_of([event.span for event in events if event.name == MARK])
     streams = [e for e in events if e.plane.startswith("/device:GPU") and e.line.startswith("Stream")]
@@ -71,14 +71,14 @@ def read(events: Iterable[Event], compiled: Categories) -> Trace:
 
 
 def _kernel(event: Event, compiled: Categories) -> Category:
-    """The kind of work of what ran on a GPU's stream: by the instruction that it carries out, else by its own name."""
-    told = _compiled(event, compiled) if "hlo_op" in event.stats else None
+    """Return the kind of work of an event on a GPU's stream: by the instruction that it runs, else by its name."""
+    known = _compiled(event, compiled) if "hlo_op" in event.stats else None
     by_name = (category_of(name) for name in (str(event.stats.get("tf_op", "")).rpartition(":")[2], event.name))
-    return told or next((category for category in by_name if category is not Category.OTHER), Category.OTHER)
+    return known or next((category for category in by_name if category is not Category.OTHER), Category.OTHER)
 
 
 def _operator(event: Event, compiled: Categories) -> Category | None:
-    """The kind of work of what ran on a thread, None for none: one of XLA's instructions, or a TensorFlow operation."""
+    """Return the kind of work of an event on a thread (XLA's instruction or TensorFlow's operation), None for none."""
     if "hlo_op" in event.stats:
         return _compiled(event, compiled)
     operation = OPERATION.match(event.name)

@@ -56,6 +56,7 @@ LEAST_POSITIVE = 1e-12
 """The least time in seconds, or rate per second, that can be measured."""
 
 MOST_COUNTED = 2**53
+"""The largest count: a float holds every whole number up to it."""
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that steer a terminal or turn the direction of a text, and halves of characters."""
@@ -132,7 +133,7 @@ Seed = Annotated[int, BeforeValidator(_number), Field(ge=0, lt=2**64)]
 
 
 class _Value(BaseModel):
-    """A plain value: no unknown fields, no change after it was made."""
+    """A model that takes no unknown fields and can't be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -251,6 +252,7 @@ class Measurement(_Value):
 
     @model_validator(mode="after")
     def _is_sensible(self) -> Self:
+        """Check that the figure is one that its unit can have, and lies in its interval."""
         timed = (self.unit == "s" or self.unit.endswith("/s")) and self.measure != "profile"  # parts of it may be 0
         least = -LARGEST if self.unit in SIGNED else LEAST_POSITIVE if timed else 0.0
         if self.value is not None and self.value < least:
@@ -263,6 +265,7 @@ class Measurement(_Value):
     @field_validator("context")
     @classmethod
     def _is_known(cls, context: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        """Check that contexts that tables use are there, of their types and bounded."""
         for name in NEEDED.get(info.data.get("measure", ""), ()):
             if name not in context:
                 raise ValueError(f"expected the context {name!r}")
@@ -297,6 +300,7 @@ class Record(_Value):
     @field_validator("created")
     @classmethod
     def _is_utc(cls, created: str) -> str:
+        """Check that a time is in UTC."""
         if datetime.fromisoformat(created).utcoffset() != timedelta(0):
             raise ValueError("expected an ISO 8601 time in UTC, as 2026-01-31T12:00:00+00:00")
         return created
@@ -316,7 +320,7 @@ def save(record: Record, folder: str | Path) -> Path:
         RecordError: the folder or the file cannot be written.
     """
     folder = Path(folder)
-    # Lists inside a record may have grown since it was made: check it again, as whoever reads the file will.
+    # Lists inside a record may have grown since it was made: check it again, as `load` will.
     record = Record.model_validate(record.model_dump())
     rows = {name: [_brief(row) for row in getattr(record, name)] for name in ("curve", "measurements")}
     text = layout(record.model_dump() | rows) + "\n"
@@ -336,6 +340,7 @@ def save(record: Record, folder: str | Path) -> Path:
 
 
 def _move_into_place(temporary: Path, record: Record) -> Path:
+    """Rename a written file to the name of its record, and return that."""
     stem = _stem(record.plan)
     folder = temporary.parent
     for path in sorted(folder.glob(f"{stem}*.json")):
@@ -354,6 +359,7 @@ def _move_into_place(temporary: Path, record: Record) -> Path:
 
 
 def _free_names(folder: Path, stem: str) -> Iterator[Path]:
+    """Yield the names of a record that no file has yet."""
     number = 1
     while True:
         path = folder / (f"{stem}.json" if number == 1 else f"{stem}-{number}.json")
@@ -363,6 +369,7 @@ def _free_names(folder: Path, stem: str) -> Iterator[Path]:
 
 
 def _stem(plan: Plan) -> str:
+    """Return the name of a record's file without number and suffix."""
     kind = plan.kind if plan.kind != "run" else None
     parts = (plan.protocol, kind, plan.backend, plan.device, plan.precision, plan.mode, f"seed{plan.seed}")
     return "-".join(slug(part) for part in parts if part)
@@ -374,7 +381,7 @@ def slug(text: str) -> str:
 
 
 def _is_same(path: Path, record: Record) -> bool:
-    """Whether `path` holds an earlier state of `record`; a file that cannot be read is not ours to replace."""
+    """Return whether `path` holds an earlier state of `record`; a file that can't be read is never replaced."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads(path.read_text(encoding="utf-8"))
         plan = found["plan"]
@@ -387,7 +394,7 @@ def _is_same(path: Path, record: Record) -> bool:
 
 
 def _brief(row: BaseModel) -> dict[str, Any]:
-    """Return the fields of `row` without those that are None, and would be if they weren't there."""
+    """Return the fields of `row` without those that are None by default and are None."""
     absent = {name for name, field in type(row).model_fields.items() if field.default is None}
     return {name: value for name, value in row.model_dump().items() if value is not None or name not in absent}
 
@@ -457,8 +464,10 @@ def validated(path: Path, text: str, data: Any) -> Record:
 
 
 def _refuse_constant(token: str) -> NoReturn:
+    """Refuse NaN and Infinity, which Python's parser takes for JSON."""
     raise ValueError(f"{token}, which is not JSON")
 
 
 def _one_line(error: object) -> str:
+    """Return the text of an error in one line."""
     return " ".join(str(error).split())

@@ -61,11 +61,12 @@ def files_below(folder: Path, pattern: str) -> list[Path]:
 
 
 def _refuse(error: OSError) -> NoReturn:
+    """Name a folder that can't be listed."""
     raise RecordError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
 def _kinds(folders: Iterable[str]) -> set[str]:
-    """Which kinds of folders that are left out are among these."""
+    """Return which kinds of folders that are left out are among these."""
     kinds: dict[str, Callable[[str], bool]] = {
         "runs": lambda name: name == "runs",
         "planted": lambda name: name.endswith("-planted"),
@@ -75,6 +76,7 @@ def _kinds(folders: Iterable[str]) -> set[str]:
 
 
 def _records_of(path: Path, *, named: bool) -> list[Record]:
+    """Return the records in one file; `named` files must have some."""
     text, data = records.parsed(path)
     if other := _no_record(path, data):
         if named:
@@ -84,7 +86,7 @@ def _records_of(path: Path, *, named: bool) -> list[Record]:
 
 
 def _no_record(path: Path, data: Any) -> str | None:
-    """What a file is that may lie beside records."""
+    """Return what a file is that may lie beside records, or None."""
     if not isinstance(data, dict):
         return None
     if data.get("kind") == "reference":

@@ -204,7 +204,7 @@ def gpu_state() -> dict[str, Any]:
     """Return clocks, temperature, power and throttle reasons of the first visible GPU now; {} if there is none.
 
     Keys: sm_mhz, sm_max_mhz, memory_mhz, memory_max_mhz, temperature_c, power_w, throttle (a list of reasons); each
-    is None where the driver does not tell.
+    is None where the driver does not say.
     """
     with _nvml() as nvml:
         for _, handle in _visible(nvml) if nvml is not None else ():

@@ -27,7 +27,7 @@ class _Part(BaseModel):
 
 
 class _Info(_Part):
-    """What tests/test_benchmarks.py says of a benchmark; `calls` to a round, and the interval of the median round."""
+    """A benchmark's entry by tests/test_benchmarks.py: its setting, calls a round, interval of the median."""
 
     backend: str
     mode: str
@@ -69,12 +69,12 @@ class _Output(_Part):
 
 
 def is_output(data: Any) -> bool:
-    """Whether this JSON was written by pytest-benchmark."""
+    """Return whether this JSON was written by pytest-benchmark."""
     return isinstance(data, dict) and "benchmarks" in data and "machine_info" in data
 
 
 def records_of(path: Path, data: Any) -> list[Record]:
-    """The records in what pytest-benchmark wrote.
+    """Return the records in what pytest-benchmark wrote.
 
     Raises:
         RecordError: the benchmarks are others than this project's.
@@ -109,6 +109,7 @@ def _records(output: _Output) -> list[Record]:
 
 
 def _plan(info: _Info) -> Plan:
+    """Return the plan of a record of micro-benchmarks."""
     settings = [info.architecture, info.optimiser]
     return Plan(
         kind="micro",
@@ -130,6 +131,7 @@ def _plan(info: _Info) -> Plan:
 
 
 def _measurement(benchmark: _Benchmark) -> Measurement:
+    """Return the time of a call in one benchmark."""
     info, stats = benchmark.extra_info, benchmark.stats
     return Measurement(
         measure="micro",

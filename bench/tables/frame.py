@@ -6,7 +6,7 @@ What a measurement was of (its context: round, batch, weights, …) becomes colu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import pandas as pd
@@ -72,8 +72,7 @@ def rank(value: str, order: tuple[str, ...]) -> tuple[int, str]:
 
 def machine_of(record: Record) -> str:
     """Return the label of the machine a record was taken on."""
-    told = record.environment.get("machine")
-    return told if isinstance(told, str) and told else machine(record.plan.device, record.environment)
+    return record.environment.get("machine") or machine(record.plan.device, record.environment)
 
 
 def versions_of(record: Record) -> str:
@@ -105,6 +104,7 @@ def order(record: Record) -> tuple[Any, ...]:
 
 
 def _rows(record: Record) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one record, at least one."""
     plan = record.plan
     about: dict[str, Any] = {
         "run": record.run,
@@ -125,6 +125,7 @@ def _rows(record: Record) -> Iterator[dict[str, Any]]:
 
 
 def _curve(record: Record) -> Iterator[Measurement]:
+    """Yield the points of a record's curves as measurements."""
     for point in record.curve:
         context: dict[str, str | int | float] = {"epoch": point.epoch, "round": point.round}
         for quantity, unit in (("train_loss", "nats"), ("test_loss", "nats"), ("seconds", "s")):

@@ -122,7 +122,7 @@ def incomplete(data: pd.DataFrame) -> list[str]:
 
 
 def disturbed(rows: pd.DataFrame) -> float | None:
-    """The largest share of the cores that others used in any round, if it is more than a run may be compared with."""
+    """Return the largest share of the cores that other processes used in a round, if it is above `LIMIT`."""
     share = rows[(rows["measure"] == "training") & (rows["quantity"] == "others_share")]["value"].max()
     return float(share) if share > LIMIT else None
 
@@ -143,9 +143,11 @@ def kinds_of_loss(data: pd.DataFrame) -> list[str]:
 
 
 def _sentence(text: str) -> str:
+    """Return `text` in one line that ends with a full stop."""
     text = " ".join(text.split())
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _plural(number: int | str, noun: str) -> str:
+    """Return "1 round", "2 rounds"."""
     return f"{number} {noun}{'' if str(number) == '1' else 's'}"

@@ -20,7 +20,7 @@ BLOCK = re.compile(r"(<!-- tables (?P<names>[\w\- ]+): (?P<folder>[^ ]+) -->\n).
 
 
 def refresh(path: Path) -> str:
-    """The text of a file with every block of tables made anew; nothing is written.
+    """Return the text of a file with every block of tables made anew; nothing is written.
 
     Raises:
         BenchError: a block names a table that its records don't give, or the text has no block.

@@ -112,6 +112,7 @@ def to_csv(data: pd.DataFrame) -> str:
 
 
 def _text(table: Table) -> str:
+    """Return a table as plain text; one that is wider than a terminal in several parts."""
     names = [str(name) for name in table.shown]
     parts, rest = [], [name for name in names if name not in table.labels]
     while True:
@@ -136,10 +137,12 @@ def _plain(table: Table, names: list[str]) -> str:
 
 
 def _width(text: str) -> int:
+    """Return the length of the longest line."""
     return max(map(len, text.splitlines()))
 
 
 def _markdown(table: Table) -> str:
+    """Return a table as Markdown, with its title as a heading."""
     cells = table.shown.map(lambda cell: _one_line(cell).replace("|", r"\|").replace("<", "&lt;"))
     headings = [name.replace("|", r"\|") for name in cells.columns]
     body = tabulate(cells.values.tolist(), headings, tablefmt="pipe", **_alignment(table.shown))
@@ -147,6 +150,7 @@ def _markdown(table: Table) -> str:
 
 
 def _latex(table: Table) -> str:
+    """Return a table as a LaTeX table with caption and label."""
     cells = table.shown.map(lambda cell: _escape(_one_line(cell)))
     headings = [_escape(name) for name in cells.columns]
     body = tabulate(cells.values.tolist(), headings, tablefmt="latex_raw", **_alignment(table.shown))
@@ -156,18 +160,21 @@ def _latex(table: Table) -> str:
 
 
 def _alignment(shown: pd.DataFrame) -> dict[str, Any]:
-    """Numbers to the right, words to the left, and no second guess at what is a number."""
+    """Return options of `tabulate`: numbers to the right, words to the left, and no parsing of numbers."""
     numeric = [_is_numeric(shown[name]) for name in shown.columns]
     return {"disable_numparse": True, "colalign": ["right" if right else "left" for right in numeric]}
 
 
 def _is_numeric(column: pd.Series) -> bool:
+    """Return whether every cell begins as a number or is missing."""
     return all(cell == MISSING or bool(re.match(r"-?\d", cell)) for cell in column)
 
 
 def _one_line(cell: str) -> str:
+    """Return a cell with single spaces in place of line breaks and tabs."""
     return " ".join(cell.split())
 
 
 def _escape(text: str) -> str:
+    """Return `text` as LaTeX sets it."""
     return "".join(LATEX.get(sign, sign) for sign in text)

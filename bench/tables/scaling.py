@@ -24,7 +24,7 @@ FEWEST_POINTS = 4
 FEWEST_GROWN = 2
 LARGEST_EXPONENT = 6.0
 LARGEST_ERROR = 0.15
-"""An exponent less sure than this is not told."""
+"""The largest standard error of an exponent that is shown."""
 ODD = 0.1
 """Relative error above which a point counts as odd."""
 
@@ -52,7 +52,7 @@ class Scaling:
     note: str = ""
 
     def asymptote(self, n: ArrayLike) -> NDArray[np.float64]:
-        """c · nᵖ."""
+        """Return c · nᵖ."""
         return self.coefficient * np.asarray(n, np.float64) ** self.exponent
 
 

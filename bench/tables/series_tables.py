@@ -81,7 +81,7 @@ def _by_series(
     *,
     worst: bool = False,
 ) -> Table:
-    """Make a table with a column per backend; keys that no measurement has are left out, unforeseen ones added."""
+    """Return a table with a column per backend, its rows by `keys` and every other context that is there."""
     contexts = [key for key in keys if key in used] + contexts_of(used, keys)
     table = Rows()
     for key, rows in groups(used, [*SECTION, *contexts]):

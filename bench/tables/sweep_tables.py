@@ -82,6 +82,7 @@ def scaling(records: Source) -> Table:
 
 
 def _curve(key: Row, axis: str, operation: str, rows: pd.DataFrame) -> Curve:
+    """Return the curve in the rows of one operation of one backend along one axis."""
     measured = rows.dropna(subset=["value"])
     found: dict[int, dict[str, float]] = {}
     for at, its in groups(measured, ["at_value", "quantity"]):

@@ -1,6 +1,6 @@
-"""The floor: the least time that a piece of work could take on this machine, by rates measured in this very process.
+"""The floor: the least time that a piece of work could take on this machine, by rates measured in this process.
 
-The products of a training step (or of one pass through the flow), at their very shapes and in the framework's own
+The products of a training step (or of one pass through the flow), at their own shapes and in the framework's own
 routine, but with nothing between them; and the bytes that the parameters at least must move, at the bandwidth of adding
 to an array in place: of each the fastest that was seen, as other work on the machine only adds to a time. The larger of
 the two is the floor; their sum is what remains when nothing overlaps. A pure chain of the same products
@@ -29,7 +29,7 @@ def workloads(model: Backend) -> ModuleType | None:
 
 
 def measure(model: Backend, protocol: Protocol, steps: int, round_: int) -> Iterator[Measurement]:
-    """Rates, and the floor of a training step and of an epoch of `steps` steps."""
+    """Yield rates, and the floors of a training step and of an epoch of `steps` steps."""
     batch, budget = protocol.training.batch, protocol.measure.seconds_per_timing
     made = workloads(model)
     if made is None:
@@ -59,7 +59,7 @@ def measure(model: Backend, protocol: Protocol, steps: int, round_: int) -> Iter
 
 
 def measure_forward(model: Backend, protocol: Protocol) -> Iterator[Measurement]:
-    """The floor of one pass through the flow, which is sampling or density, at each batch that these are timed at."""
+    """Yield the floor of one pass through the flow at each batch at which sampling and density are timed."""
     rule, made = protocol.measure, workloads(model)
     if made is None:
         return
@@ -82,5 +82,5 @@ def measure_forward(model: Backend, protocol: Protocol) -> Iterator[Measurement]
 
 
 def _bandwidth(model: Backend, made: ModuleType, budget: float) -> float:
-    """Bytes a second that are read and written where an array is added to in place."""
+    """Return the bytes read and written a second while numbers are added to an array in place."""
     return 2 * MEMORY_BYTES / time_calls(model, made.memory(model, MEMORY_BYTES), budget).least

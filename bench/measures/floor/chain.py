@@ -17,12 +17,12 @@ Size = tuple[int, int]
 
 
 def sizes(architecture: Architecture) -> list[Size]:
-    """(in, out) of every kernel of the flow, in encoder order."""
+    """Return (in, out) of every kernel of the flow, in encoder order."""
     return [size for _ in range(architecture.couplings) for size in architecture.layer_sizes]
 
 
 def chain(x: Any, kernels: Sequence[Any], multiply: Callable, transposed: Callable) -> list[Any]:
-    """The kernels' gradients [in, out], the last layer's first.
+    """Return the kernels' gradients [in, out], the last layer's first.
 
     Args:
         x: [batch, in] of the first layer.

@@ -1,4 +1,4 @@
-"""What a floor is made of, in JAX: products, a chain of them, and memory that is moved."""
+"""The workloads of a floor in JAX: products, a chain of them, and memory that is moved."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.measures.floor.chain import chain, sizes
 
 
 def products(model: Backend, shapes: Sequence[tuple[int, int, int]]) -> Callable[[], Any]:
-    """A call that makes products of the shapes (m, k, n), each on operands of its own."""
+    """Return a call that makes products of the shapes (m, k, n), each on operands of its own."""
     operands = [[_full(model, shape, 0.5) for shape in ((m, k), (k, n))] for m, k, n in shapes]
     multiply = _multiply(model)
     run = jax.jit(lambda pairs: [multiply(a, b) for a, b in pairs])
@@ -23,7 +23,7 @@ def products(model: Backend, shapes: Sequence[tuple[int, int, int]]) -> Callable
 
 
 def chained(model: Backend, batch: int) -> Callable[[], Any]:
-    """A call that makes the products of a training step as a chain."""
+    """Return a call that makes the products of a training step as a chain."""
     kernels = [_full(model, size, 1 / size[0]) for size in sizes(model.architecture)]
     x = _full(model, (batch, model.architecture.half), 0.5)
     run = jax.jit(lambda x, kernels: chain(x, kernels, _multiply(model), jnp.transpose))
@@ -31,7 +31,7 @@ def chained(model: Backend, batch: int) -> Callable[[], Any]:
 
 
 def memory(model: Backend, size: int) -> Callable[[], Any]:
-    """A call that moves 2 · `size` bytes, adding to float32 numbers in place."""
+    """Return a call that moves 2 · `size` bytes, adding to float32 numbers in place."""
     add = jax.jit(lambda numbers: numbers + 1, donate_argnums=0)
     numbers = jax.device_put(jnp.zeros(size // 4, jnp.float32), jax.devices(model.device)[0])
 

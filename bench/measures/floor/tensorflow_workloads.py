@@ -1,4 +1,4 @@
-"""What a floor is made of, in TensorFlow: products, a chain of them, and memory that is moved."""
+"""The workloads of a floor in TensorFlow: products, a chain of them, and memory that is moved."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from bench.measures.floor.chain import chain, sizes
 
 
 def products(model: Backend, shapes: Sequence[tuple[int, int, int]]) -> Callable[[], Any]:
-    """A call that makes products of the shapes (m, k, n), each on operands of its own."""
+    """Return a call that makes products of the shapes (m, k, n), each on operands of its own."""
     operands = [[_full(model, shape, 0.5) for shape in ((m, k), (k, n))] for m, k, n in shapes]
     return _bare(model, lambda: [tf.matmul(a, b) for a, b in operands])
 
 
 def chained(model: Backend, batch: int) -> Callable[[], Any]:
-    """A call that makes the products of a training step as a chain."""
+    """Return a call that makes the products of a training step as a chain."""
     kernels = [_full(model, size, 1 / size[0]) for size in sizes(model.architecture)]
     x = _full(model, (batch, model.architecture.half), 0.5)
     return _bare(model, lambda: chain(x, kernels, tf.matmul, tf.transpose))
 
 
 def memory(model: Backend, size: int) -> Callable[[], Any]:
-    """A call that moves 2 · `size` bytes, adding to float32 numbers in place."""
+    """Return a call that moves 2 · `size` bytes, adding to float32 numbers in place."""
     count = size // 6  # three passes over memory to the others' two: what is added has to be an array of its own
     with tf.device(_device(model)):
         numbers, ones = tf.Variable(tf.zeros(count, tf.float32)), tf.ones((count,))
@@ -33,7 +33,7 @@ def memory(model: Backend, size: int) -> Callable[[], Any]:
 
 
 def _bare(model: Backend, call: Callable[[], Any]) -> Callable[[], Any]:
-    """On a GPU in one dispatch whatever the mode is, so that a floor is the hardware's and not that of launches."""
+    """Return `call`, on a GPU in one dispatch whatever the mode: a floor is the hardware's, not that of launches."""
     return tf.function(call, jit_compile=model.device == "gpu" or model.mode == "xla", autograph=False)
 
 

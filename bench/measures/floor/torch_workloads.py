@@ -1,4 +1,4 @@
-"""What a floor is made of, in PyTorch: products, a chain of them, and memory that is moved."""
+"""The workloads of a floor in PyTorch: products, a chain of them, and memory that is moved."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bench.measures.floor.chain import chain, sizes
 
 
 def products(model: Backend, shapes: Sequence[tuple[int, int, int]]) -> Callable[[], Any]:
-    """A call that makes products of the shapes (m, k, n), each on operands of its own."""
+    """Return a call that makes products of the shapes (m, k, n), each on operands of its own."""
     operands = [[_full(model, shape, 0.5) for shape in ((m, k), (k, n), (m, n))] for m, k, n in shapes]
     return _bare(model, lambda: [torch.mm(a, b, out=c) for a, b, c in operands])
 
 
 def chained(model: Backend, batch: int) -> Callable[[], Any]:
-    """A call that makes the products of a training step as a chain."""
+    """Return a call that makes the products of a training step as a chain."""
     # [out, in] and multiplied by their transpose, as nn.Linear's are.
     kernels = [_full(model, (o, i), 1 / i).T for i, o in sizes(model.architecture)]
     x = _full(model, (batch, model.architecture.half), 0.5)
@@ -27,13 +27,13 @@ def chained(model: Backend, batch: int) -> Callable[[], Any]:
 
 
 def memory(model: Backend, size: int) -> Callable[[], Any]:
-    """A call that moves 2 · `size` bytes, adding to float32 numbers in place."""
+    """Return a call that moves 2 · `size` bytes, adding to float32 numbers in place."""
     numbers = torch.zeros(size // 4, dtype=torch.float32, device=_device(model))
     return lambda: numbers.add_(1)
 
 
 def _bare(model: Backend, call: Callable[[], Any]) -> Callable[[], Any]:
-    """In one dispatch whatever the mode is, so that a floor is the hardware's and not that of launches."""
+    """Return `call`, on a GPU in one dispatch whatever the mode: a floor is the hardware's, not that of launches."""
     return replayed(torch.no_grad()(call)) if model.device == "gpu" else torch.no_grad()(call)
 
 
