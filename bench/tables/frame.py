@@ -6,7 +6,7 @@ What a measurement was of (its context: round, batch, weights, …) becomes colu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import pandas as pd
