@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from record_factories import EPYC, XEON, likelihood, measurement, points, record, seconds
 
-from bench.comparison.compare import ALL, Margins, compare
+from bench.comparison.compare import ALL, DRIFT, Margins, compare
 from bench.comparison.compare_tables import figure, plain, table, word
 from bench.comparison.matching import by, sides
 from bench.comparison.observations import observations
@@ -85,8 +85,8 @@ def test_a_run_is_the_same_as_itself():
 
 def test_a_run_that_is_on_both_sides_is_told():
     a, b = a_and_b(1.1)
-    assert only(compared(a, [a, b])).note == "a run that is on both sides hides part of a change"
-    assert only(compared(a, b)).note == ""
+    assert only(compared(a, [a, b])).note == f"{DRIFT}; a run that is on both sides hides part of a change"
+    assert only(compared(a, b)).note == DRIFT
 
 
 def test_throughput_counts_the_other_way_round():
@@ -118,6 +118,29 @@ def test_three_runs_on_either_side_are_the_unit_so_that_drift_between_them_count
     assert only(compared(a[:2], b[:2])).noise == "rounds"
     row = only(compared(a, b))
     assert (row.n, row.noise, row.verdict) == ((3, 3), "runs", "unclear")
+
+
+def test_separate_runs_say_that_drift_between_them_is_not_in_the_interval():
+    rows = compared(*a_and_b(1.1))
+    assert word(only(rows)) == "slower"
+    assert f"5 rounds; {DRIFT}" in " ".join(render(table(rows), "markdown").split())
+    assert plain(only(rows))["note"] == DRIFT
+
+
+def test_the_rounds_of_one_run_are_pairs_and_those_of_two_runs_are_not():
+    drifting = (10.0, 13.0, 9.0, 12.0)  # which both have in common
+
+    def made(run):
+        own = zip(drifting, (1.10, 1.11, 1.09, 1.10), strict=True)
+        return [
+            record("torch", run="a", measurements=seconds(*drifting)),
+            record("jax", run=run, measurements=seconds(*(value * factor for value, factor in own))),
+        ]
+
+    (row,) = within(made("a"), "backend")
+    assert (word(row), row.noise, row.n, row.note) == ("slower", "paired rounds", (4, 4), "")
+    (row,) = within(made("b"), "backend")
+    assert (word(row), row.noise, row.note) == ("can't tell", "rounds", DRIFT)
 
 
 def test_a_record_given_twice_counts_once():
@@ -176,7 +199,7 @@ def test_another_machine_is_said_and_not_divided():
     ("change", "told"),
     [
         ({"precision": "bfloat16"}, "another precision (float32; bfloat16)"),
-        ({"seen": "tf32"}, "another precision (float32; float32 (tf32))"),
+        ({"seen": "tf32"}, "another precision (float32; float32 (seen tf32))"),
         ({"protocol": "paper"}, "another protocol (article; paper)"),
         ({"protocol_digest": "f" * 16}, "another protocol of this name"),
         ({"epochs": 4, "protocol_digest": "f" * 16}, "another network, optimiser, batch, epochs or loss"),

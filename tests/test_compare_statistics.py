@@ -10,8 +10,8 @@ A = [1.0, 1.3, 0.9, 1.1]
 B = [1.6, 1.2, 2.4]
 
 
-def test_one_pair_is_welchs_test():
-    found, expected = welch([(A, B)]), stats.ttest_ind(B, A, equal_var=False)
+def test_two_samples_are_welchs_test():
+    found, expected = welch(A, B), stats.ttest_ind(B, A, equal_var=False)
     interval = expected.confidence_interval(0.95)
     assert found.value == pytest.approx(np.mean(B) - np.mean(A))
     assert found.interval() == pytest.approx((interval.low, interval.high))
@@ -20,34 +20,24 @@ def test_one_pair_is_welchs_test():
 
 
 def test_a_single_round_takes_the_noise_of_the_other_side():
-    found, expected = welch([(A, [1.7])]), stats.ttest_ind([1.7], A, equal_var=True)
+    found, expected = welch(A, [1.7]), stats.ttest_ind([1.7], A, equal_var=True)
     assert found.p == pytest.approx(expected.pvalue)
     assert found.value == pytest.approx(1.7 - np.mean(A))
-    assert welch([([1.7], A)]).p == pytest.approx(expected.pvalue)
+    assert welch([1.7], A).p == pytest.approx(expected.pvalue)
 
 
 def test_two_single_rounds_have_a_difference_and_no_error():
-    found = welch([([1.0], [3.0])])
+    found = welch([1.0], [3.0])
     assert found.value == 2.0
     assert np.isnan(found.error)
     assert np.isnan(found.p)
     assert np.isnan(found.interval()).all()
 
 
-def test_several_pairs_are_the_mean_of_their_differences():
-    c, d = [3.0, 5.0], [4.0, 4.5, 5.0]
-    found = welch([(A, B), (c, d)])
-    variances = [np.var(each, ddof=1) / len(each) / 4 for each in (A, B, c, d)]
-    degrees = sum(variances) ** 2 / sum(v**2 / n for v, n in zip(variances, (3, 2, 1, 2), strict=True))
-    assert found.value == pytest.approx((np.mean(B) - np.mean(A) + np.mean(d) - np.mean(c)) / 2)
-    assert found.error == pytest.approx(np.sqrt(sum(variances)))
-    assert found.degrees == pytest.approx(degrees)
-
-
 def test_leading_axes_are_so_many_comparisons():
-    many = welch([(np.stack([A, A]), np.stack([B, np.add(B, 1)]))])
-    assert many.value == pytest.approx([welch([(A, B)]).value, welch([(A, np.add(B, 1))]).value])
-    assert many.p == pytest.approx([float(welch([(A, B)]).p), float(welch([(A, np.add(B, 1))]).p)])
+    many = welch(np.stack([A, A]), np.stack([B, np.add(B, 1)]))
+    assert many.value == pytest.approx([welch(A, B).value, welch(A, np.add(B, 1)).value])
+    assert many.p == pytest.approx([float(welch(A, B).p), float(welch(A, np.add(B, 1)).p)])
 
 
 def test_pairs_of_seeds_are_the_one_sample_test():
@@ -60,18 +50,18 @@ def test_means_with_errors_are_welchs_test_too():
     def told(x):
         return np.mean(x), np.std(x, ddof=1) / np.sqrt(len(x)), len(x)
 
-    assert of_means(told(A), told(B)).p == pytest.approx(welch([(A, B)]).p)
+    assert of_means(told(A), told(B)).p == pytest.approx(welch(A, B).p)
 
 
 def test_what_never_varies_is_certain():
-    assert welch([([2.0, 2.0], [3.0, 3.0])]).p == 0
-    assert welch([([2.0, 2.0], [3.0, 3.0])]).interval() == (1.0, 1.0)
-    assert welch([([2.0, 2.0], [2.0, 2.0])]).p == 1
+    assert welch([2.0, 2.0], [3.0, 3.0]).p == 0
+    assert welch([2.0, 2.0], [3.0, 3.0]).interval() == (1.0, 1.0)
+    assert welch([2.0, 2.0], [2.0, 2.0]).p == 1
 
 
 def test_intervals_hold_the_difference_as_often_as_they_say():
     noise = np.random.default_rng(0).normal(0, [[1.0], [3.0]], (20_000, 2, 4))
-    low, high = welch([(noise[:, 0], noise[:, 1])]).interval()
+    low, high = welch(noise[:, 0], noise[:, 1]).interval()
     assert np.mean((low < 0) & (high > 0)) == pytest.approx(0.95, abs=0.01)
 
 
@@ -86,12 +76,22 @@ def test_the_rounds_needed_are_enough_and_one_less_is_not():
 
     def seen(rounds):
         noise = np.random.default_rng(1).normal(0, deviation, (2, 40_000, rounds))
-        return np.mean(welch([(noise[0], noise[1] + effect)]).p < 0.05)
+        return np.mean(welch(noise[0], noise[1] + effect).p < 0.05)
 
     assert seen(rounds) > 0.945
     assert seen(rounds - 1) < 0.95
     assert rounds_needed(0.0, effect) == 2
     assert rounds_needed(100.0, effect) is None
+
+
+def test_the_rounds_needed_in_pairs_are_enough_and_one_less_is_not():
+    rounds = rounds_needed(0.08, 0.1, pairs=True)
+
+    def seen(rounds):
+        return np.mean(paired(np.random.default_rng(1).normal(0.1, 0.08, (40_000, rounds))).p < 0.05)
+
+    assert seen(rounds) > 0.945
+    assert seen(rounds - 1) < 0.95
 
 
 def test_an_estimate_without_error_has_no_interval():

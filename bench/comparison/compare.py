@@ -1,10 +1,14 @@
-"""Compare: two sets of figures, each pair with its difference, how sure that is, and what follows from it.
+"""Compare: who is faster, and what else differs? Each pair of figures with its difference, how sure that is, a verdict.
 
-The unit of a time is the round, a fresh process: Welch's test on the logarithms of the rounds. Where each side has at
-least three runs of the same thing the run is the unit, so that drift of the machine from run to run is in the interval;
-with fewer it isn't, and the same thing measured an hour later may be off by more. A figure that a run takes in its last
-round alone (sampling, density) needs several runs. Rounds of one run are interleaved over backends, but no pairs
-are made of them: with a handful of rounds that costs more degrees of freedom than the drift in common is worth.
+This is the one answer to that question: for `nice-bench compare`, for the verdict after a run and in the report
+(`bench.comparison.answers`), and for the speed of `nice-bench check`.
+
+The unit of a time is the round, a fresh process, by its logarithm. Rounds of one run are interleaved, so two variants
+of a run are compared within rounds (a paired t test): what drifts from round to round hits both. Separate runs are
+compared by Welch's test; where each side has at least three runs the run is the unit, so that drift of the machine from
+run to run is in the interval; with fewer it isn't, and the row says so. What repeats within a single process decides
+nothing. A figure that a run takes in its last round alone (sampling, density) needs several runs. Of all backends of a
+run together, the means of rounds over backends are compared, since the backends of a round are slow together.
 
 Losses differ by nats. Seeds that both sides have make pairs, since they share weights, batches and noise; with one seed
 there is no interval but that of the dequantisation's noise draws, which speaks of these weights, not of training.
@@ -17,26 +21,40 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from bench.comparison.matching import Pair
-from bench.comparison.observations import Observation
+from bench.comparison.observations import Form, Observation
 from bench.comparison.statistics import CONFIDENCE, Estimate, adjusted, of_means, paired, rounds_needed, welch
 
 Verdict = Literal["worse", "better", "unclear", "same", "incomparable"]
 ORDER: dict[Verdict, int] = {"worse": 0, "better": 0, "unclear": 1, "same": 2, "incomparable": 3}
+
+WORDS: dict[Form, tuple[str, str]] = {  # worse, better
+    "time": ("slower", "faster"),
+    "rate": ("slower", "faster"),
+    "floor": ("farther from it", "nearer to it"),
+    "size": ("more", "less"),
+}
+SAME, UNCLEAR, INCOMPARABLE = "same within noise", "can't tell", "not comparable"
+PLAIN = {"same": SAME, "unclear": UNCLEAR, "incomparable": INCOMPARABLE}
 
 LEAST_RATIO = math.log(1.005)  # reads 1.00, and is not called a change however sure it is
 MAGNITUDE = math.log(10)  # rounding errors of one and the same computation scatter by less
 ROUNDOFF = 2.0**-53
 MANY_RUNS = 3
 WITHIN = "one process"
+PAIRED = "paired "
 DRAWS = "noise draws"
 ITSELF = "the same run"
+DRIFT = "drift between the runs is not in the interval"
+
+Units = Mapping[tuple[Any, ...], float]
+"""The value of each round (run, seed, round) or run (run, seed)."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +75,8 @@ class Row:
         estimate: of log(cost of B / cost of A) or of B − A, positive where B is worse.
         p: adjusted for the other figures of the topic; NaN for none.
         n: observations on either side, of what `noise` names.
-        noise: what varies between them: "rounds", "runs", "seeds", "noise draws", "one process" or nothing; "the
-            same run" where a figure is compared with itself.
+        noise: what varies between them: "rounds" or "runs" (each "paired" where both sides share them), "seeds",
+            "noise draws", "one process" or nothing; "the same run" where a figure is compared with itself.
         verdict: what follows.
         note: what has to be said beside it.
         rounds: how many rounds on either side would tell a difference of the margin, where these can't.
@@ -87,6 +105,11 @@ class Row:
 
 
 ALL = "all backends"
+
+
+def worded(verdict: Verdict, form: Form = "time") -> str:
+    """The verdict as people say it: of a time "slower", "faster", "same within noise", "can't tell", …."""
+    return PLAIN.get(verdict) or WORDS.get(form, ("worse", "better"))[0 if verdict == "worse" else 1]
 
 
 def compare(pairs: Iterable[Pair], margins: Margins | None = None, *, runs: bool = True) -> list[Row]:
@@ -126,7 +149,7 @@ def _estimated(pair: Pair) -> Row:
         return replace(row, note="another machine: how near each comes to its own floor, not speed")
     shared = {each.run for each in pair.a} & {each.run for each in pair.b}
     both = "a run that is on both sides hides part of a change"
-    return replace(row, note=both) if shared and _alike(pair) else row
+    return replace(row, note=_and(row.note, both)) if shared and _alike(pair) else row
 
 
 def _alike(pair: Pair) -> bool:
@@ -141,51 +164,72 @@ def _middle(side: Sequence[Observation], *, logs: bool) -> float:
     return float(np.exp(np.mean(np.log(values))) if logs else np.mean(values))
 
 
-def _by_unit(side: Sequence[Observation], runs: bool, logs: bool) -> list[float]:
-    """A value a round, or the mean a run."""
+def _by_unit(side: Sequence[Observation], *, runs: bool, logs: bool) -> dict[tuple[Any, ...], float]:
+    """Round, or run where the run is the unit → its mean."""
     units = defaultdict(list)
     for each in side:
         units[(each.run, each.seed) if runs else (each.run, each.seed, each.round)].append(each.value)
-    return [float(np.mean(np.log(values) if logs else values)) for values in units.values()]
+    return {unit: float(np.mean(np.log(values) if logs else values)) for unit, values in units.items()}
+
+
+def _of_runs(pair: Pair) -> bool:
+    """Whether the run is the unit: there are enough, or the figure is one of a whole run."""
+    counts = [len({(each.run, each.seed) for each in side}) for side in (pair.a, pair.b)]
+    return min(counts) >= MANY_RUNS or all(each.round == 0 for each in (*pair.a, *pair.b))
+
+
+def _change(a: Units, b: Units, *, interleaved: bool) -> tuple[Estimate, tuple[int, int], str]:
+    """The mean of b less that of a, the observations on either side, and "paired " where they are pairs of units."""
+    common = sorted(a.keys() & b.keys()) if interleaved else []
+    if len(common) > 1:
+        return paired([b[unit] - a[unit] for unit in common]), (len(common), len(common)), PAIRED
+    return welch([*a.values()], [*b.values()]), (len(a), len(b)), ""
 
 
 def _ratio(pair: Pair) -> Row:
     """Of times and the like: by the logarithms of rounds or runs."""
-    counts = [len({(each.run, each.seed) for each in side}) for side in (pair.a, pair.b)]
-    runs = min(counts) >= MANY_RUNS
-    a, b = (_by_unit(side, runs, logs=True) for side in (pair.a, pair.b))
-    noise = "runs" if runs or all(each.round == 0 for each in (*pair.a, *pair.b)) else "rounds"
-    estimate = welch([(a, b)])
+    runs = _of_runs(pair)
+    a, b = (_by_unit(side, runs=runs, logs=True) for side in (pair.a, pair.b))
+    estimate, n, how = _change(a, b, interleaved=not _alike(pair))
+    noise = f"{how}{'runs' if runs else 'rounds'}"
     if len(a) == 1 == len(b):
-        noise, error = WITHIN, _within(pair)
-        estimate = replace(estimate, error=error, degrees=math.inf)
+        noise, estimate = WITHIN, replace(estimate, error=_within(pair), degrees=math.inf)
     if pair.quantity.form == "rate":
         estimate = replace(estimate, value=-estimate.value)
-    means = [float(np.exp(np.mean(side))) for side in (a, b)]
-    return Row(pair, means[0], means[1], estimate, n=(len(a), len(b)), noise=noise)
+    means = [float(np.exp(np.mean([*side.values()]))) for side in (a, b)]
+    return Row(pair, means[0], means[1], estimate, n=n, noise=noise, note=_drift(pair, noise))
+
+
+def _drift(pair: Pair, noise: str) -> str:
+    """What has to be said of a time whose sides are separate runs, of which each is one sample of the machine."""
+    return DRIFT if noise == "rounds" and pair.quantity.on_machine and pair.quantity.form != "size" else ""
 
 
 def _within(pair: Pair) -> float:
-    """Standard error of the log of the ratio from the 95 % intervals within either process; NaN where one has none."""
+    """Standard error of the log of the ratio by what either process repeats, or its 95 % interval; NaN for neither."""
     total = 0.0
-    for each in (pair.a[0], pair.b[0]):
-        if each.low is None or each.high is None or each.low <= 0:
+    for side in (pair.a, pair.b):
+        each = side[0]
+        if len(side) > 1:
+            total += float(np.var(np.log([other.value for other in side]), ddof=1)) / len(side)
+        elif each.low is None or each.high is None or each.low <= 0:
             return math.nan
-        total += (math.log(each.high / each.low) / (2 * 1.96)) ** 2
+        else:
+            total += (math.log(each.high / each.low) / (2 * 1.96)) ** 2
     return math.sqrt(total)
 
 
 def _difference(pair: Pair) -> Row:
     """Of losses: by pairs of seeds, by runs, or by the noise draws of one evaluation."""
     worse = -1.0 if pair.quantity.form == "gain" else 1.0
-    a, b = (_by_unit(side, runs=True, logs=False) for side in (pair.a, pair.b))
+    a, b = ([*_by_unit(side, runs=True, logs=False).values()] for side in (pair.a, pair.b))
     seeds = [_by_seed(side) for side in (pair.a, pair.b)]
     common = sorted(seeds[0].keys() & seeds[1].keys())
     if len(common) > 1:
         a, b = ([side[seed] for seed in common] for side in seeds)
         estimate, noise = paired(np.subtract(b, a)), "seeds"
     elif max(len(a), len(b)) > 1:
-        estimate, noise = welch([(a, b)]), "seeds" if max(map(len, seeds)) > 1 else "runs"
+        estimate, noise = welch(a, b), "seeds" if max(map(len, seeds)) > 1 else "runs"
     else:
         one, other = pair.a[0], pair.b[0]  # a run may be there twice, in two records
         drawn = [_drawn(each) for each in (one, other)]
@@ -216,23 +260,28 @@ def _drawn(each: Observation) -> tuple[float, float, int] | None:
 
 
 def _wholes(rows: Iterable[Row]) -> list[Row]:
-    """For each run of several backends: the geometric mean of their ratios of training times."""
-    runs = defaultdict(list)
+    """For each run of several backends: the ratio of training times, by the means of rounds (or runs) over backends.
+
+    The backends of a round are slow together, so that a mean over rounds of each by itself would hide its noise.
+    """
+    several = defaultdict(list)
     for row in rows:
         if row.pair.quantity.topic == "speed" and row.noise in ("rounds", "runs"):
-            told = row.pair.about
-            runs[(told.protocol, told.digest, told.machine, told.device, told.precision)].append(row)
+            about = row.pair.about
+            several[(about.protocol, about.digest, about.machine, about.device, about.precision, row.noise)].append(row)
     found = []
-    for its in runs.values():
-        if len({row.pair.about.backend for row in its}) < 2 or any(np.isnan(row.estimate.error) for row in its):
+    for (*_, noise), its in several.items():
+        if len({row.pair.about.backend for row in its}) < 2:
             continue
-        samples = []
-        for row in its:
-            runs_ = row.noise == "runs"
-            samples.append(tuple(_by_unit(side, runs_, logs=True) for side in (row.pair.a, row.pair.b)))
-        pair = replace(its[0].pair, context=ALL)
-        n = (min(row.n[0] for row in its), min(row.n[1] for row in its))
-        found.append(Row(pair, estimate=welch([(a, b) for a, b in samples]), n=n, noise=its[0].noise))
+        means = []
+        for sides in zip(*((row.pair.a, row.pair.b) for row in its), strict=True):
+            units = [_by_unit(side, runs=noise == "runs", logs=True) for side in sides]
+            common = set(units[0]).intersection(*units)
+            means.append({unit: float(np.mean([each[unit] for each in units])) for unit in common})
+        if sum(map(len, means)) > 2 and all(means):
+            estimate, n, _ = _change(*means, interleaved=False)
+            pair = replace(its[0].pair, context=ALL)
+            found.append(Row(pair, estimate=estimate, n=n, noise=noise, note=_drift(pair, noise)))
     return found
 
 
@@ -249,30 +298,45 @@ def _adjusted(rows: Sequence[Row]) -> list[Row]:
     return found
 
 
+def concluded(
+    estimate: Estimate, p: float, margin: float, least: float = 0.0, level: float = 1 - CONFIDENCE
+) -> Verdict:
+    """What follows from an estimate that is positive where it is worse.
+
+    Args:
+        estimate: a difference, or the logarithm of a ratio.
+        p: its probability, adjusted for the others of its family; NaN for none.
+        margin: a change beyond this must be ruled out for "the same" (two one-sided tests at 5 %).
+        least: a change below this is none, however sure.
+        level: below which p tells it apart from none.
+    """
+    value = float(estimate.value)
+    if math.isnan(p):
+        return "unclear"
+    if p < level and abs(value) > least:
+        return "worse" if value > 0 else "better"
+    low, high = estimate.interval(2 * CONFIDENCE - 1)
+    return "same" if -margin < low and high < margin else "unclear"
+
+
 def _judged(row: Row, margins: Margins) -> Row:
     if row.pair.reason is not None:
         return row
     value = float(row.estimate.value)
-    worse: Verdict = "worse" if value > 0 else "better"
     if row.pair.quantity.form == "error":
-        return replace(row, verdict=worse if abs(value) >= MAGNITUDE else "same")
+        return replace(row, verdict="same" if abs(value) < MAGNITUDE else "worse" if value > 0 else "better")
     ratio = row.pair.quantity.ratio
-    margin, least = _margin(row, margins), LEAST_RATIO if ratio else 0.0
+    margin = _margin(row, margins)
     if row.noise == ITSELF or (value == 0 and not ratio):  # equal to the last bit
         return replace(row, verdict="same")
-    if math.isnan(row.p):
-        return replace(row, verdict="unclear")
-    if row.p < 1 - CONFIDENCE and abs(value) > least:
-        return replace(row, verdict=worse)
-    low, high = row.bounds(2 * CONFIDENCE - 1)  # two one-sided tests at 5 %
-    if -margin < low and high < margin:
-        return replace(row, verdict="same")
-    deviation = float(row.estimate.error) / math.sqrt(sum(1 / count for count in row.n))
-    needed = rounds_needed(deviation, margin) if ratio else None
-    chance = float(row.estimate.p) < 1 - CONFIDENCE
-    return replace(
-        row, verdict="unclear", rounds=needed, note=_and(row.note, "may be chance, of so many" if chance else "")
-    )
+    verdict = concluded(row.estimate, row.p, margin, LEAST_RATIO if ratio else 0.0)
+    if verdict != "unclear" or math.isnan(row.p):
+        return replace(row, verdict=verdict)
+    pairs = row.noise.startswith(PAIRED)
+    deviation = float(row.estimate.error) / math.sqrt(1 / row.n[0] if pairs else sum(1 / count for count in row.n))
+    needed = rounds_needed(deviation, margin, pairs=pairs) if ratio else None
+    chance = "may be chance, of so many" if float(row.estimate.p) < 1 - CONFIDENCE else ""
+    return replace(row, verdict="unclear", rounds=needed, note=_and(row.note, chance))
 
 
 def _and(*parts: str) -> str:

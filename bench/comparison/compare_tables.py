@@ -9,33 +9,22 @@ from typing import Any
 
 import pandas as pd
 
-from bench.comparison.compare import ITSELF, WITHIN, Row
+from bench.comparison.compare import ITSELF, WITHIN, Row, worded
 from bench.tables.render import MISSING, Table, number
-
-WORDS = {  # form → worse, better
-    "time": ("slower", "faster"),
-    "rate": ("slower", "faster"),
-    "floor": ("farther from it", "nearer to it"),
-    "size": ("more", "less"),
-}
-SAME, UNCLEAR, INCOMPARABLE = "same within noise", "can't tell", "not comparable"
-PLAIN = {"same": SAME, "unclear": UNCLEAR, "incomparable": INCOMPARABLE}
 
 TOLD = (
     "Ratio: what B takes over what A takes, with its 95 % interval; above 1 is worse, also where A and B are",
     "throughputs. Nats: B − A. A change is marked where it differs at 5 %, the figures of one topic being one family",
     "(Benjamini–Hochberg), and the same within noise where a change beyond {margins} is ruled out at 5 %.",
-    "Intervals are of each figure alone, and hold what varies from one observation to the next, not a drift of the",
-    "machine between A and B; one process: within it alone, which is no more than a hint; noise draws: of these",
-    "weights, not of training. Errors of rounding are compared by their order of magnitude.",
+    "Intervals are of each figure alone, and hold what varies from one observation to the next. Paired: within the",
+    "rounds of one run, which are interleaved; one process: within it alone, which is no more than a hint; noise",
+    "draws: of these weights, not of training. Errors of rounding are compared by their order of magnitude.",
 )
 
 
 def word(row: Row) -> str:
     """The verdict as people say it."""
-    if row.verdict in PLAIN:
-        return PLAIN[row.verdict]
-    return WORDS.get(row.pair.quantity.form, ("worse", "better"))[0 if row.verdict == "worse" else 1]
+    return worded(row.verdict, row.pair.quantity.form)
 
 
 def named(row: Row) -> str:

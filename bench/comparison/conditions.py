@@ -1,6 +1,6 @@
 """Conditions for continuous integration: "speed worse by 10%", judged on a comparison; each has three answers.
 
-- *fails*: a figure of the topic is worse by at least so much, and is told apart from no change (its verdict is worse).
+- *fails*: a figure of the topic is worse (its verdict), and the whole of its 95 % interval is beyond the limit.
 - *holds*: every figure of the topic is worse by less than that at a confidence of 95 % (one-sided).
 - *can't tell*: neither; that is, the interval reaches beyond the limit, nothing repeats so that there is none, a figure
   of A has nothing in B to be compared with, or the topic has no figures at all. This is never a pass.
@@ -89,7 +89,7 @@ def _answer(row: Row, limit: float) -> Answer:
         return "can't tell"
     if row.pair.quantity.form == "error":  # without noise of its own: the value is all there is
         return "fails" if value >= limit and value > 0 and (limit or row.verdict == "worse") else "holds"
-    if row.verdict == "worse" and value >= limit:
+    if row.verdict == "worse" and (limit == 0 or row.bounds()[0] > limit):
         return "fails"
     if math.isnan(row.p):
         return "holds" if row.verdict == "same" else "can't tell"
@@ -101,4 +101,4 @@ def _answer(row: Row, limit: float) -> Answer:
 def _told(row: Row) -> str:
     if row.pair.reason is not None:
         return f"{named(row)}: {row.pair.reason}"
-    return f"{named(row)}: {figure(row)} ({observations(row)})"
+    return f"{named(row)}: {figure(row)} ({'; '.join(filter(None, (observations(row), row.note)))})"

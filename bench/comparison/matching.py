@@ -6,11 +6,15 @@ come out as a pair that has a reason for not being one.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Literal, get_args
+
+import numpy as np
 
 from bench.comparison.observations import About, Observation, Quantity
 from bench.errors import BenchError
@@ -105,6 +109,14 @@ def by(
             must += [name for name in ("device", "machine") if name not in must]
         pairs += _by_level(found, must, level, baseline, attribute)
     return pairs
+
+
+def each_two(observations: Iterable[Observation]) -> list[Pair]:
+    """Match every two variants in the times of one machine, protocol and precision; A is the faster one on average."""
+    given = [*observations]
+    groups = _grouped((given,), _levels(given, "backend"))
+    variants = sorted(groups.items(), key=lambda variant: float(np.mean([math.log(o.value) for o in variant[1][0]])))
+    return [_pair(a, b, (one, other)) for (one, (a,)), (other, (b,)) in combinations(variants, 2)]
 
 
 def _must(quantity: Quantity, ignore_digest: bool) -> list[str]:

@@ -91,7 +91,11 @@ class About:
 
 @dataclass(frozen=True)
 class Observation:
-    """One figure of one round (or of a whole record: round 0), of `n` observations between `low` and `high`."""
+    """One figure of one round (or of a whole record: round 0), of `n` observations between `low` and `high`.
+
+    A round is a process of its own in a run alone: what other records call rounds are repetitions within one process,
+    and are all of round 0 here.
+    """
 
     quantity: Quantity
     context: str
@@ -120,7 +124,7 @@ def about(record: Record) -> About:
         device=plan.device,
         machine=machine_of(record),
         host=machine("cpu", record.environment),
-        precision=plan.precision if seen is None or seen.seen == plan.precision else f"{plan.precision} ({seen.seen})",
+        precision=plan.precision + (f" (seen {seen.seen})" if seen and seen.seen != plan.precision else ""),
         version=versions_of(record),
     )
 
@@ -143,7 +147,7 @@ def observations(records: Iterable[Record]) -> Iterator[Observation]:
                 about=told,
                 run=record.run,
                 seed=record.plan.seed,
-                round=int(measurement.context.get("round", 0)),
+                round=int(measurement.context.get("round", 0)) if told.kind == "run" else 0,
                 value=measurement.value,
                 low=measurement.low,
                 high=measurement.high,

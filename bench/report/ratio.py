@@ -46,7 +46,7 @@ def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
     if min(values.size for values in samples) < 2:
         return Ratio(value, math.nan, math.nan, "unknown")
     overlap = samples[0].min() <= samples[1].max() and samples[1].min() <= samples[0].max()
-    of_means = welch([(np.log(samples[1]), np.log(samples[0]))])
+    of_means = welch(np.log(samples[1]), np.log(samples[0]))
     if of_means.error == 0:
         return Ratio(value, value, value, "noise" if overlap else "apart")
     margin = float(of_means.interval()[1] - of_means.value)
