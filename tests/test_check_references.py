@@ -83,12 +83,15 @@ def test_the_committed_references_are_whole_small_and_of_the_present_protocols()
 def test_the_committed_references_are_quiet_enough_to_notice_a_step_that_is_twice_as_slow(part):
     found = reference.load(REFERENCES / reference.name_of(part.protocol, "cpu", part.precision))
     cores = part.threads or 2
-    samples = {
-        (s.backend, name): getattr(s, name) for s in found.speed if s.cores == cores for name in check_speed.NAMES
-    }
-    assert set(samples) == {(backend, name) for backend in NAMES for name in check_speed.NAMES}
-    allowed = {key: check_speed._expected(np.log(sample))[1] for key, sample in samples.items()}
-    assert max(allowed.values()) < 2, allowed
+    quiet = [
+        run_of(s.backend, cores=cores, seconds=1.0, floor=1 / np.mean(s.floor), product=1 / np.mean(s.calibration))
+        for s in found.speed
+        if s.cores == cores
+    ]
+    verdicts = [verdict for run in quiet for verdict in check_speed.judge([([run], found)])]
+    assert {(v.backend, v.quantity) for v in verdicts} == {(n, q) for n in NAMES for q in check_speed.NAMES.values()}
+    assert all(v.share is not None for v in verdicts)
+    assert max(float(v.allowed.removeprefix("× ")) for v in verdicts) < 2
 
 
 # What is run

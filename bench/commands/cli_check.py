@@ -159,4 +159,5 @@ def _refuse(judged: Sequence[Verdict], *, fail_if_slower: bool) -> None:
             f"{len(failing)} of {len(judged)} verdicts are regressions, the first: {first.check}, {first.protocol} "
             f"{first.precision}, {first.backend}, {first.quantity}: {first.found}; allowed is {first.allowed}"
         )
-    typer.echo(f"All {len(judged)} verdicts are good." if all(v.outcome == "ok" for v in judged) else "No regression.")
+    good = all(v.outcome in ("ok", "same within noise") for v in judged)
+    typer.echo(f"All {len(judged)} verdicts are good." if good else "No regression.")

@@ -35,23 +35,18 @@ def judge(runs: Iterable[Record], references: Path, backends: Sequence[str]) -> 
     if not known:
         told = ", ".join(" ".join(group) for group in groups) or "nothing"
         raise BenchError(f"no reference in {references} for {told}; `nice-bench check --update` makes references")
-    return [
-        verdict
-        for group, its in known.items()
-        for verdict in judge_group(its, reference.load(references / reference.name_of(*group)), backends)
-    ]
+    held = [(its, reference.load(references / reference.name_of(*group))) for group, its in known.items()]
+    losses = [verdict for its, against in held for verdict in judge_losses(its, against, backends)]
+    return losses + check_speed.judge([(_good(_present(*each, backends), each[1]), each[1]) for each in held])
 
 
-def judge_group(runs: Sequence[Record], against: Reference, backends: Sequence[str]) -> list[Verdict]:
-    """Hold records of one protocol, device and precision against its reference.
+def judge_losses(runs: Sequence[Record], against: Reference, backends: Sequence[str]) -> list[Verdict]:
+    """Hold the losses of one protocol, device and precision against its reference.
 
     A run that failed and was made again since, as a check that was interrupted goes on, counts no more.
     """
-    present = [run for run in runs if run.plan.backend in backends and not _made_again(run, runs)]
-    seeds = {run.plan.seed for run in present} or {0}
-    if isinstance(against, Trajectory):
-        seeds = {against.seed}
-        present = [run for run in present if run.plan.seed == against.seed]
+    present = _present(runs, against, backends)
+    seeds = {against.seed} if isinstance(against, Trajectory) else {run.plan.seed for run in present} or {0}
     there = {(run.plan.backend, run.plan.seed) for run in present}
     verdicts = [
         _no_run(against, backend, seed, "no run")
@@ -62,15 +57,12 @@ def judge_group(runs: Sequence[Record], against: Reference, backends: Sequence[s
     verdicts += [
         _no_run(against, run.plan.backend, run.plan.seed, fault) for run in present if (fault := _fault(run, against))
     ]
-    good = [run for run in present if not _fault(run, against)]
+    good = _good(present, against)
     if isinstance(against, Trajectory):
         verdicts += [trajectory.judge(run, against) for run in good]
     elif good:
         verdicts += convergence.judge(good, against)
-    timed: dict[tuple[str, int | None], list[Record]] = {}
-    for run in good:
-        timed.setdefault((run.plan.backend, run.environment.get("cores")), []).append(run)
-    return [*verdicts, *(verdict for its in timed.values() for verdict in check_speed.judge(its, against))]
+    return verdicts
 
 
 def make(runs: Sequence[Record], margin: float) -> Reference:
@@ -89,7 +81,7 @@ def make(runs: Sequence[Record], margin: float) -> Reference:
         found = trajectory.make(runs, plan.precision, made, speed)
     else:
         found = convergence.make(arms, margin, made, speed)
-    bad = [v for v in judge_group(arms, found, sorted({r.plan.backend for r in arms})) if v.outcome == "regression"]
+    bad = [v for v in judge_losses(arms, found, sorted({r.plan.backend for r in arms})) if v.outcome == "regression"]
     if bad:
         raise BenchError(
             f"{plan.protocol}: its own runs would not pass: {bad[0].check}, {bad[0].backend}, {bad[0].quantity}: "
@@ -105,6 +97,17 @@ def grouped(runs: Iterable[Record]) -> dict[Group, list[Record]]:
         if run.plan.kind == "run":
             groups.setdefault((run.plan.protocol, run.plan.device, run.plan.precision), []).append(run)
     return groups
+
+
+def _present(runs: Sequence[Record], against: Reference, backends: Sequence[str]) -> list[Record]:
+    """The runs that count: of these backends and of the reference's seed, the last ones made."""
+    seeds = {against.seed} if isinstance(against, Trajectory) else {run.plan.seed for run in runs}
+    chosen = [run for run in runs if run.plan.backend in backends and run.plan.seed in seeds]
+    return [run for run in chosen if not _made_again(run, runs)]
+
+
+def _good(runs: Sequence[Record], against: Reference) -> list[Record]:
+    return [run for run in runs if not _fault(run, against)]
 
 
 def _made_again(run: Record, runs: Sequence[Record]) -> bool:

@@ -2,26 +2,51 @@
 
 An epoch's time over its floor says what a backend adds to its own products; over a product by NumPy, whether those
 products became slower. Of the epochs the fastest counts, as of the floor: other work only adds to a time.
-The noise of a ratio is what the runs of the reference show: a new one that lies above what their logarithms lead to
-expect (one-sided t interval of a single further run) is slower. That is reported; whether it fails, is asked for.
+
+The unit is a part of the check: its runs share an hour and are one observation. A backend's figure is the mean over the
+parts that it was run in, of how its logarithm differs from that of the reference; its deviation is that of the runs of
+the reference, pooled over those parts. The ratios of all backends are one family (Holm), so that a quiet check calls
+anything slower in 1 % at most: each ratio of each part by itself, 30 of them at 1 %, did in 16 to 42 %. What that
+says is put in the words of `compare`. It is reported; whether it fails, is asked for.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.comparison.statistics import Estimate
-from bench.records import Plan, Record
+from bench.comparison.compare import INCOMPARABLE, Margins, concluded, worded
+from bench.comparison.statistics import Estimate, holm
+from bench.records import Record
 from bench.regression.reference import Reference, Speed
-from bench.regression.verdicts import Outcome, Verdict
+from bench.regression.verdicts import Verdict
+from bench.tables.render import MISSING
 
-CONFIDENCE = 0.99
+LEVEL = 0.02
+"""Of the two-sided tests of all ratios together: 1 % that any is called slower which is not."""
+
 LEAST_RUNS = 3
 NAMES = {"floor": "epoch over its floor", "calibration": "epoch over NumPy's product"}
 MEASURED = {"floor": ("floor", "train_epoch_seconds"), "calibration": ("calibration", "product_seconds")}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Logarithms of one ratio of a backend, in the runs of a check and in those of its reference."""
+
+    protocol: str
+    precision: str
+    found: np.ndarray
+    usual: np.ndarray
+
+    @property
+    def fit(self) -> bool:
+        """Whether the noise of the reference is known, and there is something to hold against it."""
+        return len(self.found) > 0 and len(self.usual) >= LEAST_RUNS
 
 
 def ratios(run: Record) -> dict[str, float]:
@@ -54,36 +79,52 @@ def make(runs: Sequence[Record]) -> list[Speed]:
     ]
 
 
-def judge(runs: Sequence[Record], reference: Reference) -> list[Verdict]:
-    """Hold good runs of one backend on so many cores against the reference: the median of each ratio."""
-    plan, cores = runs[0].plan, runs[0].environment.get("cores")
-    known = next((s for s in reference.speed if s.backend == plan.backend and s.cores == cores), None)
-    verdicts = []
-    for name, quantity in NAMES.items():
-        found = [ratio[name] for ratio in map(ratios, runs) if name in ratio]
-        sample = np.log(getattr(known, name)) if known else np.array([])
-        if not found or len(sample) < LEAST_RUNS:
-            reason = "not measured" if not found else f"{len(sample)} runs of it on {cores} cores in the reference"
-            verdicts.append(_verdict(plan, quantity, reason, f"{LEAST_RUNS} or more", "not judged", None))
-            continue
-        usual, noise = _expected(sample)
-        times = float(np.median(found)) / math.exp(usual)
-        outcome: Outcome = "slower" if times > noise else "faster" if times < 1 / noise else "ok"
-        told = f"{float(np.median(found)):.3g}, × {times:.2f} of the reference"
-        verdicts.append(_verdict(plan, quantity, told, f"× {noise:.2f}", outcome, times / noise))
+def judge(groups: Iterable[tuple[Sequence[Record], Reference]]) -> list[Verdict]:
+    """Hold the good runs of each protocol and precision against its reference: a verdict a backend and ratio."""
+    parts = defaultdict(list)
+    for runs, reference in groups:
+        by_backend = defaultdict(list)
+        for run in runs:
+            by_backend[run.plan.backend, run.environment.get("cores")].append(ratios(run))
+        for (backend, cores), its in by_backend.items():
+            known = next((s for s in reference.speed if (s.backend, s.cores) == (backend, cores)), None)
+            for name in NAMES:
+                found = np.log([ratio[name] for ratio in its if name in ratio])
+                usual = np.log(getattr(known, name) if known else [])
+                parts[backend, name].append(Part(reference.protocol, reference.precision, found, usual))
+    fit = {key: [part for part in its if part.fit] for key, its in parts.items()}
+    estimates = {key: estimated(its) for key, its in fit.items() if its}
+    order = sorted(estimates, key=lambda key: float(estimates[key].p))
+    p = dict(zip(order, holm([float(estimates[key].p) for key in order]), strict=True))
+    slower_or_faster = sum(each < LEVEL for each in p.values())
+    verdicts = [_unfit(*key, its[0]) for key, its in parts.items() if key not in estimates]
+    for rank, key in enumerate(order):
+        level = LEVEL / (len(order) - min(rank, slower_or_faster))  # at which Holm's procedure has this one
+        verdicts.append(_verdict(*key, fit[key], estimates[key], float(p[key]), level))
     return verdicts
 
 
-def _expected(logarithms: np.ndarray) -> tuple[float, float]:
-    """The mean logarithm, and the factor above it that a further run stays below."""
-    n = len(logarithms)
-    error = float(logarithms.std(ddof=1)) * math.sqrt(1 + 1 / n)
-    _, above = Estimate(0.0, error, n - 1).interval(2 * CONFIDENCE - 1)  # one of its sides
-    return float(logarithms.mean()), math.exp(above)
+def estimated(parts: Sequence[Part]) -> Estimate:
+    """The mean over parts of the logarithm of found over usual, by the deviation of the usual, pooled."""
+    value = float(np.mean([np.mean(part.found) - np.mean(part.usual) for part in parts]))
+    degrees = sum(len(part.usual) - 1 for part in parts)
+    variance = sum((len(part.usual) - 1) * np.var(part.usual, ddof=1) for part in parts) / degrees
+    return Estimate(value, math.sqrt(variance * sum(1 + 1 / len(part.usual) for part in parts)) / len(parts), degrees)
 
 
-def _verdict(plan: Plan, quantity: str, found: str, allowed: str, outcome: Outcome, share: float | None) -> Verdict:
-    return Verdict("speed", plan.protocol, plan.precision, plan.backend, quantity, found, allowed, outcome, share)
+def _verdict(backend: str, name: str, parts: Sequence[Part], estimate: Estimate, p: float, level: float) -> Verdict:
+    noise = math.exp(replace(estimate, value=0.0).interval(1 - level)[1])
+    times = math.exp(estimate.value)
+    outcome = worded(concluded(estimate, p, math.log1p(Margins().ratio), level=LEVEL))
+    where = (parts[0].protocol, parts[0].precision) if len(parts) == 1 else (f"mean of {len(parts)} parts", MISSING)
+    found = f"× {times:.2f} of the reference"
+    return Verdict("speed", *where, backend, NAMES[name], found, f"× {noise:.2f}", outcome, times / noise)
+
+
+def _unfit(backend: str, name: str, part: Part) -> Verdict:
+    reason = f"{len(part.usual)} runs on so many cores in the reference" if len(part.found) else "not measured"
+    where = (part.protocol, part.precision, backend, NAMES[name])
+    return Verdict("speed", *where, reason, f"{LEAST_RUNS} or more", INCOMPARABLE, None)
 
 
 def _rounded(ratio: float) -> float:

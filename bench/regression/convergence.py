@@ -22,7 +22,7 @@ from bench.comparison.statistics import Estimate, paired
 from bench.errors import BenchError
 from bench.records import EpochPoint, Record
 from bench.regression.reference import Convergence, Made, Speed
-from bench.regression.verdicts import Outcome, Verdict
+from bench.regression.verdicts import Verdict
 
 LEAST_SEEDS = 10
 FALSE_ALARMS = 0.01
@@ -139,7 +139,7 @@ def _converged(
     mean = float(losses.mean())
     middle, half = (low + high) / 2, (high - low) / 2
     share = abs(mean - middle) / half if half else (0.0 if mean == middle else math.inf)
-    outcome: Outcome = "ok" if share <= 1 else "regression"  # also if it is not a number
+    outcome = "ok" if share <= 1 else "regression"  # also if it is not a number
     told = f"{mean:.2f} nats ({len(losses)} runs)" if math.isfinite(mean) else "not a number"
     allowed = f"{low:.2f} to {high:.2f} nats"
     return _verdict("convergence", reference, backend, quantity, told, allowed, outcome, share)
@@ -149,10 +149,10 @@ def _equivalent(apart: NDArray, reference: Convergence, pair: str, quantity: str
     allowed = f"±{reference.margin:g} nats"
     if len(apart) < 2:
         told = f"{len(apart)} seeds in common; 2 or more could show it"
-        return _verdict("equivalence", reference, pair, quantity, told, allowed, "not judged")
+        return _verdict("equivalence", reference, pair, quantity, told, allowed, "not comparable")
     low, high = equivalence(apart)
     share = max(abs(low), abs(high)) / reference.margin
-    outcome: Outcome = "ok" if share <= 1 else "regression"
+    outcome = "ok" if share <= 1 else "regression"
     told = f"{apart.mean():+.3f} [{low:+.3f} to {high:+.3f}] nats"
     return _verdict("equivalence", reference, pair, quantity, told, allowed, outcome, share)
 
@@ -164,7 +164,7 @@ def _verdict(
     quantity: str,
     found: str,
     allowed: str,
-    outcome: Outcome,
+    outcome: str,
     share: float | None = None,
 ) -> Verdict:
     who = (reference.protocol, reference.precision, backend)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bench.errors import BenchError
 from bench.records import Record
 from bench.regression.reference import Made, Speed, Trajectory
-from bench.regression.verdicts import Outcome, Verdict
+from bench.regression.verdicts import Verdict
 
 FACTOR = 5.0
 """How many times the spread is allowed: of other processors and versions there are more than the few arms it is of."""
@@ -77,7 +77,7 @@ def judge(run: Record, reference: Trajectory) -> Verdict:
     """Hold one run, which ended well, against the reference."""
 
     def verdict(found: str, allowed: str, share: float | None) -> Verdict:
-        outcome: Outcome = "ok" if share is not None and share <= 1 else "regression"
+        outcome = "ok" if share is not None and share <= 1 else "regression"
         who = (run.plan.protocol, run.plan.precision, run.plan.backend)
         return Verdict("trajectory", *who, "loss by step", found, allowed, outcome, share)
 
