@@ -14,6 +14,11 @@ def timed(*values):
 
 def floor(seconds, ratio):
     return [
+        measurement("floor", "product_rate", 1e12, "FLOP/s", round=1),
+        measurement("floor", "bandwidth", 1e10, "bytes/s", round=1),
+        measurement("floor", "products_seconds", seconds / 10, "s", round=1),
+        measurement("floor", "bytes_seconds", seconds / 20, "s", round=1),
+        measurement("floor", "train_step_seconds", seconds / 10, "s", round=1),
         measurement("floor", "train_epoch_seconds", seconds, "s", round=1),
         measurement("floor", "training_ratio", ratio, "1", round=1),
     ]

@@ -80,7 +80,7 @@ def test_what_cannot_be_told_may_be_let_pass_and_is_said(compare):
     done = compare("a", "b", "--fail-if", "speed worse by 10%", "--unclear-passes")
     assert done.code == 0
     assert "speed worse by 10%: can't tell: " in done.err
-    assert "2 rounds (" in done.err
+    assert "2 rounds, " in done.err
 
 
 # What is compared

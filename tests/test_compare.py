@@ -68,7 +68,7 @@ def test_two_noisy_rounds_cannot_tell_and_say_how_many_would():
     row = only(compared(a, b))
     assert word(row) == "can't tell"
     assert 3 < row.rounds < 30
-    assert f"2 rounds ({row.rounds} needed)" in render(table([row]), "text").replace("\n", " ")
+    assert f"2 rounds, {row.rounds} needed" in render(table([row]), "text").replace("\n", " ")
 
 
 def test_within_a_wider_margin_it_is_the_same():

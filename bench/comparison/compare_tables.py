@@ -57,14 +57,15 @@ def figure(row: Row) -> str:
     return f"× {shown[0]}" + (f" [{shown[1]}–{shown[2]}]" if len(shown) == 3 else "")
 
 
-def observations(row: Row) -> str:
-    """How many there are on either side, and how many would be enough."""
-    if row.noise == "" and row.pair.quantity.form in ("loss", "gain"):
-        return "1 seed"
-    if row.noise in ("", WITHIN, ITSELF):
-        return row.noise or MISSING
+def evidence(row: Row) -> str:
+    """How many observations there are on either side, how many would be enough, and what has to be said beside it."""
+    if row.pair.reason:
+        return row.pair.reason
     counts = str(row.n[0]) if row.n[0] == row.n[1] else f"{row.n[0]}; {row.n[1]}"
-    return f"{counts} {row.noise}" + (f" ({row.rounds} needed)" if row.rounds else "")
+    told = f"{counts} {row.noise}" + (f", {row.rounds} needed" if row.rounds else "")
+    if row.noise in ("", WITHIN, ITSELF):
+        told = row.noise or ("1 seed" if row.pair.quantity.form in ("loss", "gain") else "")
+    return "; ".join(filter(None, (told, row.note))) or MISSING
 
 
 def table(rows: Sequence[Row], notes: Sequence[str] = (), margins: str = "10 %") -> Table:
@@ -139,7 +140,7 @@ def _shown(row: Row) -> dict[str, str]:
         "A is": pair.a_name,
         "B is": pair.b_name,
         "change [95 %]": figure(row),
-        "observations": row.pair.reason or "; ".join(filter(None, (observations(row), row.note))),
+        "observations": evidence(row),
         "A → B": MISSING if a == MISSING == b else f"{a} → {b}{unit}",
     }
 

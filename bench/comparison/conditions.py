@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.comparison.compare import Row
-from bench.comparison.compare_tables import figure, named, observations
+from bench.comparison.compare_tables import evidence, figure, named
 from bench.comparison.observations import TOPICS
 from bench.comparison.statistics import CONFIDENCE
 from bench.errors import BenchError
@@ -99,6 +99,4 @@ def _answer(row: Row, limit: float) -> Answer:
 
 
 def _told(row: Row) -> str:
-    if row.pair.reason is not None:
-        return f"{named(row)}: {row.pair.reason}"
-    return f"{named(row)}: {figure(row)} ({'; '.join(filter(None, (observations(row), row.note)))})"
+    return f"{named(row)}: {evidence(row)}" if row.pair.reason else f"{named(row)}: {figure(row)} ({evidence(row)})"

@@ -6,15 +6,13 @@ come out as a pair that has a reason for not being one.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import geometric_mean
 from typing import Any, Literal, get_args
-
-import numpy as np
 
 from bench.comparison.observations import About, Observation, Quantity
 from bench.errors import BenchError
@@ -115,7 +113,7 @@ def each_two(observations: Iterable[Observation]) -> list[Pair]:
     """Match every two variants in the times of one machine, protocol and precision; A is the faster one on average."""
     given = [*observations]
     groups = _grouped((given,), _levels(given, "backend"))
-    variants = sorted(groups.items(), key=lambda variant: float(np.mean([math.log(o.value) for o in variant[1][0]])))
+    variants = sorted(groups.items(), key=lambda variant: geometric_mean(each.value for each in variant[1][0]))
     return [_pair(a, b, (one, other)) for (one, (a,)), (other, (b,)) in combinations(variants, 2)]
 
 

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
-from bench.report.panels import Group, Panel, axis, error_bars, look, panel, said, section_label, thinned, ticks
+from bench.report.panels import Group, Panel, axis, error_bars, look, panel, thinned, ticks
 from bench.tables import KINDS, final_losses, largest_difference
 from bench.tables.frame import PRECISIONS, rank
-from bench.tables.labels import SECTION, groups, place
+from bench.tables.labels import SECTION, groups, place, said, section_label
 from bench.tables.pivot import RECORD, over_rounds, pick
 from bench.tables.render import MISSING
 from bench.tables.series_tables import worst_of

@@ -10,12 +10,10 @@ import pandas as pd
 
 from bench.inputs.peer_registry import OURS
 from bench.records import Record
-from bench.report.panels import said, section_label
-from bench.report.sentences import listed
 from bench.tables.frame import machine_of
-from bench.tables.labels import SECTION, groups, prepare
+from bench.tables.labels import SECTION, groups, prepare, said, section_label
 from bench.tables.pivot import Rows, contexts_of
-from bench.tables.render import MISSING, Table, number, spread
+from bench.tables.render import MISSING, Table, listed, number, spread
 from bench.tables.sweep_tables import SAID, curves, sweeps
 
 KINDS = {

@@ -14,16 +14,17 @@ from typing import Any
 import pandas as pd
 
 from bench import tables
+from bench.comparison.answers import Section, sections
 from bench.errors import BenchError
 from bench.records import Record
 from bench.report import overview, sentences
 from bench.report.figures import run_groups
-from bench.report.panels import Group, section_label
+from bench.report.panels import Group
 from bench.report.pictures import pictures
 from bench.report.suites import suites
 from bench.report.sweep_figures import sweep_groups
 from bench.tables.frame import order
-from bench.tables.labels import SECTION, groups, prepare
+from bench.tables.labels import prepare
 from bench.tables.render import MISSING, Table
 
 TEMPLATE = Path(__file__).parent / "template"
@@ -60,7 +61,7 @@ def html(records: Sequence[Record], paths: Sequence[Path]) -> str:
     made = tables.all_tables(records, brief=True)
     about, environments = overview.environments(records)
     runs = prepare([record for record in records if record.plan.kind == "run"])
-    told = _told(runs, records)
+    told = _told(sections(records), records)
     boards = {"records": _groups(runs, records), "suites": [suite.group for suite in found if suite.group.panels]}
     peers = next((table for table in made if table.name == "peers"), None)
     template = Environment(
@@ -131,11 +132,9 @@ def _groups(runs: pd.DataFrame, records: Sequence[Record]) -> list[Group]:
     return [group for group in found.values() if group.panels]
 
 
-def _told(runs: pd.DataFrame, records: Sequence[Record]) -> list[tuple[str, list[str]]]:
+def _told(found: Sequence[Section], records: Sequence[Record]) -> list[tuple[str, list[str]]]:
     """The sentences of each group, by its label."""
-    told: dict[str, list[str]] = {}
-    if len(runs):
-        told |= {section_label(key): sentences.told(rows) for key, rows in groups(runs, SECTION)}
+    told = {section.label: sentences.told(section) for section in found}
     for label, its in overview.sweep_sentences([r for r in records if r.plan.kind == "sweep"]).items():
         told.setdefault(label, []).extend(its)
     return list(told.items())

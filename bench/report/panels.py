@@ -13,9 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-import backends
 from bench.figures.palette import colour_of
-from bench.tables.labels import SECTION
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "pentagon")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -83,17 +81,6 @@ def ticks(sizes: Sequence[int]) -> dict[str, Any]:
     """Ticks of an axis of sizes at those that were measured, at most `MOST_TICKS` of them."""
     shown = list(sizes)[:: -(-len(sizes) // MOST_TICKS) or 1]
     return {"tickmode": "array", "tickvals": shown, "ticktext": [f"{size:,}" for size in shown], "dtick": None}
-
-
-def said(series: str) -> str:
-    """A series as people call it: "JAX scan" for "jax scan"."""
-    backend, _, rest = series.partition(" ")
-    return " ".join(filter(None, (backends.title(backend), rest)))
-
-
-def section_label(key: Mapping[str, Any]) -> str:
-    """Machine, protocol and precision in one line."""
-    return " · ".join(str(key[name]) for name in SECTION)
 
 
 def look(series: str, all_series: Sequence[str]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from bench.report.panels import Group, Panel, axis, error_bars, look, panel, said, section_label, ticks
-from bench.tables.labels import SECTION, groups
+from bench.report.panels import Group, Panel, axis, error_bars, look, panel, ticks
+from bench.tables.labels import SECTION, groups, said, section_label
 from bench.tables.sweep_tables import SAID, SIZES, Curve, curves, sweeps
 
 

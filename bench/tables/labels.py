@@ -7,11 +7,12 @@ two versions were measured; `article`, but `article (epochs 2)` where somebody s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
+import backends
 from bench.measures.disturbance import LIMIT
 from bench.records import Record
 from bench.tables.frame import BACKENDS, PRECISIONS, frame, rank
@@ -87,6 +88,17 @@ def place(name: str, value: Any) -> tuple[float, str]:
         return (0 if value == "ok" else 1, value)
     order = {"backend": BACKENDS, "plan_backend": BACKENDS, "series": BACKENDS, "precision": PRECISIONS}.get(name, ())
     return (rank(value.split(" ")[0], order)[0], value)
+
+
+def said(series: str) -> str:
+    """A series as people call it: "JAX scan" for "jax scan"."""
+    backend, _, rest = series.partition(" ")
+    return " ".join(filter(None, (backends.title(backend), rest)))
+
+
+def section_label(key: Mapping[str, Any]) -> str:
+    """Machine, protocol and precision in one line."""
+    return " · ".join(str(key[name]) for name in SECTION)
 
 
 def provenance(used: pd.DataFrame) -> list[str]:

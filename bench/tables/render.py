@@ -10,6 +10,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
 from typing import Any
 
 import pandas as pd
@@ -74,6 +75,18 @@ def number(value: float | None, digits: int = 4) -> str:
     if -4 <= power < 9:
         return f"{value:.{max(digits - 1 - power, 0)}f}"
     return f"{value:.{digits - 1}e}"
+
+
+def at_most(value: float, digits: int = 2) -> str:
+    """Return `value` with that many significant digits, rounded up: what is said to be within it, is."""
+    if not math.isfinite(value) or value <= 0:
+        return number(value, digits)
+    return number(float(Context(prec=digits, rounding=ROUND_CEILING).create_decimal(repr(value))), digits)
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return the parts as a list in a sentence: "a, b and c"."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def spread(middle: float | None, low: float | None, high: float | None, digits: int = 4) -> str:
