@@ -44,6 +44,14 @@ def a_and_b(factor=1.0, values=STEADY, **changes):
 # Speed
 
 
+@pytest.mark.parametrize("limit", [{"cpu_quota": 1.0}, {"variables": {"OMP_NUM_THREADS": "1"}}])
+def test_fewer_threads_or_a_quota_are_another_machine(limit):
+    free = EPYC | {"cpu_quota": None}
+    a, b = a_and_b(2.0, machine=free | limit)
+    row = only(compared(a.model_copy(update={"environment": free}), b))
+    assert row.pair.reason.startswith("another machine (AMD EPYC, 2 cores; AMD EPYC, 2 cores, ")
+
+
 def test_ten_percent_more_is_slower_and_the_other_way_round_faster():
     a, b = a_and_b(1.1)
     slower, faster = only(compared(a, b)), only(compared(b, a))

@@ -119,6 +119,9 @@ def test_variables_that_bear_on_speed_are_recorded_without_folders_and_others_ar
     }
 
 
+LIMITED = {"cpu": "AMD EPYC", "cores": 4, "cpu_quota": None, "variables": {}}
+
+
 @pytest.mark.parametrize(
     ("device", "found", "label"),
     [
@@ -133,10 +136,54 @@ def test_variables_that_bear_on_speed_are_recorded_without_folders_and_others_ar
             "NVIDIA A100 (MIG) + NVIDIA T4",
         ),
         ("gpu", {"gpus": []}, "unknown GPU"),
+        ("cpu", LIMITED, "AMD EPYC, 4 cores"),
+        ("cpu", LIMITED | {"variables": {"OMP_NUM_THREADS": "4"}}, "AMD EPYC, 4 cores"),
+        ("cpu", LIMITED | {"variables": {"OMP_NUM_THREADS": "1"}}, "AMD EPYC, 4 cores, 1 thread"),
+        ("cpu", LIMITED | {"cpu_quota": 2.5}, "AMD EPYC, 4 cores, quota 2.5"),
+        ("cpu", LIMITED | {"cpu_quota": 2.5, "variables": {"OMP_NUM_THREADS": "2"}}, "AMD EPYC, 4 cores, quota 2.5"),
+        (
+            "cpu",
+            LIMITED | {"cpu_quota": 0.5, "variables": {"OMP_NUM_THREADS": "4"}},
+            "AMD EPYC, 4 cores, quota 0.5, 4 threads",
+        ),
+        ("cpu", LIMITED | {"cpu_quota": 8.0}, "AMD EPYC, 4 cores"),
+        ("cpu", {"cpu": "AMD EPYC", "cores": 4, "variables": {"OMP_NUM_THREADS": "1"}}, "AMD EPYC, 4 cores"),
     ],
 )
 def test_machines_have_short_labels(device, found, label):
     assert machine(device, found) == label
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "quota"),
+    [
+        ("0::/user/job", {"user/job/cpu.max": "150000 100000"}, 1.5),
+        ("0::/user/job", {"user/job/cpu.max": "max 100000", "user/cpu.max": "50000 100000", "cpu.max": "max 1"}, 0.5),
+        ("0::/", {"cpu.max": "max 100000"}, None),
+        ("0::/not/mounted/here", {"cpu.max": "200000 100000"}, 2.0),
+        ("3:cpu,cpuacct:/job", {"cpu/job/cpu.cfs_quota_us": "50000", "cpu/job/cpu.cfs_period_us": "100000"}, 0.5),
+        ("3:cpu:/\n0::/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ("3:cpuset:/job", {"cpu/job/cpu.cfs_quota_us": "50000", "cpu/job/cpu.cfs_period_us": "100000"}, None),
+        (None, {}, None),
+    ],
+)
+def test_the_quota_is_the_smallest_of_the_groups_that_the_process_is_in(tmp_path, groups, limits, quota):
+    if groups is not None:
+        (tmp_path / "proc/self").mkdir(parents=True)
+        (tmp_path / "proc/self/cgroup").write_text(f"{groups}\n")
+    for name, text in limits.items():
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    assert environment.cpu_quota(tmp_path) == quota
+
+
+@pytest.mark.parametrize(("quota", "cores"), [(None, 4), (2.5, 2), (0.5, 1), (16.0, 4)])
+def test_a_process_has_no_more_cores_than_its_quota_keeps_busy(monkeypatch, quota, cores):
+    monkeypatch.setattr(environment, "_affinity", lambda: range(4))
+    monkeypatch.setattr(environment, "cpu_quota", lambda: quota)
+    assert environment.cores() == cores
+    assert environment.fingerprint()["cpu_quota"] == quota
 
 
 def test_gpus_are_described_and_what_is_unsupported_is_none(nvml):

@@ -12,9 +12,9 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import backends
@@ -74,7 +74,8 @@ def fingerprint() -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}".strip(),
         "kernel": platform.release(),
         "cpu": cpu_model(),
-        "cores": cores(),
+        "cores": len(_affinity()),
+        "cpu_quota": cpu_quota(),
         "memory_bytes": _memory_bytes(),
         "variables": _variables(os.environ),
         "packages": versions(),
@@ -86,7 +87,8 @@ def fingerprint() -> dict[str, Any]:
 def machine(device: str, fingerprint: Mapping[str, Any]) -> str:
     """Return the short label under which figures of one machine are grouped, e.g. "AMD EPYC, 2 cores".
 
-    For the device "gpu" it is the GPU's name alone. `fingerprint` is what `fingerprint()` returned, there and then.
+    A CPU's limits are part of it where they differ from its cores, as in "AMD EPYC, 2 cores, quota 0.5, 1 thread". For
+    the device "gpu" it is the GPU's name alone. `fingerprint` is what `fingerprint()` returned, there and then.
     """
     if device == "gpu":
         labels = [f"{gpu['name']} (MIG)" if gpu.get("mig") else f"{gpu['name']}" for gpu in fingerprint.get("gpus", [])]
@@ -96,7 +98,19 @@ def machine(device: str, fingerprint: Mapping[str, Any]) -> str:
         return "unknown CPU"
     label = re.sub(r"\((R|TM)\)|\bCPU\b|@.*|\b\d+-Core\b|\bProcessor\b", " ", str(model), flags=re.IGNORECASE)
     label = " ".join(label.split())
-    return f"{label}, {number} core{'' if number == 1 else 's'}" if number else label
+    if not number:
+        return label
+    label += f", {_plural(number, 'core')}"
+    if "cpu_quota" not in fingerprint:  # a record of before quotas were recorded, when labels had cores alone
+        return label
+    quota, threads = fingerprint["cpu_quota"], fingerprint.get("variables", {}).get("OMP_NUM_THREADS")
+    usable = number if quota is None else min(number, quota)
+    label += f", quota {usable:g}" if usable < number else ""
+    return label if threads in (None, str(_whole(usable))) else f"{label}, {_plural(threads, 'thread')}"
+
+
+def _plural(number: int | str, noun: str) -> str:
+    return f"{number} {noun}{'' if str(number) == '1' else 's'}"
 
 
 # Processor and memory
@@ -115,8 +129,40 @@ def cpu_model() -> str:
 
 
 def cores() -> int:
-    """Return how many logical cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many logical cores this process may use: by its affinity mask, and by the quota of its cgroup."""
+    quota = cpu_quota()
+    return len(_affinity()) if quota is None else _whole(min(quota, len(_affinity())))
+
+
+def _affinity() -> Collection[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+
+
+def _whole(quota: float) -> int:
+    """How many threads can be busy all the time: with one more, the kernel would stop them all every now and then."""
+    return max(1, int(quota))
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Return how many cores' time the cgroup of this process has, version 1 or 2; None where there is no limit."""
+    quotas = []
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers or "cpu" in controllers.split(","):
+                own = PurePosixPath(path.lstrip("/"))
+                for folder in (own, *own.parents):  # a limit holds for all groups below
+                    quotas.append(_quota_of(root / "sys/fs/cgroup" / ("cpu" if controllers else "") / folder))
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _quota_of(group: Path) -> float | None:
+    """The limit that a cgroup has of its own: its quota over its period."""
+    for files in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+        with suppress(OSError, ValueError):  # not there, or "max"
+            quota, period = " ".join((group / name).read_text(encoding="ascii") for name in files).split()
+            return int(quota) / int(period) if int(quota) > 0 else None
+    return None
 
 
 def _memory_bytes() -> int | None:
