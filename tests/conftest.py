@@ -88,9 +88,10 @@ def usual():
 @pytest.fixture
 def talkers(monkeypatch):
     """Workers that only talk: NumPy and torch do well, JAX fails."""
-    from bench.running import runner
+    from bench.commands import options
+    from bench.running import variant
 
     script = str(Path(__file__).with_name("faulty_worker.py"))
     behaviour = {"numpy": "well", "torch": "well", "jax": "at-once"}
-    monkeypatch.setattr(runner, "worker_command", lambda backend, python: [python, script, behaviour[backend]])
-    monkeypatch.setattr(runner, "DEFAULT_BACKENDS", ("numpy", "torch"))
+    monkeypatch.setattr(variant, "worker_command", lambda _, backend, python: [python, script, behaviour[backend]])
+    monkeypatch.setattr(options, "DEFAULT_BACKENDS", ("numpy", "torch"))

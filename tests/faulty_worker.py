@@ -74,7 +74,7 @@ def not_a_number(report):
 
 def stand_in(fault):
     """No worker, but its words: losses of −50 an epoch, 2 seconds each, and a file for the weights."""
-    plan = json.loads(sys.stdin.read())
+    plan = json.loads(sys.stdin.readline())
 
     def say(event, **parts):
         print(json.dumps({"event": event, **parts}), flush=True)

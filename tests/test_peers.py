@@ -14,12 +14,13 @@ from record_factories import record
 
 import backends
 from backends import Adam, Architecture
+from bench.commands.progress import LiveProgress
 from bench.errors import BenchError
 from bench.inputs.peer_registry import FRAMEWORKS, OURS, REGISTRY, Entry, of_framework
 from bench.peers import runner, worker
 from bench.peers.interface import InexpressibleError, check_article, halves
-from bench.peers.plan import PeersPlan
 from bench.records import environment
+from bench.running.messages import PeersPlan
 
 pytestmark = pytest.mark.slow
 
@@ -206,7 +207,7 @@ def test_turns_change_so_that_nobody_is_always_first_or_after_the_same_one():
 
 TALKER = """
 import json, os, sys
-plan = json.load(sys.stdin)
+plan = json.loads(sys.stdin.readline())
 if plan["framework"] == "tensorflow":
     told = dict(event="finished", status="unavailable", reason="no TensorFlow here")
     sys.exit(print(json.dumps(told)))
@@ -225,8 +226,15 @@ print(json.dumps(dict(event="finished", status="ok")))
 @pytest.fixture(scope="module")
 def talked(tmp_path_factory):
     """Records by framework, of workers of which torch's is taken down by a mode of our own, and by nflows."""
-    request = runner.Request(SMALL, ("torch", "tensorflow"), device="cpu", folder=tmp_path_factory.mktemp("peers"))
-    return {record.plan.backend: record for record in runner.run(request, lambda _: None, ("-c", TALKER))}
+    request = runner.Request(
+        architecture=SMALL,
+        backends=("torch", "tensorflow"),
+        device="cpu",
+        folder=tmp_path_factory.mktemp("peers"),
+        command=lambda label, interpreter: [interpreter, "-c", TALKER],
+    )
+    with LiveProgress() as progress:
+        return {record.plan.backend: record for record in runner.run(request, progress)}
 
 
 def test_a_library_that_takes_the_process_down_is_a_row_and_the_others_go_on(talked):
@@ -244,7 +252,12 @@ def test_a_framework_that_is_missing_is_a_record_that_says_so(talked):
 
 @pytest.mark.parametrize(
     ("wrong", "told"),
-    [({"frameworks": "torch,mxnet"}, "mxnet"), ({"peers": "zuko"}, "zuko"), ({"precision": "int8"}, "int8")],
+    [
+        ({"frameworks": "torch,mxnet"}, "mxnet"),
+        ({"frameworks": ""}, "--frameworks ''"),
+        ({"peers": "zuko"}, "zuko"),
+        ({"precision": "int8"}, "int8"),
+    ],
 )
 def test_a_name_that_is_not_known_is_refused(wrong, told):
     with pytest.raises(BenchError, match=told):
@@ -277,8 +290,10 @@ def measured(request, tmp_path_factory):
     """The record of a framework's peers at a small size, without `fit`, which has the same model as the other Keras."""
     names = [entry.name for entry in of_framework(request.param) if entry.name != "keras fit"]
     folder = tmp_path_factory.mktemp("peers")
-    asked = runner.Request(SMALL, [request.param], names, device="cpu", batch=4, steps=3, rounds=1, folder=folder)
-    return runner.run(asked, lambda _: None)[0]
+    sizes = {"architecture": SMALL, "batch": 4, "steps": 3, "rounds": 1}
+    asked = runner.Request(backends=[request.param], peers=names, device="cpu", folder=folder, **sizes)
+    with LiveProgress() as progress:
+        return runner.run(asked, progress)[0]
 
 
 def test_installed_peers_do_the_same_work_and_the_others_are_rows(measured):

@@ -325,7 +325,7 @@ def test_a_profile_of_torch_leaves_a_trace_that_holds_the_steps(torch_trace, tmp
 def profile(folder, names):
     loaded = protocol.load("article", training__batch=8, architecture__hidden_units=8)
     with LiveProgress() as progress:
-        return runs.profile(Request(loaded, names, device="cpu", folder=folder), 2, progress)
+        return runs.profile(Request(protocol=loaded, backends=names, device="cpu", folder=folder), 2, progress)
 
 
 def test_a_profile_is_a_record_and_a_trace_and_a_row_of_a_table_of_its_own(tmp_path):
@@ -349,9 +349,9 @@ def test_a_backend_without_a_profiler_is_unavailable():
 
 def test_a_profile_that_failed_is_told_beside_those_that_did_not_and_is_no_run(tmp_path):
     def record(backend, status="ok", reason=None, measurements=()):
-        made = runner.Turn(Request(protocol.load("smoke")), backend, backend, None, "cpu", "a", tmp_path, None).record()
-        plan = made.plan.model_copy(update={"kind": "profile"})
-        told = {"plan": plan, "status": status, "reason": reason, "measurements": list(measurements)}
+        asked = Request(protocol=protocol.load("smoke"), kind="profile")
+        made = runner.Training(asked, backend, runner.plan_of(asked, backend, None, "cpu"), "a", tmp_path).record
+        told = {"status": status, "reason": reason, "measurements": list(measurements)}
         return made.model_copy(update=told)
 
     trace = Trace(Span(0, 10), work((PRODUCTS, "a", 0, 6), (OPTIMISER, "a", 6, 8)))

@@ -18,7 +18,8 @@ from bench.inputs import protocol
 from bench.records import collection, environment
 from bench.running import runner
 from bench.running.messages import EpochDone
-from bench.running.runner import Request, resolve_device
+from bench.running.runner import Request
+from bench.running.variant import resolve_device
 from bench.running.worker_environment import cache_environment, worker_environment
 
 FAULTS = {
@@ -56,23 +57,19 @@ class Listener:
 def faulty(backend, interpreter):
     """The command line of a worker in which what its backend is called goes wrong; the reference is left alone."""
     if backend == "numpy":
-        return runner.worker_command(backend, interpreter)
+        return [interpreter, "-m", runner.Training.worker]
     return [interpreter, str(Path(__file__).with_name("faulty_worker.py")), backend]
+
+
+def request(loaded, backends, folder, **options):
+    return Request(protocol=loaded, backends=backends, device="cpu", folder=folder, command=faulty, **options)
 
 
 def run(folder, backends, *, timeout=300.0, interpreters=None, stopped=lambda: False, **overrides):
     """Run the smoke protocol with these backends; records by name, and what the listener was told."""
     listener = Listener()
-    request = Request(
-        protocol=protocol.load("smoke", **overrides),
-        backends=backends,
-        device="cpu",
-        folder=folder,
-        timeout=timeout,
-        interpreters=interpreters or {},
-        stopped=stopped,
-    )
-    made = runner.run(request, listener, faulty)
+    options = {"timeout": timeout, "interpreters": interpreters or {}, "stopped": stopped}
+    made = runner.run(request(protocol.load("smoke", **overrides), backends, folder, **options), listener)
     return SimpleNamespace(folder=folder, records={r.plan.backend: r for r in made}, listener=listener)
 
 
@@ -195,7 +192,7 @@ def test_a_worker_that_ends_without_saying_how_has_failed(tmp_path):
 
 def test_a_worker_that_dies_before_it_has_read_a_long_plan_has_failed(tmp_path):
     loaded = protocol.load("smoke").model_copy(update={"caption": "x" * 300_000})  # longer than a pipe holds
-    [record] = runner.run(Request(loaded, ["at-once"], device="cpu", folder=tmp_path), Listener(), faulty)
+    [record] = runner.run(request(loaded, ["at-once"], tmp_path), Listener())
     assert (record.status, record.reason) == ("failed", "ended with exit code 4")
 
 
@@ -240,17 +237,17 @@ def test_a_records_curve_goes_through_all_rounds(well):
     assert [(point.epoch, point.round) for point in curve] == [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3)]
 
 
-def test_a_record_is_on_disk_after_every_epoch(tmp_path):
+def test_an_epoch_is_on_disk_before_anybody_hears_of_it(tmp_path):
     class Reader(Listener):
         def event(self, name, event):
             if isinstance(event, EpochDone):
                 [record] = collection.load_all(tmp_path)
-                self.events.append((record.status, len(record.curve)))
+                self.events.append((record.status, event.point in record.curve))
 
     reader = Reader()
     loaded = protocol.load("smoke", training__epochs=3, training__rounds=1)
-    runner.run(Request(loaded, ["well"], device="cpu", folder=tmp_path), reader, faulty)
-    assert reader.events == [("failed", 1), ("failed", 2), ("failed", 3)]  # what it is if it ends here
+    runner.run(request(loaded, ["well"], tmp_path), reader)
+    assert reader.events == [("failed", True)] * 3  # what it is if it ends here
 
 
 def test_between_rounds_a_record_says_that_it_lacks_some(tmp_path):
@@ -263,7 +260,7 @@ def test_between_rounds_a_record_says_that_it_lacks_some(tmp_path):
 
     reader = Reader()
     loaded = protocol.load("smoke", training__epochs=2, training__rounds=2)
-    made = runner.run(Request(loaded, ["a", "b"], device="cpu", folder=tmp_path), reader, faulty)
+    made = runner.run(request(loaded, ["a", "b"], tmp_path), reader)
     partly = ("failed", "ended after round 1 of 2")
     assert reader.begun == [(1, "a", None, None), (1, "b", *partly), (2, "b", *partly), (2, "a", *partly)]
     assert [(record.status, record.reason) for record in made] == [("ok", None)] * 2
@@ -315,7 +312,7 @@ def test_a_record_says_what_was_planned(well):
 def test_several_modes_of_a_backend_take_turns(tmp_path):
     listener, modes = Listener(), {"a": ("one", "two"), "c": ("three",)}
     loaded = protocol.load("smoke", training__epochs=2, training__rounds=2)
-    runner.run(Request(loaded, ["a", "b", "c"], "cpu", modes=modes, folder=tmp_path), listener, faulty)
+    runner.run(request(loaded, ["a", "b", "c"], tmp_path, modes=modes), listener)
     first, second = ["a-one", "a-two", "b", "c"], ["a-two", "b", "c", "a-one"]
     assert [label for label, *_ in listener.begun] == first + second
     made = collection.load_all(tmp_path)
@@ -352,7 +349,7 @@ def test_auto_is_the_gpu_where_there_is_one(monkeypatch, asked, present, expecte
 def test_a_gpu_that_is_not_there_is_one_error_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "gpus", list)
     with pytest.raises(BenchError, match="no GPU is visible"):
-        runner.run(Request(protocol.load("smoke"), device="gpu", folder=tmp_path / "runs"), Listener())
+        runner.run(Request(protocol=protocol.load("smoke"), device="gpu", folder=tmp_path / "runs"), Listener())
     assert not (tmp_path / "runs").exists()
 
 

@@ -3,7 +3,6 @@
 Backends are called here as what befalls them; see `sweeping_worker`.
 """
 
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +20,7 @@ from bench.inputs.streams import initial_parameters
 from bench.measures import sweep as points_measured
 from bench.measures.timing import Timing
 from bench.records import collection
+from bench.running import variant
 from bench.running.messages import Measured, PointBegun, Started, SweepPlan
 from bench.sweeps import sweep, sweep_worker
 
@@ -262,9 +262,10 @@ def run(folder, names, values=None, **options):
         backends=names,
         device="cpu",
         folder=folder,
+        command=command,
         **options,
     )
-    made = sweep.run(request, listener, command)
+    made = sweep.run(request, listener)
     return SimpleNamespace(records={r.plan.backend: r for r in made}, listener=listener)
 
 
@@ -300,7 +301,7 @@ def test_a_sweep_that_nobody_comes_back_to_is_not_whole(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, ["well"])
     (left,) = collection.load_all(tmp_path)
-    assert (left.status, left.reason) == ("failed", "ended before depth")
+    assert (left.status, left.reason) == ("failed", "ended after round 1 of 2")
     assert {at[0] for at in rows(left)} == {"batch"}
 
 
@@ -330,10 +331,10 @@ def test_a_process_that_dies_costs_one_point_and_the_larger_ones_and_another_goe
 
 def test_the_next_process_goes_by_the_best_rate_that_was_seen(tmp_path, monkeypatch):
     plans = []
-    converse = sweep.converse
-    monkeypatch.setattr(sweep, "converse", lambda c, plan, *rest: (plans.append(plan), converse(c, plan, *rest))[1])
+    supervise = variant.supervise
+    monkeypatch.setattr(variant, "supervise", lambda c, plan, *rest: (plans.append(plan), supervise(c, plan, *rest))[1])
     run(tmp_path, ["slower"])
-    rates = [SweepPlan.model_validate_json(plan).rates for plan in plans]
+    rates = [plan.rates for plan in plans]
     # 1e9 FLOP/s at the first point of an operation, and less at each that follows.
     assert rates == [{}, {"log_prob": 1e-9, "sample": 1e-9}]
 
@@ -367,9 +368,9 @@ def test_records_are_on_disk_as_they_were_returned_and_nothing_else_is(ran):
 
 
 def test_the_real_worker_takes_the_plan_of_a_sweep(tmp_path):
-    request = sweep.Request(SMOKE, {"batch": (32,)}, backends=["numpy"], device="cpu", folder=tmp_path, seconds=1e-3)
+    around = {"protocol": SMOKE, "values": {"batch": (32,)}}
+    request = sweep.Request(**around, backends=["numpy"], device="cpu", folder=tmp_path, seconds=1e-3)
     [record] = sweep.run(request, Listener())
     assert (record.status, record.precision.seen, record.plan.mode) == ("ok", "float32", "eager")
     assert [operation for _, _, operation in rows(record)] == ["log_prob", "sample", "train"]
     assert all(m.value > 0 for m in record.measurements)
-    assert sweep.worker_command("numpy", sys.executable)[-1] == "bench.sweeps.sweep_worker"

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -36,6 +37,8 @@ from bench.commands.options import (
     backend_names,
     check_device,
     check_precision,
+    errors,
+    interruptible,
     loaded_records,
     measured,
     modes_of,
@@ -50,6 +53,7 @@ from bench.inputs import protocol
 from bench.measures import disturbance
 from bench.records import collection, environment
 from bench.running import runner
+from bench.running.variant import resolve_device
 from bench.tables import readme
 from bench.weights import porting
 
@@ -66,9 +70,12 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; an error that the user can mend is one or two lines on standard error, exit code 1.
 
-    A request to end (SIGTERM, as `timeout` and batch systems send it) is an interruption: what was measured is kept.
+    A request to end (SIGTERM, as `timeout` and batch systems send it) and a closed terminal (SIGHUP, unless `nohup` has
+    it ignored) are interruptions: what was measured is kept.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for request in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(request) is not signal.SIG_IGN:
+            signal.signal(request, _interrupt)
     if isinstance(sys.stdout, io.TextIOWrapper):  # the name of a file may be any bytes
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -85,6 +92,12 @@ def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error) or "out of memory"
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Interrupt, once: shells send SIGHUP twice, and the second one would end what the first one has begun."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 @app.command(epilog="Example: nice-bench run --protocol article --backends torch,jax --epochs 3")
@@ -133,7 +146,7 @@ def run(
     _warn_if_busy()
     made = measured(lambda progress: runner.run(request, progress))
     there = collection.load_all(request.folder, [])
-    tables.write(there, request.folder / "tables")
+    tables.write(there, request.folder / "tables")  # before anything is printed: the reader may be gone
     typer.echo(tables.render(tables.all_tables(made, brief=True), "text"))
     say_which(made, there)
     typer.echo(f"\nRecords, weights and tables: {request.folder}")
@@ -241,9 +254,11 @@ def agree(
 ) -> None:
     """Compare every backend with the float64 reference, and every ordered pair: one breach, and the exit code is 1."""
     check_device(device)
-    names = [*backend_names(chosen)] if chosen else _importable()
-    on = runner.resolve_device(device)
-    typer.echo(agreement_runs.run(names, on, full=full, steps=steps, output=output, trained=trained))
+    names = [*backend_names(chosen)] if chosen is not None else _importable()
+    on = resolve_device(device)
+    with interruptible():
+        made = agreement_runs.run(names, on, full=full, steps=steps, output=output, trained=trained, console=errors)
+    typer.echo(made)
 
 
 def _importable() -> list[str]:

@@ -30,7 +30,7 @@ from bench.regression import check_runs, reference, verdicts
 from bench.regression.check_runs import PARTS, Part, Where
 from bench.regression.convergence import MARGIN
 from bench.regression.verdicts import Verdict
-from bench.running import runner
+from bench.running.variant import resolve_device
 from bench.tables.render import render
 
 
@@ -78,7 +78,7 @@ def check(
     names, parts = backend_names(chosen), _parts(only)
     where = Where(
         folder=output or Path("results/runs", f"{time.strftime('%Y%m%d-%H%M%S')}-check"),
-        device=runner.resolve_device(device),
+        device=resolve_device(device),
         interpreters=pairs(python, "--python"),
         timeout=timeout,
     )

@@ -11,7 +11,7 @@ import typer
 
 from backends import Architecture
 from bench import tables
-from bench.commands.options import Device, Verbose, check_device, errors, interruptible, pairs, refuse_failures
+from bench.commands.options import Device, Interpreters, Seed, Verbose, check_device, measured, pairs, refuse_failures
 from bench.inputs.peer_registry import FRAMEWORKS
 from bench.peers import runner
 
@@ -37,10 +37,8 @@ def peers(
     couplings: Annotated[int, typer.Option(min=1, help="Additive couplings.")] = 4,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="float32 or tf32.")] = "float32",
-    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of weights and order.")] = 0,
-    python: Annotated[
-        list[str] | None, typer.Option(help="FRAMEWORK=INTERPRETER, repeatable: the Python that has its libraries.")
-    ] = None,
+    seed: Seed = 0,
+    python: Interpreters = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for records. [default: a new one in results/runs]")
     ] = None,
@@ -51,7 +49,7 @@ def peers(
     check_device(device)
     request = runner.Request.checked(
         architecture=replace(Architecture.article(), hidden_units=width, hidden_layers=layers, couplings=couplings),
-        frameworks=frameworks or ",".join(FRAMEWORKS),
+        frameworks=",".join(FRAMEWORKS) if frameworks is None else frameworks,
         peers=only,
         device=device,
         precision=precision,
@@ -63,8 +61,7 @@ def peers(
         interpreters=pairs(python, "--python"),
         timeout=timeout,
     )
-    with interruptible(), errors.status("peers") as status:
-        made = runner.run(request, status.update)
+    made = measured(lambda progress: runner.run(request, progress))
     typer.echo(tables.render(tables.all_tables(made), "text"))
     typer.echo(f"\nRecords: {request.folder}")
     refuse_failures(made, asked=frameworks is not None)

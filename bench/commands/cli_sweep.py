@@ -14,7 +14,7 @@ from bench.commands.options import (
     Device,
     Folders,
     Interpreters,
-    Mode,
+    Modes,
     Precision,
     Verbose,
     backend_names,
@@ -23,6 +23,7 @@ from bench.commands.options import (
     listed,
     loaded_records,
     measured,
+    modes_of,
     pairs,
     refuse_failures,
     say_which,
@@ -55,7 +56,7 @@ def sweep(
     chosen: Chosen = None,
     device: Device = "auto",
     precision: Precision = "float32",
-    mode: Mode = None,
+    mode: Modes = None,
     python: Interpreters = None,
     longest_call: Annotated[
         float, typer.Option(min=1e-3, help="Seconds; a point where a call would take longer is left out.")
@@ -70,7 +71,7 @@ def sweep(
     """Time training, density and sampling over batch, width, depth and couplings, and fit how the cost grows."""
     check_device(device)
     check_precision(precision)
-    axes = listed(axis) or list(AXES)
+    axes = list(AXES) if axis is None else listed(axis)
     request = sweeps.Request(
         protocol=protocol.load(protocol_name),
         values=sweeps.choose(axes, sizes(values)),
@@ -78,7 +79,7 @@ def sweep(
         backends=backend_names(chosen),
         device=device,
         precision=precision,
-        modes=pairs(mode, "--mode"),
+        modes=modes_of(mode),
         folder=output or Path("results/runs", f"{time.strftime('%Y%m%d-%H%M%S')}-sweep"),
         interpreters=pairs(python, "--python"),
         timeout=timeout,

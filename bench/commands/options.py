@@ -8,21 +8,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 import backends
 from bench import records
-from bench.commands.progress import LiveProgress
+from bench.commands.progress import LiveProgress, errors
 from bench.errors import BenchError
-from bench.records import RecordError, collection, printable
-from bench.running import runner
+from bench.records import MOST_SEED, RecordError, collection, printable
+from bench.running.variant import DEFAULT_BACKENDS
 from bench.tables.frame import PRECISIONS
-
-errors = Console(stderr=True)
 
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")]
 Chosen = Annotated[
-    str | None, typer.Option("--backends", help=f"Comma-separated. [default: {','.join(runner.DEFAULT_BACKENDS)}]")
+    str | None, typer.Option("--backends", help=f"Comma-separated. [default: {','.join(DEFAULT_BACKENDS)}]")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or gpu.")]
 Precision = Annotated[str, typer.Option(help="float64, float32, tf32 or bfloat16.")]
@@ -30,8 +27,7 @@ Modes = Annotated[
     list[str] | None,
     typer.Option(help="BACKEND=MODE, repeatable; several modes of a backend take turns. [default: its usual one]"),
 ]
-Mode = Annotated[list[str] | None, typer.Option(help="BACKEND=MODE, repeatable. [default: its usual one]")]
-Seed = Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of weights, order and noise.")]
+Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of weights, order and noise.")]
 Interpreters = Annotated[
     list[str] | None, typer.Option(help="BACKEND=INTERPRETER, repeatable: the Python that has its framework.")
 ]
@@ -108,7 +104,7 @@ def check_device(device: str) -> None:
 def backend_names(chosen: str | None) -> list[str]:
     """The backends of --backends, each once; without it the usual ones."""
     if chosen is None:
-        return list(runner.DEFAULT_BACKENDS)
+        return list(DEFAULT_BACKENDS)
     names = [name.strip() for name in chosen.split(",") if name.strip()]
     unknown = [name for name in names if name not in backends.REGISTRY]
     if unknown or not names:

@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 import threading
 from types import TracebackType
+from typing import IO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bench.records import Measurement, Status
-from bench.running.messages import EpochDone, Event, Measured, PointBegun
+from bench.running.messages import EpochDone, Event, Measured, PeerBegun, PointBegun
+
+
+class StandardError(io.TextIOBase):
+    """Standard error as it is when something is written; that it breaks (a closed terminal) is no reason to stop."""
+
+    def write(self, text: str) -> int:
+        """Write and flush, or write nowhere from here on."""
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        return len(text)
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return sys.stderr.isatty()
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+        return sys.stderr.fileno()
+
+
+errors = Console(file=cast("IO[str]", StandardError()))
 
 
 class LiveProgress:
-    """A `runner.Listener` that shows what happens; use it in a `with` statement."""
+    """A `bench.running.variant.Listener` that shows what happens; use it in a `with` statement."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+    def __init__(self, console: Console = errors) -> None:
+        self.console = console
         self._here = threading.local()  # runs side by side have a thread and a bar each
         self._progress = Progress(
             TextColumn("{task.description:<24}"),
@@ -39,37 +67,40 @@ class LiveProgress:
     ) -> None:
         self._progress.stop()
 
-    def begin(self, backend: str, round_: int, epochs: int) -> None:
-        """A backend's turn begins."""
-        self._here.task = self._progress.add_task(f"{backend}, round {round_}", total=epochs, told="starting")
+    def begin(self, label: str, round_: int, total: int | None) -> None:
+        """A variant's round begins."""
+        self._here.task = self._progress.add_task(f"{label}, round {round_}", total=total, told="starting")
 
-    def event(self, backend: str, event: Event) -> None:
-        """An epoch or a point of a sweep moves the bar; a measurement is named."""
+    def event(self, label: str, event: Event) -> None:
+        """An epoch, a point of a sweep or a peer moves the bar; a measurement is named."""
         if isinstance(event, EpochDone):
             point = event.point
             told = f"loss {_nats(point.train_loss)}, test {_nats(point.test_loss)}, {point.seconds:.1f} s an epoch"
             self._progress.update(self._here.task, advance=1, told=told)
             if not self.console.is_terminal:
-                self.console.print(f"{backend}: epoch {point.epoch}: {told}", soft_wrap=True, highlight=False)
+                self.console.print(f"{label}: epoch {point.epoch}: {told}", soft_wrap=True, highlight=False)
         elif isinstance(event, PointBegun):
             at = event.point
             self._progress.update(self._here.task, advance=1, told=f"{at.operation} at {at.axis} {at.value}")
+        elif isinstance(event, PeerBegun):
+            self._progress.update(self._here.task, advance=1, told=f"{event.peer}: {event.stage}")
         elif isinstance(event, Measured):
-            self._measured(event.measurement)
+            self._measured(label, event.measurement)
 
-    def end(self, backend: str, status: Status, reason: str | None) -> None:
-        """The turn is over."""
+    def end(self, label: str, status: Status, reason: str | None) -> None:
+        """The round is over."""
         self._progress.update(self._here.task, told=status)
         if status != "ok":
-            self.console.print(f"{backend}: {status}: {reason}", soft_wrap=True, highlight=False, markup=False)
+            self.console.print(f"{label}: {status}: {reason}", soft_wrap=True, highlight=False, markup=False)
 
-    def _measured(self, m: Measurement) -> None:
-        """A figure is named; a point of a sweep is told with its time."""
-        if m.measure != "sweep":
+    def _measured(self, label: str, m: Measurement) -> None:
+        """A figure is named; off a terminal a point of a sweep and a peer have a line with their time."""
+        if m.measure not in ("sweep", "peers"):
             self._progress.update(self._here.task, told=f"{m.measure}: {m.quantity}")
-        elif m.quantity == "seconds" and not self.console.is_terminal:
-            at = f"{m.context['operation']} at {m.context['axis']} {m.context['value']}"
-            self.console.print(f"{at}: {m.note or f'{m.value:.4g} s'}", soft_wrap=True, highlight=False, markup=False)
+        elif m.quantity in ("seconds", "step_seconds") and not self.console.is_terminal:
+            at = " ".join(f"{key} {value}" for key, value in m.context.items())
+            told = f"{label}: {at}: {m.note or f'{m.value:.4g} {m.unit}'}"
+            self.console.print(told, soft_wrap=True, highlight=False, markup=False)
 
 
 def _nats(loss: float | None) -> str:

@@ -27,13 +27,12 @@ from bench.inputs.streams import TrainingStream, initial_parameters, normals
 from bench.measures.agreement import relative
 from bench.measures.precision import probe
 from bench.peers import peer_class
-from bench.peers.interface import Peer
-from bench.peers.plan import Begun, PeerEvent, PeersPlan, missed
+from bench.peers.interface import Peer, missed
 from bench.records import Measurement
 from bench.records.environment import fingerprint, gpu_state
 from bench.running.failures import reason_of, status_of
-from bench.running.messages import Finished, Measured, Started
-from bench.running.worker_io import take_standard_output, tell
+from bench.running.messages import Event, Finished, Measured, PeerBegun, PeersPlan, Started
+from bench.running.worker_io import begin, tell
 
 PIXELS = Pixels(1 / 255, 0.0)
 CHECKED_ROWS = 32
@@ -51,8 +50,7 @@ class PeerError(BenchError):
 
 def main() -> int:
     """Read a plan from standard input, work, and write events to what standard output was."""
-    events = take_standard_output()
-    plan = PeersPlan.model_validate_json(sys.stdin.read())
+    plan, events = begin(PeersPlan)
     # Both have to be set before the frameworks are imported.
     os.environ["KERAS_BACKEND"] = plan.framework
     os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest" if plan.precision == "float32" else "tensorfloat32"
@@ -141,10 +139,10 @@ class Theirs:
         return time.perf_counter() - start
 
 
-def measure(plan: PeersPlan) -> Iterator[PeerEvent]:
+def measure(plan: PeersPlan) -> Iterator[Event]:
     """Build, check and time everyone; a peer that fails at any stage is a row, and the others go on."""
     work = Work.of(plan)
-    yield Begun(peer=OURS, stage="build")
+    yield PeerBegun(peer=OURS, stage="build")
     model = make_model(plan, work)
     yield Started(
         environment=fingerprint() | {"framework": model.versions(), "gpu_before": gpu_state()},
@@ -153,7 +151,7 @@ def measure(plan: PeersPlan) -> Iterator[PeerEvent]:
         digests={"initial_parameters": digest(work.weights)},
     )
     expected = work.reference()
-    yield Begun(peer=OURS, stage="warm-up")
+    yield PeerBegun(peer=OURS, stage="warm-up")
     ours = Ours(model, work, plan.rounds + 1)
     yield from _checked(OURS, ours, work, expected, plan)
     ours.seconds()
@@ -167,7 +165,7 @@ def measure(plan: PeersPlan) -> Iterator[PeerEvent]:
     wanted = [entry for entry in of_framework(plan.framework) if entry.name in plan.peers]
     others |= {entry.name: partial(make_arm, entry, work) for entry in wanted}
     for name, make in others.items():
-        yield Begun(peer=name, stage="check and warm-up")
+        yield PeerBegun(peer=name, stage="check and warm-up")
         yield from _admit(name, make, arms, work, expected, trained, plan)
     yield from _rounds(arms, plan)
     yield Finished(status="ok")
@@ -192,7 +190,7 @@ def _admit(
     expected: NDArray,
     trained: NDArray,
     plan: PeersPlan,
-) -> Iterator[PeerEvent]:
+) -> Iterator[Event]:
     """Build and check somebody, let it warm up, check it again, and add it to those to be timed."""
     try:
         arm = make()
@@ -219,7 +217,7 @@ def make_arm(entry: Entry, work: Work) -> Arm:
     return Theirs(peer, work.batches())
 
 
-def _checked(name: str, arm: Arm, work: Work, expected: NDArray, plan: PeersPlan) -> Iterator[PeerEvent]:
+def _checked(name: str, arm: Arm, work: Work, expected: NDArray, plan: PeersPlan) -> Iterator[Event]:
     """Record how far log p at the weights as given is from the reference's.
 
     Raises:
@@ -232,7 +230,7 @@ def _checked(name: str, arm: Arm, work: Work, expected: NDArray, plan: PeersPlan
         raise PeerError(f"log p is off by {error:.1e} at the same weights, more than {TOLERANCES[plan.precision]:.0e}")
 
 
-def _trained(name: str, change: NDArray, expected: NDArray) -> Iterator[PeerEvent]:
+def _trained(name: str, change: NDArray, expected: NDArray) -> Iterator[Event]:
     """Record how far the change of log p by the warm-up's steps is from that of the harness' backend.
 
     Raises:
@@ -244,11 +242,11 @@ def _trained(name: str, change: NDArray, expected: NDArray) -> Iterator[PeerEven
         raise PeerError(f"the change of log p by training is off by {error:.1e}, more than {TRAINED_TOLERANCE}")
 
 
-def _rounds(arms: dict[str, Arm], plan: PeersPlan) -> Iterator[PeerEvent]:
+def _rounds(arms: dict[str, Arm], plan: PeersPlan) -> Iterator[Event]:
     """Everyone's turn in each round, in changing order, so that a drift of the machine hits all alike."""
     for round_ in range(1, plan.rounds + 1):
         for name in turns(list(arms), round_):
-            yield Begun(peer=name, stage=f"round {round_}")
+            yield PeerBegun(peer=name, stage=f"round {round_}")
             try:
                 seconds = arms[name].seconds() / plan.steps
             except Exception as error:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from bench.errors import BenchError
 from bench.inputs.protocol import Protocol, validate
 from bench.records import Record
-from bench.running.runner import Listener, Request, arms, run
+from bench.running.runner import Request, run
+from bench.running.variant import Listener
 
 
 def profile(request: Request, steps: int, listener: Listener) -> list[Record]:
@@ -24,7 +25,7 @@ def profile(request: Request, steps: int, listener: Listener) -> list[Record]:
     Raises:
         BenchError: nothing can be run, or the folder holds a profile already.
     """
-    present = [label for label in arms(request) if (request.folder / label).exists()]
+    present = [label for label in request.variants() if (request.folder / label).exists()]
     if present:
         raise BenchError(f"{request.folder / present[0]}: exists; choose another --output")
 
@@ -32,7 +33,8 @@ def profile(request: Request, steps: int, listener: Listener) -> list[Record]:
         folder = request.folder / label
         return [interpreter, "-m", "bench.profiling.worker", "--steps", str(steps), "--folder", str(folder)]
 
-    return run(replace(request, kind="profile", protocol=shortened(request.protocol, steps)), listener, command)
+    short = shortened(request.protocol, steps)
+    return run(replace(request, kind="profile", protocol=short, command=command), listener)
 
 
 def shortened(protocol: Protocol, steps: int) -> Protocol:

@@ -28,7 +28,7 @@ from bench.profiling.events import checked
 from bench.records.environment import fingerprint, gpu_state
 from bench.running.messages import Event, Finished, Measured, Started, WorkerPlan
 from bench.running.worker import model_of
-from bench.running.worker_io import take_standard_output, tell
+from bench.running.worker_io import begin, tell
 
 EPOCHS = 4
 
@@ -39,8 +39,7 @@ def main() -> int:
     arguments.add_argument("--steps", type=int, required=True)
     arguments.add_argument("--folder", type=Path, required=True)
     chosen = arguments.parse_args()
-    events = take_standard_output()
-    plan = WorkerPlan.model_validate_json(sys.stdin.read())
+    plan, events = begin(WorkerPlan)
     with tempfile.TemporaryDirectory() as dump:
         hlo.dump_into(Path(dump))
         return 0 if tell(profile(plan, chosen.steps, chosen.folder, Path(dump)), events) == "ok" else 1

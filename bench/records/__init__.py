@@ -43,6 +43,9 @@ from bench.errors import BenchError, explain
 SCHEMA_VERSIONS = (1,)
 """The versions of the file format that `load` reads; the last one is what `save` writes."""
 
+MOST_SEED = 2**63 - 1
+"""The largest that the columns of tables hold."""
+
 ROW_WIDTH = 320
 """Characters of a line in a file, at most, that holds a row of a list: one measurement, one epoch."""
 
@@ -129,7 +132,7 @@ Figure = Annotated[float, BeforeValidator(_number), Field(ge=-LARGEST, le=LARGES
 Seconds = Annotated[float, BeforeValidator(_number), Field(ge=LEAST_POSITIVE, le=LARGEST)]
 Count = Annotated[int, BeforeValidator(_number), Field(ge=0, le=MOST_COUNTED)]
 Positive = Annotated[int, BeforeValidator(_number), Field(ge=1, le=MOST_COUNTED)]
-Seed = Annotated[int, BeforeValidator(_number), Field(ge=0, lt=2**64)]
+Seed = Annotated[int, BeforeValidator(_number), Field(ge=0, le=MOST_SEED)]
 
 
 class _Value(BaseModel):

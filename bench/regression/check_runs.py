@@ -17,7 +17,8 @@ from typing import Literal
 from bench.inputs import protocol
 from bench.records import Record, collection, environment
 from bench.running import runner
-from bench.running.runner import Listener, Request
+from bench.running.runner import Request
+from bench.running.variant import Listener, resolve_device
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def run(jobs: Sequence[Job], where: Where, listener: Listener, abreast: int = 1)
     Raises:
         BenchError: as `bench.running.runner.run`, or a folder holds a file that is no record.
     """
-    device = runner.resolve_device(where.device)
+    device = resolve_device(where.device)
     there = _by_job(where.folder)
     found: list[Record | None] = []
     for job in jobs:
@@ -162,6 +163,9 @@ def _run_all(jobs: Sequence[Job], where: Where, listener: Listener, abreast: int
 
 
 def _run_one(job: Job, cores: Sequence[int], where: Where, listener: Listener, interrupted: Event) -> Record:
+    def command(backend: str, interpreter: str) -> list[str]:
+        return [interpreter, "-m", "bench.regression.check_worker", ",".join(map(str, cores))]
+
     request = Request(
         protocol=protocol.load(job.protocol),
         backends=[job.backend],
@@ -171,13 +175,10 @@ def _run_one(job: Job, cores: Sequence[int], where: Where, listener: Listener, i
         folder=where.folder,
         interpreters=where.interpreters,
         timeout=where.timeout,
+        command=command,
         stopped=interrupted.is_set,
     )
-
-    def command(backend: str, interpreter: str) -> list[str]:
-        return [interpreter, "-m", "bench.regression.check_worker", ",".join(map(str, cores))]
-
-    (record,) = runner.run(request, listener, command)
+    (record,) = runner.run(request, listener)
     return record
 
 

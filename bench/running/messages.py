@@ -22,6 +22,7 @@ class WorkerPlan(_Message):
         protocol: in full, so that the worker reads no file.
         epochs: how many epochs this round trains; `round` of `rounds`, from 1.
         state: where training goes on from (absent in the first round) and is left for the next one.
+        best_loss: the lowest test loss of the rounds before, None in the first; the weights that had it lie at `best`.
         weights: where the weights that the protocol keeps are left, in the last round.
     """
 
@@ -36,6 +37,7 @@ class WorkerPlan(_Message):
     epochs: int
     state: str
     best: str
+    best_loss: float | None = None
     weights: str
 
 
@@ -58,6 +60,32 @@ class SweepPlan(_Message):
     rates: dict[str, float] = Field(default_factory=dict)
     seconds: float = Field(gt=0)
     longest_call: float = Field(gt=0)
+
+
+class PeersPlan(_Message):
+    """The peers of one framework.
+
+    Attributes:
+        framework: whose peers, and whose backend is timed beside them.
+        peers: names, as the registry has them.
+        modes: whether the harness' own backend is timed in its other modes too.
+        lost: peers and modes (by their names among the peers) that took a process down; they are not tried again.
+        architecture: as `Architecture.to_dict` makes it.
+        steps: training steps that are timed together.
+        rounds: how often each is timed.
+    """
+
+    framework: str
+    peers: list[str]
+    modes: bool = False
+    lost: list[str] = []
+    architecture: Json
+    device: Literal["cpu", "gpu"]
+    precision: Literal["float32", "tf32"]
+    batch: int
+    steps: int
+    rounds: int
+    seed: int
 
 
 class Started(_Message):
@@ -92,6 +120,14 @@ class PointBegun(_Message):
     point: Point
 
 
+class PeerBegun(_Message):
+    """A peer is at work: if the worker dies without a word, it was this one's doing."""
+
+    event: Literal["begun"] = "begun"
+    peer: str
+    stage: str
+
+
 class Finished(_Message):
     """The plan is carried out, or not; `environment` is what has become known of it since the start."""
 
@@ -102,5 +138,5 @@ class Finished(_Message):
     environment: Json = Field(default_factory=dict)
 
 
-Event = Started | EpochDone | PointBegun | Measured | Finished
+Event = Started | EpochDone | PointBegun | PeerBegun | Measured | Finished
 EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])

@@ -1,40 +1,50 @@
-"""A conversation with a worker: a plan goes in, events come out, and however the process ends, there is a word for it.
+"""Supervision of a worker: a plan goes in, events come out, and however the process ends, there is a word for it.
 
-The runners of protocols and of sweeps have this in common: see `bench.running.runner` and `bench.sweeps.sweep`.
+The worker's side of this is `bench.running.worker_io`.
 """
 
 from __future__ import annotations
 
 import os
-import queue
+import select
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from bench.records import Status
-from bench.running.messages import EVENT, Event
+from bench.running.messages import EVENT, Event, Finished
+from bench.running.worker_io import RUNNER
+
+LONGEST_MESSAGE = 4 * 2**20
+"""Bytes. The longest that a worker sends are the losses of an epoch's steps: 1.2 MB for 60,000 steps."""
+
+CHUNK = 2**16
+TAIL = 2**14
 
 
 class End(NamedTuple):
-    """How a process ended, for when it didn't say so itself in a `Finished` event."""
+    """How a worker ended, and whether it said so itself or died without a word."""
 
-    status: Status
-    reason: str
+    finished: Finished
+    said: bool
 
 
-def converse(
+class _MessageTooLongError(Exception):
+    """The worker writes without end."""
+
+
+def supervise(
     command: Sequence[str],
-    plan: str,
+    plan: BaseModel,
     environment: Mapping[str, str],
     timeout: float,
-    take: Callable[[bytes], None],
+    take: Callable[[list[Event]], None],
     stopped: Callable[[], bool] = lambda: False,
 ) -> End:
     """Run a worker to its end, and end whatever it started.
@@ -44,12 +54,21 @@ def converse(
         plan: what it reads from standard input.
         environment: its variables.
         timeout: most seconds.
-        take: told of every line, as it comes; `each` makes one of what is told of events.
+        take: called with the events, as they come; several where they came at once.
         stopped: asked twice a second whether the command was interrupted, for a thread that no signal reaches.
 
     Raises:
         KeyboardInterrupt: the command was interrupted; the worker has been ended.
     """
+    said: Finished | None = None
+
+    def pass_on(lines: list[bytes]) -> None:
+        nonlocal said
+        events = [event for line in lines if (event := _event(line)) is not None]
+        said = next((event for event in events if isinstance(event, Finished)), said)
+        if events:
+            take(events)
+
     with tempfile.TemporaryFile() as log:
         try:
             process = subprocess.Popen(
@@ -57,102 +76,102 @@ def converse(
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=environment,
+                env={**environment, RUNNER: str(os.getpid())},
                 start_new_session=True,
             )
         except OSError as error:
-            return End("unavailable", f"{command[0]} can't be started ({error.strerror})")
-        end = _talk(process, plan, timeout, take, stopped)
-        tail = _tail(log)
-    return end._replace(reason=f"{end.reason}: {tail}") if tail else end
-
-
-def each(take: Callable[[Event], None]) -> Callable[[bytes], None]:
-    """From what takes events to what takes lines."""
-
-    def line(text: bytes) -> None:
+            return _died("unavailable", f"{command[0]} can't be started ({error.strerror})")
         try:
-            event = EVENT.validate_json(text)
-        except ValidationError:
-            return  # not ours: a library that writes to the descriptor itself
-        take(event)
+            code = _talk(process, plan, timeout, pass_on, stopped)
+        except subprocess.TimeoutExpired:
+            return _died("timeout", f"no end after {timeout:g} s", log)
+        except _MessageTooLongError:
+            return _died("failed", f"wrote a message of more than {LONGEST_MESSAGE >> 20} MiB", log)
+        return End(said, said=True) if said else _died("failed", _told(code), log)
 
-    return line
+
+def _event(line: bytes) -> Event | None:
+    """The event in a line; None where it is none, but what a library has written to the descriptor itself."""
+    try:
+        return EVENT.validate_json(line)
+    except ValidationError:
+        return None
+
+
+def _died(status: Status, reason: str, log: IO[bytes] | None = None) -> End:
+    tail = "" if log is None else _tail(log)
+    return End(Finished(status=status, reason=f"{reason}: {tail}" if tail else reason), said=False)
+
+
+def _told(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "killed by SIGKILL, as the kernel does to a process when memory runs out"
+    return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
 def _talk(
     process: subprocess.Popen,
-    plan: str,
+    plan: BaseModel,
     timeout: float,
-    take: Callable[[bytes], None],
+    pass_on: Callable[[list[bytes]], None],
     stopped: Callable[[], bool],
-) -> End:
+) -> int:
+    """The exit code of a worker that was sent its plan and heard to its end."""
     assert process.stdin is not None
-    assert process.stdout is not None
-    lines: queue.Queue[bytes | None] = queue.Queue()
-    reader = threading.Thread(target=_read_lines, args=(process.stdout, lines), daemon=True)
-    reader.start()
     deadline = time.monotonic() + timeout
     try:
         with suppress(BrokenPipeError):  # it died at once; how it ended says more than this
-            process.stdin.write(plan.encode())
-        with suppress(BrokenPipeError):
-            process.stdin.close()
-        for line in _until_ended(process, lines, deadline, stopped):
-            take(line)
-        code = process.wait(timeout=max(0.1, deadline - time.monotonic()))
-    except (queue.Empty, subprocess.TimeoutExpired):
-        return End("timeout", f"no end after {timeout:g} s")
+            process.stdin.write(plan.model_dump_json().encode() + b"\n")
+            process.stdin.flush()  # and left open: that it closes tells the worker that the runner is gone
+        for lines in _lines(process, deadline, stopped):
+            pass_on(lines)
+        return process.wait(timeout=max(0.1, deadline - time.monotonic()))
     finally:
         _kill(process)
-        reader.join(timeout=5)
-        if not reader.is_alive():
-            process.stdout.close()
-    if code == -signal.SIGKILL:
-        return End("failed", "killed by SIGKILL, as the kernel does to a process when memory runs out")
-    return End("failed", f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}")
 
 
-def _read_lines(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
-    for line in stream:
-        lines.put(line)
-    lines.put(None)
-
-
-def _until_ended(
-    process: subprocess.Popen, lines: queue.Queue[bytes | None], deadline: float, stopped: Callable[[], bool]
-) -> Iterator[bytes]:
-    """The lines of a worker, until it closes the line or has ended, though what it started may hold the line open.
+def _lines(process: subprocess.Popen, deadline: float, stopped: Callable[[], bool]) -> Iterator[list[bytes]]:
+    """What a worker writes, until it closes the pipe or has ended, though what it started may hold the pipe open.
 
     Raises:
-        queue.Empty: the deadline has passed.
+        subprocess.TimeoutExpired: the deadline has passed.
         KeyboardInterrupt: it is to stop.
     """
+    assert process.stdout is not None
+    pipe, rest = process.stdout.fileno(), bytearray()
     while (remaining := deadline - time.monotonic()) > 0:
         if stopped():
             raise KeyboardInterrupt
         ended = process.poll() is not None  # asked before the wait: what it wrote last may still be on its way
-        try:
-            line = lines.get(timeout=min(remaining, 0.5))
-        except queue.Empty:
+        if not select.select([pipe], [], [], min(remaining, 0.5))[0]:
             if ended:
                 return
             continue
-        if line is None:
+        chunk = os.read(pipe, CHUNK)
+        rest += chunk
+        if b"\n" in chunk:
+            *lines, rest = rest.split(b"\n")
+            yield [bytes(line) for line in lines]
+        if len(rest) > LONGEST_MESSAGE:
+            raise _MessageTooLongError
+        if not chunk:
+            yield [bytes(rest)]
             return
-        yield line
-    raise queue.Empty
+    raise subprocess.TimeoutExpired(process.args, 0)
 
 
 def _kill(process: subprocess.Popen) -> None:
-    """End a worker and whatever it started."""
+    """End a worker and whatever it started, and close its pipes."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with suppress(BrokenPipeError):
+            pipe.close()  # type: ignore[union-attr]
 
 
 def _tail(log: IO[bytes]) -> str:
     """The last line that a worker wrote to standard error, for the record."""
-    log.seek(0)
+    log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL))
     lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
     return lines[-1][:300] if lines else ""

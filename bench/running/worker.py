@@ -6,6 +6,7 @@ Whatever a framework prints goes to standard error, so that nothing but events i
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Generator, Iterable, Iterator
@@ -29,13 +30,12 @@ from bench.measures.rounding import Rounding
 from bench.records import EpochPoint, Measurement, Status
 from bench.records.environment import fingerprint, gpu_state
 from bench.running.messages import EpochDone, Event, Finished, Measured, Started, WorkerPlan
-from bench.running.worker_io import take_standard_output, tell
+from bench.running.worker_io import begin, tell
 
 
 def main(*, training_only: bool = False) -> int:
     """Read a plan from standard input, work, and write events to what standard output was."""
-    events = take_standard_output()
-    plan = WorkerPlan.model_validate_json(sys.stdin.read())
+    plan, events = begin(WorkerPlan)
     return 0 if work(plan, events, training_only=training_only) == "ok" else 1
 
 
@@ -95,13 +95,12 @@ def _round(plan: WorkerPlan, training_only: bool = False) -> Generator[Event, No
     stream = TrainingStream(
         plan.seed, protocol.data.train, model.architecture.dim, protocol.training.batch, protocol.training_pixels()
     )
-    best_loss, best = yield from _train(model, images, stream, plan)
+    best = yield from _train(model, images, stream, plan)
     gpu_after = gpu_state()
     least = resources.needed(model.architecture, protocol.make_optimiser(), stream, model.dtype.itemsize)
     yield from _wrap(resources.memory(model, before, least, plan.round))  # before copies are made to leave something
     if best is not None:
         parameters.save(plan.best, model.architecture, best)
-        Path(plan.best).with_suffix(".loss").write_text(repr(best_loss))
     if plan.round < plan.rounds:
         state.save(plan.state, model.architecture, model.training_state())
     yield from _wrap(floor.measure(model, protocol, stream.steps, plan.round))
@@ -145,11 +144,11 @@ def _at_the_end(model: Backend, images: Images, plan: WorkerPlan) -> Iterator[Ev
 
 def _train(
     model: Backend, images: Images, stream: TrainingStream, plan: WorkerPlan
-) -> Generator[Event, None, tuple[float, Parameters | None]]:
-    """Returns the lowest test loss and its weights, where the protocol keeps these."""
+) -> Generator[Event, None, Parameters | None]:
+    """Returns the weights with a lower test loss than those of the rounds before, where the protocol keeps these."""
     protocol, dim = plan.protocol, model.architecture.dim
     select = pixels_to_x(images.select, protocol.evaluation_pixels(), plan.seed).astype(model.dtype)
-    best_loss, best = _best_so_far(plan)
+    best_loss, best = math.inf if plan.best_loss is None else plan.best_loss, None
     epochs_seconds, waits = [], []
     apart, begun = 0.0, time.perf_counter()  # apart: what is neither an epoch nor the harness' own
     others, shares = disturbance.Others(), []
@@ -163,7 +162,7 @@ def _train(
         start = time.perf_counter()
         with model.averaged():
             test_loss = likelihood.test_loss(model, select, protocol)
-            if protocol.training.keep == "best" and test_loss < best_loss:
+            if protocol.training.keep == "best" and np.isfinite(test_loss) and test_loss < best_loss:
                 best_loss, best = test_loss, model.parameters()
         apart += time.perf_counter() - start + report.first_call_seconds
         epochs_seconds.append(report.seconds)
@@ -198,15 +197,7 @@ def _train(
     if len(waits) > 1:  # the first epoch's inputs are there before its clock starts
         fraction = sum(waits[1:]) / sum(epochs_seconds[1:])
         yield _measured("training", "wait_fraction", fraction, "1", round=plan.round, n=len(waits) - 1)
-    return best_loss, best
-
-
-def _best_so_far(plan: WorkerPlan) -> tuple[float, Parameters | None]:
-    """Lowest loss of the rounds before, and the weights that had it; they lie on disk between rounds."""
-    told = Path(plan.best).with_suffix(".loss")
-    if plan.round == 1 or not told.is_file():
-        return float("inf"), None
-    return float(told.read_text()), parameters.load(plan.best)[1]
+    return best
 
 
 def _at_the_start(model: Backend, images: Images, plan: WorkerPlan) -> Iterator[Event]:

@@ -1,14 +1,18 @@
-"""A worker's end of the line: what it says goes out as JSON lines, and however it ends, that is said too.
+"""A worker's side of its supervision: it ends with its runner, reads its plan, and sends events as JSON lines.
 
-The other end is `bench.running.supervisor`.
+However it ends, that is an event too. The runner's side of this is `bench.running.supervisor`.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
 import traceback
 from collections.abc import Iterable
-from typing import TextIO
+from threading import Thread
+from typing import TextIO, TypeVar
 
 from pydantic import BaseModel
 
@@ -16,12 +20,46 @@ from bench.records import Status
 from bench.running.failures import reason_of, status_of
 from bench.running.messages import Finished
 
+RUNNER = "NICE_BENCH_RUNNER"
+"""The variable that tells a worker the process id of its runner."""
 
-def take_standard_output() -> TextIO:
-    """What standard output was; from here on whatever is printed goes to standard error."""
+PR_SET_PDEATHSIG = 1
+Plan = TypeVar("Plan", bound=BaseModel)
+
+
+def begin(plan: type[Plan]) -> tuple[Plan, TextIO]:
+    """Read the plan that the runner sends, and end with the runner from here on.
+
+    Returns:
+        The plan, and what standard output was, for events; whatever is printed goes to standard error.
+    """
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    return events
+    text = sys.stdin.readline()
+    end_with_runner()
+    return plan.model_validate_json(text), events
+
+
+def end_with_runner(platform: str = sys.platform) -> None:
+    """Have this process killed when the one that started it is gone, however that ended.
+
+    Linux does it, whatever this process is busy with then. Elsewhere a thread waits until standard input is closed.
+    """
+    runner = os.environ.get(RUNNER)
+    if runner is None:  # started by hand
+        return
+    if platform != "linux":
+        Thread(target=_end_with_input, daemon=True).start()
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    if os.getppid() != int(runner):  # it was gone before the kernel was asked
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _end_with_input() -> None:
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def tell(events: Iterable[BaseModel], out: TextIO) -> Status:

@@ -19,13 +19,12 @@ from bench.records import Measurement
 from bench.records.environment import fingerprint, gpu_state
 from bench.running.failures import reason_of, status_of
 from bench.running.messages import Event, Finished, Measured, PointBegun, Started, SweepPlan
-from bench.running.worker_io import take_standard_output, tell
+from bench.running.worker_io import begin, tell
 
 
 def main() -> int:
     """Read a plan from standard input, measure its points, and write events to what standard output was."""
-    out = take_standard_output()
-    plan = SweepPlan.model_validate_json(sys.stdin.read())
+    plan, out = begin(SweepPlan)
     return 0 if tell(events(plan), out) == "ok" else 1
 
 
