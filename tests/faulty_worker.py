@@ -115,6 +115,8 @@ def main(fault):
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if fault == "at-once":
         return 4
+    while fault == "endless":
+        os.write(1, 65536 * b"x")
     if fault == "garbage":
         os.write(1, b'no JSON\n{"event": "unknown"}\n\xfe\xff\n[1, 2]\n\n')
     return real_worker(fault) if fault in AFTER_THE_FIRST_EPOCH else stand_in(fault)

@@ -1,5 +1,6 @@
 """The agreement suite from end to end: its tables, its file, its exit."""
 
+import gzip
 from dataclasses import replace
 
 import numpy as np
@@ -49,6 +50,34 @@ def test_the_suite_passes_and_leaves_its_checks_and_tables(tmp_path):
     assert {path.suffix for path in tmp_path.iterdir()} == {".gz", ".md", ".svg"}
     check_the_figure(checks, head, tmp_path)
     assert "in another process" in (tmp_path / "agreement-determinism.md").read_text()
+
+
+def test_every_check_is_on_disk_before_the_next_one_is_made(tmp_path, monkeypatch):
+    checks = [
+        agree.Check("matrix", "article, shuffle", "torch", "float64", "initial", "z", 1 / 3, float("nan"), 1.0),
+        *(agree.Check("lockstep", "a", "torch", "float64", "", "loss", 0.0, 1e-9, float("inf"), n) for n in range(60)),
+    ]
+
+    def suite():
+        for number, check in enumerate(checks):
+            assert len(agreement_report.load(tmp_path)[0]) == number
+            yield check
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(agreement_runs, "_suites", lambda *_, **__: [suite()])
+    monkeypatch.setattr(agreement_report, "MEMBER", 1000)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    found = gzip.decompress((tmp_path / agreement_report.FILE).read_bytes()).decode()
+    whole = agreement_report.frame(checks).to_csv(index=False, lineterminator="\n", float_format="%.4g")
+    assert "".join(line for line in found.splitlines(keepends=True) if not line.startswith("# ")) == whole
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_before_anything_is_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr(agreement_runs, "_suites", lambda *_, **__: [pytest.fail("something was compared")])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BenchError, match="can't be written"):
+        run(tmp_path / "file" / "out")
 
 
 def test_a_fault_is_an_error_that_names_the_check_and_the_checks_are_kept(tmp_path, without_processes, monkeypatch):

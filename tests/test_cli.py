@@ -29,14 +29,27 @@ def left_here():
     return [str(path) for path in Path().rglob("*")]
 
 
-def test_a_request_to_end_is_an_interruption_and_not_the_end(monkeypatch):
-    monkeypatch.setattr(cli, "app", lambda: signal.raise_signal(signal.SIGTERM))
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            cli.main()
-    finally:
-        signal.signal(signal.SIGTERM, before)
+@pytest.fixture(autouse=True)
+def signals():
+    """The handlers that the command line sets are taken back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_request_to_end_is_an_interruption_and_not_the_end(monkeypatch, number):
+    monkeypatch.setattr(cli, "app", lambda: signal.raise_signal(number))
+    with pytest.raises(KeyboardInterrupt):
+        cli.main()
+    signal.raise_signal(number)  # a second one doesn't end what the first one has begun
+
+
+def test_what_nohup_has_ignored_stays_ignored(monkeypatch):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    monkeypatch.setattr(cli, "app", lambda: signal.raise_signal(signal.SIGHUP))
+    cli.main()
 
 
 # Help
@@ -74,6 +87,10 @@ def test_help_names_every_command(nice_bench):
         (["run", "--protocol", "smoke", "--batch", "0"], "training.batch is 0: Input should be greater than 0"),
         (["run", "--protocol", "smoke", "--epochs", "0"], "training.epochs is 0"),
         (["run", "--protocol", "smoke", "--epochs", "2", "--rounds", "3"], "training.rounds is 3; expected at most"),
+        (["peers", "--frameworks", ""], "--frameworks '': expected some of torch, tensorflow, jax"),
+        (["peers", "--peers", ""], "--peers '': expected some of keras fit"),
+        (["agree", "--backends", ""], "--backends '': expected some of torch"),
+        (["sweep", "--axis", ""], "no axis is named; expected some of batch, width, depth, couplings"),
         (["sweep", "--axis", "height"], "axis 'height': expected some of batch, width, depth, couplings"),
         (["sweep", "--values", "batch=0"], "--values 'batch=0': expected AXIS=N,N,… with positive integers"),
         (["sweep", "--axis", "batch", "--values", "depth=3"], "values of depth, which isn't swept; the axes are batch"),
@@ -127,9 +144,11 @@ def test_a_mistake_of_usage_is_told_on_standard_error(nice_bench, arguments):
     assert "Error" in done.err
 
 
-def test_a_seed_that_would_wrap_around_is_refused_before_anything_runs(nice_bench):
-    done = nice_bench("run", "--protocol", "smoke", "--backends", "numpy", "--seed", 2**64)
-    assert done.code in (1, 2)
+@pytest.mark.parametrize("command", ["run", "peers", "profile"])
+def test_a_seed_that_no_table_can_hold_is_refused_before_anything_runs(nice_bench, command):
+    done = nice_bench(command, "--seed", 2**63)
+    assert done.code == 2
+    assert "'--seed': Input should be less than or equal to 9223372036854775807" in " ".join(done.err.split())
     assert left_here() == []
 
 

@@ -185,6 +185,11 @@ def test_a_worker_that_hangs_is_a_timeout_and_keeps_its_epochs(tmp_path):
     assert ran.records["well"].status == "ok"
 
 
+def test_a_message_without_end_is_a_failure_and_is_not_read_whole(tmp_path):
+    record = run(tmp_path, ["endless"]).records["endless"]
+    assert (record.status, record.reason) == ("failed", "wrote a message of more than 4 MiB")
+
+
 def test_a_worker_that_ends_without_saying_how_has_failed(tmp_path):
     record = run(tmp_path, ["silent"]).records["silent"]
     assert (record.status, record.reason) == ("failed", "ended with exit code 0")

@@ -18,12 +18,16 @@ import numpy as np
 import pandas as pd
 
 import backends
+from backends.parameters import atomically
 from bench.agreement.agree import Check, Setting
 from bench.errors import BenchError
 from bench.records import MOST_BYTES, environment, printable
 from bench.tables.render import MISSING, Table, number, render
 
 FILE = "checks.csv.gz"
+MEMBER = 2**15
+"""Characters, about, that are compressed together."""
+
 IN_BRIEF = (
     "test, x-z-x: max, grey levels",
     "test, x-z-x × 9: max, grey levels",
@@ -56,28 +60,59 @@ def frame(checks: Iterable[Check]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def save(data: pd.DataFrame, setting: Setting, device: str, folder: Path) -> Path:
-    """Write the checks, headed by machine, versions and setting."""
+class ChecksFile:
+    """The file of checks as it grows: after every check it is whole and in its place.
+
+    Its parts are gzip members of their own, since it would take too long to compress all of it after each check.
+    """
+
+    def __init__(self, setting: Setting, device: str, folder: Path) -> None:
+        """Write a file without checks, headed by machine, versions and setting.
+
+        Raises:
+            BenchError: it can't be written.
+        """
+        self._path, self._closed = folder / FILE, b""
+        self._open = "".join(f"# {line}\n" for line in _head(setting, device)) + _lines(frame([]), header=True)
+        self._write()
+
+    def add(self, check: Check) -> None:
+        """Write one more check.
+
+        Raises:
+            BenchError: it can't be written; the checks before stay.
+        """
+        self._open += _lines(frame([check]))
+        self._write()
+
+    def _write(self) -> None:
+        content = self._closed + gzip.compress(self._open.encode(), mtime=0)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with atomically(self._path) as temporary:
+                temporary.write_bytes(content)
+        except OSError as error:
+            raise BenchError(f"{self._path}: can't be written ({error.strerror})") from error
+        if len(self._open) > MEMBER:
+            self._closed, self._open = content, ""
+
+
+def _lines(data: pd.DataFrame, *, header: bool = False) -> str:
+    return data.to_csv(index=False, header=header, lineterminator="\n", float_format="%.4g")
+
+
+def _head(setting: Setting, device: str) -> tuple[str, ...]:
+    """Machine, versions and setting, a line each."""
     fingerprint = environment.fingerprint()
     versions = [f"{n} {v}" for b in backends.REGISTRY for n, v in _versions(b).items()]
     article, git = setting.architectures["article"], fingerprint["git"] or {}
     units = article.hidden_units
-    head = (
+    return (
         f"machine: {environment.machine(device, fingerprint)}; Python {fingerprint['python']}; {', '.join(versions)}",
         f"commit: {git.get('commit', 'unknown')}{' with changes' if git.get('dirty') else ''}",
         f"size: {article.dim} dimensions, {article.couplings} couplings of {article.hidden_layers} layers of {units}",
         f"lockstep: {setting.steps} steps, batch {setting.batch}, seed {setting.seed}",
     )
-    path = folder / FILE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = "".join(f"# {line}\n" for line in head) + data.to_csv(
-            index=False, lineterminator="\n", float_format="%.4g"
-        )
-        path.write_bytes(gzip.compress(text.encode(), mtime=0))
-    except OSError as error:
-        raise BenchError(f"{path}: can't be written ({error.strerror})") from error
-    return path
 
 
 def load(folder: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -121,10 +156,12 @@ def tables(data: pd.DataFrame, head: Sequence[str], *, brief: bool = False) -> l
 
 def write(data: pd.DataFrame, head: Sequence[str], folder: Path) -> list[Path]:
     """Write every table as Markdown."""
-    made = {folder / f"{table.name}.md": table for table in tables(data, head)}
-    for path, table in made.items():
-        path.write_text(render(table, "markdown"), encoding="utf-8")
-    return list(made)
+    made = []
+    for table in tables(data, head):
+        made.append(folder / f"{table.name}.md")
+        with atomically(made[-1]) as temporary:
+            temporary.write_text(render(table, "markdown"), encoding="utf-8")
+    return made
 
 
 def _by_backend(name: str, title: str, data: pd.DataFrame, caption: str, brief: bool) -> Table:

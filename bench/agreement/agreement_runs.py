@@ -53,7 +53,7 @@ def run(
         The tables, as text.
 
     Raises:
-        BenchError: a check failed; the checks are written nevertheless.
+        BenchError: the folder can't be written; or a check failed, and the checks are written nevertheless.
         UnavailableError: a framework can't be imported here.
     """
     console = console or Console(stderr=True)
@@ -62,13 +62,15 @@ def run(
     here = setting(full=full, steps=steps)
     trips = _trips(here, trained)
     checks: list[Check] = []
+    file = None if output is None else agreement_report.ChecksFile(here, device, output)
     for suite in _suites(here, trips, chosen, device, full=full):
-        try:
-            checks.extend(_told(suite, console))
-        finally:  # whatever ends it, what was compared until then is kept
-            made = agreement_report.frame(checks)
-            if output is not None:
-                agreement_report.save(made, here, device, output)
+        for check in _shown(suite, console):
+            checks.append(check)
+            if file is not None:
+                file.add(check)
+            if not check.passed:
+                console.print(f"FAILED {check}", markup=False, highlight=False, soft_wrap=True)
+    made = agreement_report.frame(checks)
     head: list[str] = []
     if output is not None:
         made, head = agreement_report.load(output)
@@ -92,7 +94,7 @@ def run(
 def _suites(
     here: Setting, trips: Sequence[Trip], chosen: Sequence[str], device: str, *, full: bool
 ) -> list[Iterator[Check]]:
-    """The parts of the suite, each to be saved when it is over."""
+    """The parts of the suite."""
     cases = tuple(LOCKSTEPS)[:2] if full else tuple(LOCKSTEPS)
     arms = [] if full else [arm for name in chosen for arm in every_mode(name, device)]
     others = [arm for arm in arms if arm not in chosen]
@@ -134,11 +136,9 @@ def _trips(setting: Setting, trained: Path | None) -> list[Trip]:
     return [Trip("article", architecture, its, name, x, setting.seed) for name, its in weights.items()]
 
 
-def _told(checks: Iterator[Check], console: Console) -> Iterator[Check]:
-    """Pass checks on, and say which one is at work."""
+def _shown(checks: Iterator[Check], console: Console) -> Iterator[Check]:
+    """Pass checks on, and show which one is at work."""
     with console.status("agreement") as status:
         for check in checks:
             status.update(f"{check.suite}: {check.case}: {check.backend} {check.precision}")
-            if not check.passed:
-                console.print(f"FAILED {check}", markup=False, highlight=False, soft_wrap=True)
             yield check

@@ -26,6 +26,7 @@ from backends.parameters import Parameters
 from bench.agreement import agree
 from bench.agreement.agree import ARTICLE, Check, Setting, Stream
 from bench.errors import BenchError
+from bench.running.lifeline import RUNNER, end_with_runner
 
 STEPS = 20
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
@@ -78,7 +79,7 @@ def _trainings(setting: Setting, arm: str, device: str, threads: int, times: int
         process = subprocess.run(
             [sys.executable, "-m", "bench.agreement.determinism"],
             input=json.dumps(order),
-            env=os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)),
+            env=os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {RUNNER: str(os.getpid())},
             capture_output=True,
             text=True,
             timeout=TIMEOUT,
@@ -93,6 +94,7 @@ def _trainings(setting: Setting, arm: str, device: str, threads: int, times: int
 def main() -> None:
     """Train as standard input says, once for each output."""
     order = json.load(sys.stdin)
+    end_with_runner()
     # Before any framework is imported: JAX has as many threads as the process has cores, and no variable for it.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: order["threads"]])
     architecture = Architecture.from_dict(order["architecture"])

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 import backends
+from backends.parameters import atomically
 from bench import tables
 from bench.agreement import agreement_runs
 from bench.commands import (
@@ -189,9 +190,8 @@ def show_tables(
     """Make the tables from records."""
     if text is not None:
         made = readme.refresh(text)
-        beside = text.with_name(f".{text.name}.new")  # a full disk leaves the file as it was
-        beside.write_text(made, encoding="utf-8")
-        beside.replace(text)
+        with atomically(text) as temporary:
+            temporary.write_text(made, encoding="utf-8")
         return
     loaded = loaded_records(folders)
     if write is not None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-import uuid
 from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -19,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from backends.parameters import atomically
 from bench.inputs.download import Sources, collect
 from bench.inputs.idx import DataError, IdxFile, decode, encode
 
@@ -206,13 +206,9 @@ def _read(name: str, description: str, files: tuple[IdxFile, ...], where: Traver
 
 
 def _write(path: Path, raw: bytes, *, level: int = 6) -> None:
-    """Gzip `raw` into `path` by way of a file of its own, so that no other process ever sees half a file."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        partial.write_bytes(gzip.compress(raw, compresslevel=level, mtime=0))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Gzip `raw` into `path`; no other process ever sees half a file."""
+    with atomically(path) as temporary:
+        temporary.write_bytes(gzip.compress(raw, compresslevel=level, mtime=0))
 
 
 def _by_hand(target: Path, missing: list[IdxFile], failures: list[str]) -> str:

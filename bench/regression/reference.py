@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from backends.parameters import atomically
 from bench import records
 from bench.errors import BenchError, explain
 from bench.records import Record, environment
@@ -146,7 +147,9 @@ def save(reference: Reference, folder: Path) -> Path:
     path = folder / reference.file_name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(records.layout(content | {"sha256": _digest(content)}) + "\n", encoding="utf-8", newline="\n")
+        with atomically(path) as temporary:
+            text = records.layout(content | {"sha256": _digest(content)}) + "\n"
+            temporary.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise ReferenceError(f"{path}: cannot be written: {error.strerror}") from error
     return path

@@ -5,25 +5,19 @@ However it ends, that is an event too. The runner's side of this is `bench.runni
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Iterable
-from threading import Thread
 from typing import TextIO, TypeVar
 
 from pydantic import BaseModel
 
 from bench.records import Status
 from bench.running.failures import reason_of, status_of
+from bench.running.lifeline import end_with_runner
 from bench.running.messages import Finished
 
-RUNNER = "NICE_BENCH_RUNNER"
-"""The variable that tells a worker the process id of its runner."""
-
-PR_SET_PDEATHSIG = 1
 Plan = TypeVar("Plan", bound=BaseModel)
 
 
@@ -38,28 +32,6 @@ def begin(plan: type[Plan]) -> tuple[Plan, TextIO]:
     text = sys.stdin.readline()
     end_with_runner()
     return plan.model_validate_json(text), events
-
-
-def end_with_runner(platform: str = sys.platform) -> None:
-    """Have this process killed when the one that started it is gone, however that ended.
-
-    Linux does it, whatever this process is busy with then. Elsewhere a thread waits until standard input is closed.
-    """
-    runner = os.environ.get(RUNNER)
-    if runner is None:  # started by hand
-        return
-    if platform != "linux":
-        Thread(target=_end_with_input, daemon=True).start()
-        return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
-    if os.getppid() != int(runner):  # it was gone before the kernel was asked
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _end_with_input() -> None:
-    while os.read(0, 1):
-        pass
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def tell(events: Iterable[BaseModel], out: TextIO) -> Status:

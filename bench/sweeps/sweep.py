@@ -55,6 +55,8 @@ def choose(axes: Sequence[str], values: Mapping[str, Sequence[int]]) -> dict[Axi
     Raises:
         BenchError: no such axis, or values of an axis that isn't swept.
     """
+    if not axes:
+        raise BenchError(f"no axis is named; expected some of {', '.join(AXES)}")
     for axis in (*axes, *values):
         if axis not in AXES:
             raise BenchError(f"axis {axis!r}: expected some of {', '.join(AXES)}")

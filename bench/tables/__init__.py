@@ -16,6 +16,7 @@ from typing import get_args
 
 import pandas as pd
 
+from backends.parameters import atomically
 from bench.errors import BenchError
 from bench.records import Kind, Record, slug
 from bench.tables.floor_tables import floors, forward_floors, times_floor
@@ -93,14 +94,17 @@ def write(records: Iterable[Record], folder: str | Path, formats: Sequence[str] 
         for name in formats:
             if name == "parquet":
                 paths.append(folder / "measurements.parquet")
-                tidy.to_parquet(paths[-1], index=False)
+                with atomically(paths[-1]) as temporary:
+                    tidy.to_parquet(temporary, index=False)
                 continue
             for table in every if name == "csv" else brief:
                 paths.append(folder / f"{table.name}.{SUFFIXES[name]}")
-                paths[-1].write_text(render(table, name), encoding="utf-8", newline="\n")
+                with atomically(paths[-1]) as temporary:
+                    temporary.write_text(render(table, name), encoding="utf-8", newline="\n")
             if name == "csv":
                 paths.append(folder / "measurements.csv.gz")
-                paths[-1].write_bytes(gzip.compress(to_csv(tidy).encode(), mtime=0))
+                with atomically(paths[-1]) as temporary:
+                    temporary.write_bytes(gzip.compress(to_csv(tidy).encode(), mtime=0))
     except OSError as error:
         raise BenchError(f"{folder}: cannot write tables here: {error.strerror or error}") from error
     return paths
