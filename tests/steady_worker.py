@@ -1,6 +1,7 @@
 """A worker that measures something every hundredth of a second, of whatever it is asked for, and does nothing else.
 
-It stands in for an interpreter: `steady_worker.py -m MODULE`.
+It stands in for an interpreter: `steady_worker.py -m MODULE`. Asked for 300, it falls silent after the sixth, as one
+does that is busy: it never notices by itself that nobody listens.
 """
 
 import json
@@ -15,6 +16,14 @@ def say(event, **parts):
     print(json.dumps({"event": event, **parts}), flush=True)
 
 
+def items(found):
+    """What is asked for, and no end where that is 300."""
+    for number, item in enumerate(found):
+        if number == 6 and len(found) == 300:
+            time.sleep(600)
+        yield item
+
+
 def measured(measure, quantity, context):
     figure = {"measure": measure, "quantity": quantity, "value": 0.5, "unit": "s", "context": context}
     say("measured", measurement=figure)
@@ -26,13 +35,13 @@ def main():
     seen = {"asked": "float32", "seen": "float32", "mantissa_bits": 23}
     say("started", environment={"cpu": "none"}, mode="eager", precision=seen, digests={})
     if sys.argv[2] == "bench.running.worker":
-        for epoch in range(1, plan["epochs"] + 1):
+        for epoch in items(range(1, plan["epochs"] + 1)):
             say("epoch", point={"epoch": epoch, "train_loss": -50.0, "seconds": 0.01, "round": 1})
-    for point in plan.get("points", []):
+    for point in items(plan.get("points", [])):
         say("point", point=point)
         measured("sweep", "seconds", point)
     if sys.argv[2] == "bench.peers.worker":
-        for round_ in range(1, plan["rounds"] + 1):
+        for round_ in items(range(1, plan["rounds"] + 1)):
             measured("peers", "step_seconds", {"peer": "zuko", "round": round_})
     say("finished", status="ok")
 

@@ -21,12 +21,21 @@ from bench.running.lifeline import RUNNER
 from bench.running.variant import scratch
 
 COMMANDS = {
-    "run": ["run", "--protocol", "smoke", "--epochs", "300", "--rounds", "1", "--backends", "torch"],
+    "run": ["run", "--protocol", "smoke", "--rounds", "1", "--backends", "torch"],
     "sweep": ["sweep", "--protocol", "smoke", "--axis", "batch", "--operations", "log_prob", "--backends", "torch"],
-    "peers": ["peers", "--frameworks", "torch", "--peers", "zuko", "--rounds", "300"],
+    "peers": ["peers", "--frameworks", "torch", "--peers", "zuko"],
 }
-COMMANDS["sweep"] += ["--values", f"batch={','.join(map(str, range(1, 301)))}"]
 NUMBER = re.compile(r"(?:epoch|value|round) (\d+)")
+
+
+def of(count):
+    """The commands, of so many measurements."""
+    values = f"batch={','.join(map(str, range(1, count + 1)))}"
+    more = {"run": ["--epochs", str(count)], "peers": ["--rounds", str(count)], "sweep": ["--values", values]}
+    return {name: [*arguments, *more[name]] for name, arguments in COMMANDS.items()}
+
+
+SHORT, LONG = of(5), of(300)
 
 
 class Server:
@@ -96,8 +105,8 @@ def until_measured(count, lines):
 def test_what_was_printed_as_measured_is_on_disk_and_no_worker_survives(server, name, number):
     moments = random.Random(f"{name} {number}")
     for _ in range(6):
-        process, folder, err = server.start(COMMANDS[name])
-        printed = until_measured(moments.randrange(number == signal.SIGHUP, 12), err)
+        process, folder, err = server.start(LONG[name])
+        printed = until_measured(moments.randrange(number == signal.SIGHUP, 7), err)
         time.sleep(moments.uniform(0, 0.03))  # so that it is hit at anything that it may be at
         os.kill(process, number)
         printed += err  # until nobody has the other end: it is over
@@ -110,10 +119,6 @@ def test_what_was_printed_as_measured_is_on_disk_and_no_worker_survives(server, 
             assert (record.status, record.reason) == ("failed", "interrupted in round 1")
             assert printed[-1] == "nice-bench: interrupted; what was measured until then is kept\n"
     assert server.survivors() == []
-
-
-SHORT = {"run": [*COMMANDS["run"], "--epochs", "5"], "peers": [*COMMANDS["peers"], "--rounds", "5"]}
-SHORT["sweep"] = [*COMMANDS["sweep"], "--values", "batch=1,2,3,4,5"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -149,7 +154,7 @@ def test_a_standard_output_that_is_closed_is_an_error_after_all_was_measured(ser
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_where_a_record_has_no_room_the_one_before_stays(server, name):
-    _, folder, err = server.start(COMMANDS[name], largest_file=12_000)
+    _, folder, err = server.start(of(150)[name], largest_file=8_000)
     *printed, last = err
     err.close()
     assert server.code() == 1
@@ -165,7 +170,7 @@ def test_where_a_record_has_no_room_the_one_before_stays(server, name):
 @pytest.mark.parametrize("name", [*COMMANDS, "profile"])
 def test_an_output_that_cannot_be_written_is_one_error_before_any_worker(nice_bench, tmp_path, name):
     (tmp_path / "file").write_text("")
-    arguments = COMMANDS.get(name, ["profile", "--protocol", "smoke", "--backends", "torch"])
+    arguments = LONG.get(name, ["profile", "--protocol", "smoke", "--backends", "torch"])
     started = tmp_path / "started"
     worker = tmp_path / "worker"
     worker.write_text(f"#!/bin/sh\ntouch {started}\n")
@@ -202,19 +207,18 @@ while True:
 
 @pytest.mark.parametrize("platform", ["linux", "elsewhere"])
 def test_a_worker_whose_runner_is_gone_ends(platform):
-    """By its closed input, where there is no signal; and on Linux at once, where it was too late for the signal."""
-    parent = os.getpid() if platform != "linux" else psutil.Process().ppid()
+    """By its closed input, where there is no signal, or where it comes too late: the runner isn't the parent."""
+    runner = os.getppid() if platform == "linux" else os.getpid()
     process = subprocess.Popen(
         [sys.executable, "-c", BUSY.format(platform=platform)],
-        env={**os.environ, RUNNER: str(parent)},
+        env={**os.environ, RUNNER: str(runner)},
         cwd=Path(__file__).parents[1],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
     with process:
         try:
-            if platform != "linux":
-                assert process.stdout.readline() == b"begun\n"
+            assert process.stdout.readline() == b"begun\n"
             process.stdin.close()
             assert process.wait(timeout=60) == -signal.SIGKILL
         finally:

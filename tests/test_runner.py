@@ -15,7 +15,7 @@ import pytest
 from bench import records, tables
 from bench.errors import BenchError
 from bench.inputs import protocol
-from bench.records import collection, environment
+from bench.records import EpochPoint, collection, environment
 from bench.running import runner
 from bench.running.messages import EpochDone
 from bench.running.runner import Request
@@ -276,6 +276,15 @@ def test_what_a_backends_first_process_compiles_only_its_later_ones_find(well):
         n: [m.value for m in record.measurements if m.quantity == "cache_found"] for n, record in well.records.items()
     }
     assert told == {"a": [0, 1, 1], "b": [0, 1, 1], "c": [0, 1, 1]}
+
+
+def test_a_round_is_told_the_lowest_test_loss_of_those_before(tmp_path):
+    asked = request(protocol.load("smoke"), ["a"], tmp_path)
+    training = runner.Training(asked, "a", runner.plan_of(asked, "a", None, "cpu"), "run", tmp_path)
+    assert training.worker_plan(1).best_loss is None
+    for epoch, loss in enumerate((5.0, 1.0, float("nan"), 3.0), start=1):
+        training.record.curve.append(EpochPoint(epoch=epoch, train_loss=0, test_loss=loss, seconds=1, round=1))
+    assert training.worker_plan(2).best_loss == 1.0
 
 
 def test_weights_stand_beside_the_record(well):
