@@ -25,6 +25,12 @@ COMMANDS = [command.name or command.callback.__name__ for command in cli.app.reg
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
+@pytest.fixture(autouse=True)
+def undisturbed(monkeypatch):
+    """Whether this machine is busy is neither waited for nor said."""
+    monkeypatch.setattr(cli, "_warn_if_busy", lambda: None)
+
+
 def left_here():
     return [str(path) for path in Path().rglob("*")]
 
