@@ -38,6 +38,7 @@ from bench.commands.options import (
     backend_names,
     check_device,
     check_precision,
+    device_counts,
     errors,
     interruptible,
     loaded_records,
@@ -113,6 +114,12 @@ def run(
     epochs: Annotated[int | None, typer.Option(help="In place of the protocol's.")] = None,
     rounds: Annotated[int | None, typer.Option(help="In place of the protocol's.")] = None,
     batch: Annotated[int | None, typer.Option(help="In place of the protocol's.")] = None,
+    devices: Annotated[
+        str, typer.Option(help="How many devices train side by side; comma-separated, each is measured.")
+    ] = "1",
+    scaling: Annotated[
+        str, typer.Option(help="strong: the batch is shared by the devices; weak: each has the protocol's batch.")
+    ] = "strong",
     seed: Seed = 0,
     python: Interpreters = None,
     output: Annotated[
@@ -124,6 +131,8 @@ def run(
     """Put each backend through a protocol, one process each, and print the tables."""
     check_device(device)
     check_precision(precision)
+    if scaling not in ("strong", "weak"):
+        raise BenchError(f"--scaling is {scaling!r}; expected strong or weak")
     names = backend_names(chosen)
     loaded = protocol.load(
         protocol_name,
@@ -137,6 +146,8 @@ def run(
         device=device,
         precision=precision,
         modes=modes_of(mode),
+        devices=device_counts(devices, loaded.training.batch if scaling == "strong" else None),
+        weak=scaling == "weak",
         seed=seed,
         folder=output or Path("results/runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{loaded.name}"),
         interpreters=pairs(python, "--python"),

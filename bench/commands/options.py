@@ -101,6 +101,17 @@ def check_device(device: str) -> None:
         raise BenchError(f"--device is {device!r}; expected auto, cpu or gpu")
 
 
+def device_counts(given: str, batch: int | None) -> list[int]:
+    """The numbers of devices in an option, each once; each must divide the batch, if there is one."""
+    names = listed([given])
+    if not names or not all(name.isdecimal() and int(name) > 0 for name in names):
+        raise BenchError(f"--devices {given!r}: expected numbers from 1 up, with commas between")
+    counts = list(dict.fromkeys(int(name) for name in names))
+    if uneven := [count for count in counts if batch and batch % count]:
+        raise BenchError(f"--devices {given}: {uneven[0]} devices can't share a batch of {batch} evenly")
+    return counts
+
+
 def backend_names(chosen: str | None) -> list[str]:
     """The backends of --backends, each once; without it the usual ones."""
     if chosen is None:

@@ -69,7 +69,14 @@ def trajectory(
     steps, batch, dim = images.shape
     stream = TrainingStream(seed, steps * batch, dim, batch, pixels)
     models = (
-        type(model)(model.architecture, initial, device=model.device, precision=model.precision, mode=model.mode),
+        type(model)(
+            model.architecture,
+            initial,
+            device=model.device,
+            precision=model.precision,
+            mode=model.mode,
+            replicas=model.replicas,
+        ),
         backends.create("numpy", model.architecture, astype(initial, "float64"), device="cpu", precision="float64"),
     )
     (losses, after), (losses_reference, after_reference) = (

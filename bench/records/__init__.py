@@ -179,6 +179,7 @@ class Plan(_Value):
     device: Name
     precision: Name
     mode: Text | None = None
+    devices: Positive = 1
     seed: Seed
     epochs: Count
     batch: Positive
@@ -374,7 +375,8 @@ def _free_names(folder: Path, stem: str) -> Iterator[Path]:
 def _stem(plan: Plan) -> str:
     """Return the name of a record's file without number and suffix."""
     kind = plan.kind if plan.kind != "run" else None
-    parts = (plan.protocol, kind, plan.backend, plan.device, plan.precision, plan.mode, f"seed{plan.seed}")
+    devices = f"x{plan.devices}" if plan.devices > 1 else None
+    parts = (plan.protocol, kind, plan.backend, plan.device, plan.precision, plan.mode, devices, f"seed{plan.seed}")
     return "-".join(slug(part) for part in parts if part)
 
 
@@ -389,8 +391,11 @@ def _is_same(path: Path, record: Record) -> bool:
         found = json.loads(path.read_text(encoding="utf-8"))
         plan = found["plan"]
         same_plan = all(
-            plan.get(name, "run") == getattr(record.plan, name)
-            for name in ("kind", "protocol", "backend", "device", "precision", "mode", "seed")
+            plan.get(name, default) == getattr(record.plan, name)
+            for name, default in {"kind": "run", "devices": 1}.items()
+        ) and all(
+            plan[name] == getattr(record.plan, name)
+            for name in ("protocol", "backend", "device", "precision", "mode", "seed")
         )
         return found["run"] == record.run and same_plan
     return False

@@ -31,6 +31,7 @@ class WorkerPlan(_Message):
     device: Literal["cpu", "gpu"]
     precision: str
     mode: str | None
+    devices: int = 1
     seed: int
     round: int
     rounds: int

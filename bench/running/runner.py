@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,13 @@ class Request(variant.Request):
     Attributes:
         protocol: what each variant is put through.
         kind: of its records.
+        devices: how many devices train side by side; each number is a variant of its own.
+        weak: whether the batch is the protocol's on each device, rather than on all of them together.
     """
 
     protocol: Protocol
+    devices: Sequence[int] = (1,)
+    weak: bool = False
     timeout: float = 6 * 3600.0
     kind: Kind = "run"
 
@@ -43,8 +48,10 @@ def run(request: Request, listener: Listener) -> list[Record]:
     run_id = new_run_id()
     with scratch(request.folder) as folder:
         variants = [
-            Training(request, label, plan_of(request, backend, mode, device), run_id, folder)
+            Training(request, label + (f"-x{count}" if count > 1 else ""), plan, run_id, folder)
             for label, (backend, mode) in request.variants().items()
+            for count in request.devices
+            for plan in [plan_of(request, backend, mode, device, count)]
         ]
         return carry_out(variants, epochs_by_round(request.protocol), listener)
 
@@ -55,15 +62,23 @@ def epochs_by_round(protocol: Protocol) -> list[int]:
     return [epochs // rounds + (i < epochs % rounds) for i in range(rounds)]
 
 
-def plan_of(request: Request, backend: str, mode: str | None, device: Device) -> Plan:
+def protocol_of(request: Request, devices: int) -> Protocol:
+    """The protocol on so many devices: with their number times the batch where scaling is weak."""
+    training = request.protocol.training
+    batch = training.batch * (devices if request.weak else 1)
+    return request.protocol.model_copy(update={"training": training.model_copy(update={"batch": batch})})
+
+
+def plan_of(request: Request, backend: str, mode: str | None, device: Device, devices: int = 1) -> Plan:
     """What a variant's record says of what was to be done."""
-    protocol = request.protocol
+    protocol = protocol_of(request, devices)
     return Plan(
         kind=request.kind,
         backend=backend,
         device=device,
         precision=request.precision,
         mode=mode,
+        devices=devices,
         seed=request.seed,
         epochs=protocol.training.epochs,
         rounds=protocol.training.rounds,
@@ -92,7 +107,7 @@ class Training(Variant[WorkerPlan]):
 
     def __init__(self, request: Request, label: str, plan: Plan, run_id: str, scratch: Path) -> None:
         super().__init__(request, label, plan, run_id)
-        self.protocol, self.scratch = request.protocol, scratch
+        self.protocol, self.scratch = protocol_of(request, plan.devices), scratch
 
     def worker_plan(self, round_: int) -> WorkerPlan:
         """The epochs of a round, from the state that the round before has left."""
@@ -104,6 +119,7 @@ class Training(Variant[WorkerPlan]):
             device=self.device,
             precision=plan.precision,
             mode=plan.mode,
+            devices=plan.devices,
             seed=plan.seed,
             round=round_,
             rounds=len(epochs),

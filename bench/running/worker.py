@@ -61,7 +61,13 @@ def model_of(plan: WorkerPlan) -> tuple[Backend, Parameters]:
     held = parameters.rounded(initial, plan.precision)
     architecture = plan.protocol.make_architecture()
     model = backends.create(
-        plan.backend, architecture, held, device=plan.device, precision=plan.precision, mode=plan.mode
+        plan.backend,
+        architecture,
+        held,
+        device=plan.device,
+        precision=plan.precision,
+        mode=plan.mode,
+        replicas=plan.devices,
     )
     return model, initial
 
@@ -183,6 +189,9 @@ def _train(
             raise DivergedError(f"loss is {losses[step]} at step {step + 1} of epoch {report.epoch}")
         others.share()  # from here on: what is evaluated between epochs doesn't count
     whole = time.perf_counter() - begun - apart
+    if model.replicas > 1:
+        gradients = sum(math.prod(shape) for shape in model.architecture.trainable_shapes.values())
+        yield _measured("training", "reduced_bytes", gradients * model.dtype.itemsize, "bytes", round=plan.round)
     images_a_second = stream.steps * stream.batch / float(np.median(epochs_seconds))
     for quantity, value, unit in (
         ("seconds_per_epoch", float(np.median(epochs_seconds)), "s"),

@@ -19,6 +19,7 @@ import pandas as pd
 from backends.parameters import atomically
 from bench.errors import BenchError
 from bench.records import Kind, Record, slug
+from bench.tables.device_tables import devices
 from bench.tables.floor_tables import floors, forward_floors, times_floor
 from bench.tables.frame import frame
 from bench.tables.headline_tables import headline, likelihood_times
@@ -70,7 +71,13 @@ def all_tables(records: Iterable[Record], *, brief: bool = False) -> list[Table]
     data = prepare(runs)
     tables = [headline(data), likelihood_times(data), speed(data), accuracy(data), *per_protocol]
     tables += [agreement(data), invertibility(data, brief=brief), sampling(data), floors(data), forward_floors(data)]
-    tables += [profile(kinds["profile"]), scaling(kinds["sweep"]), peers(kinds["peers"]), micro(kinds["micro"])]
+    tables += [
+        devices(data),
+        profile(kinds["profile"]),
+        scaling(kinds["sweep"]),
+        peers(kinds["peers"]),
+        micro(kinds["micro"]),
+    ]
     return [table for table in tables if not table.raw.empty]
 
 

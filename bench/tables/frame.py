@@ -29,6 +29,7 @@ COLUMNS = {
     "precision": TEXT,
     "precision_seen": TEXT,
     "mode": TEXT,
+    "devices": "Int64",
     "seed": "UInt64",
     "epochs": "Int64",
     "batch": "Int64",
@@ -71,8 +72,9 @@ def rank(value: str, order: tuple[str, ...]) -> tuple[int, str]:
 
 
 def machine_of(record: Record) -> str:
-    """Return the label of the machine a record was taken on."""
-    return record.environment.get("machine") or machine(record.plan.device, record.environment)
+    """Return the label of the machine a record was taken on, and how many of its devices trained side by side."""
+    label = record.environment.get("machine") or machine(record.plan.device, record.environment)
+    return label if record.plan.devices == 1 else f"{label}, {record.plan.devices} devices"
 
 
 def versions_of(record: Record) -> str:

@@ -30,7 +30,7 @@ def workloads(model: Backend) -> ModuleType | None:
 
 def measure(model: Backend, protocol: Protocol, steps: int, round_: int) -> Iterator[Measurement]:
     """Yield rates, and the floors of a training step and of an epoch of `steps` steps."""
-    batch, budget = protocol.training.batch, protocol.measure.seconds_per_timing
+    batch, budget = protocol.training.batch // model.replicas, protocol.measure.seconds_per_timing
     made = workloads(model)
     if made is None:
         note = "no floor, as the backend names no module of bare products"

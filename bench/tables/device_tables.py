@@ -1,0 +1,50 @@
+"""The table of devices: what a training gains by several devices side by side."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from bench.tables.labels import Source, groups, prepare
+from bench.tables.pivot import Rows, over_rounds, pick
+from bench.tables.render import Table, number
+
+VARIANT = ["protocol", "precision", "backend", "mode"]
+NOTES = (
+    "Speed-up: images a second over those of one device of the same machine; efficiency: that over the number of",
+    "devices (strong: of the same batch, which the devices share; weak: of a batch as large as each device has).",
+    "On a CPU the devices are its own cores in other guises: this shows that the numbers are right, not how it scales.",
+)
+
+
+def devices(records: Source) -> Table:
+    """Return images a second by the number of devices: a row a machine, protocol, precision, variant and number."""
+    data = prepare(records)
+    data = data[data["status"] == "ok"].assign(protocol=data["plan_protocol"])
+    table = Rows()
+    parts = data["machine"].str.extract(r"^(.*?)(?:, \d+ devices)?$")[0]
+    for key, rows in groups(data.assign(machine=parts), ["machine", *VARIANT]):
+        found = {
+            (int(one["devices"]), int(one["batch"])): over_rounds(pick(its, "training", "images_per_second")).middle
+            for one, its in groups(rows, ["devices", "batch"])
+        }
+        for (count, batch), rate in found.items():
+            its = rows[(rows["devices"] == count) & (rows["batch"] == batch)]
+            if max(one for one, _ in found) == 1 or math.isnan(rate):
+                continue
+            alone = {"strong": found.get((1, batch), math.nan), "weak": found.get((1, batch // count), math.nan)}
+            figures = {"images_per_second": rate, "speed_up": rate / alone["strong"]}
+            figures |= {f"{name}_efficiency": rate / count / one for name, one in alone.items()}
+            figures["reduced_bytes"] = pick(its, "training", "reduced_bytes")["value"].median()
+            cells = {
+                "images/s": number(rate, 4),
+                "speed-up": number(figures["speed_up"], 3),
+                "efficiency, strong": number(figures["strong_efficiency"], 3),
+                "efficiency, weak": number(figures["weak_efficiency"], 3),
+                "reduced a step, MB": number(figures["reduced_bytes"] / 1e6, 4),
+            }
+            table.add(key | {"devices": count, "batch": batch}, figures, cells, its, [*key, "devices", "batch"])
+    if not table.raw:
+        return Table("devices", "Devices side by side", "", pd.DataFrame(), pd.DataFrame(), ())
+    return table.table("devices", "Devices side by side", data, NOTES)
