@@ -237,6 +237,7 @@ def everything(model):
 
 
 @names
+@pytest.mark.slow
 def test_a_float64_model_does_not_change_what_a_float32_model_computes(name):
     if name == "jax":  # which has one switch for the whole process, on already if another test has run
         import jax

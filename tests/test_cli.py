@@ -215,6 +215,7 @@ def test_a_backend_that_is_named_twice_runs_once(nice_bench, talkers):
     assert [point.epoch for point in record.curve] == [1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "code", "statuses"),
     [
@@ -265,6 +266,7 @@ def test_a_sweep_prints_its_table_and_leaves_records_and_plots(nice_bench, monke
 # run, with real ones
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
 def test_a_whole_run_of_two_backends(tmp_path):
     arguments = ["run", "--protocol", "smoke", "--backends", "numpy,torch", "--device", "cpu", "--output", "out"]
@@ -304,6 +306,7 @@ def recorded(nice_bench, talkers):
     nice_bench("run", "--protocol", "smoke", "--device", "cpu", "--output", "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("style", "sign"), [("text", "torch"), ("markdown", "| torch"), ("csv", ",torch"), ("latex", r"\begin{tabular}")]
 )
@@ -326,6 +329,7 @@ def test_an_unknown_format_is_refused_with_the_known_ones(nice_bench, recorded):
     assert all(name in done.err for name in ("word", "markdown", "csv", "latex"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "{}", '{"schema_version": 99}'])
 def test_a_bad_record_is_left_out_with_its_name_and_refused_where_it_is_alone(nice_bench, recorded, content):
     Path("out/bad.json").write_text(content)

@@ -143,6 +143,7 @@ def test_a_file_without_benchmarks_is_refused(tmp_path):
         collection.load_all(tmp_path)
 
 
+@pytest.mark.slow
 def test_what_pytest_benchmark_saves_here_is_read_and_its_own_compare_reads_it_too(tmp_path):
     """The reference alone, since no framework has to be loaded for it."""
     variables = {"NICE_BENCH_TEST_BACKENDS": "numpy", "NICE_BENCH_BENCHMARK_BATCH": "4,8"}

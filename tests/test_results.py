@@ -25,6 +25,7 @@ def article():
     return collection.load_all(RESULTS / "article-cpu")
 
 
+@pytest.mark.slow
 def test_the_tables_are_those_of_the_records(tmp_path):
     made = tables.write(collection.load_all(RESULTS), tmp_path)
     assert {path.name: text(path) for path in made} == {
@@ -32,6 +33,7 @@ def test_the_tables_are_those_of_the_records(tmp_path):
     }, "run `nox -s tables`"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [ROOT / "README.md", RESULTS / "README.md"], ids=["README", "results"])
 def test_the_tables_in_a_page_are_those_of_the_records(page):
     assert readme.refresh(page) == page.read_text(encoding="utf-8"), "run `nox -s tables`"
@@ -51,6 +53,7 @@ def test_what_a_page_links_to_is_there(page):
     assert [link for link in links if link and not ((ROOT / page).parent / link).exists()] == []
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_readme_is_that_of_the_records(tmp_path):
     (made,) = plots.write(collection.load_all(RESULTS / "article-gpu"), tmp_path)
     assert made.read_bytes() == (RESULTS / "article-gpu" / made.name).read_bytes(), "run `nox -s tables`"

@@ -21,6 +21,8 @@ from factories import (
 
 from backends import Adam, AdamW, ParameterError, Pixels, RMSProp, TrainingState
 
+pytestmark = pytest.mark.slow
+
 TINY = replace(factories.TINY, permutation="shuffle")  # has stored arrays that aren't trained, too
 STREAM = Stream(pixels=Pixels(1 / 255, -0.01))
 OPTIMISERS = {

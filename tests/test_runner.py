@@ -22,6 +22,8 @@ from bench.running.runner import Request
 from bench.running.variant import resolve_device
 from bench.running.worker_environment import cache_environment, worker_environment
 
+pytestmark = pytest.mark.slow
+
 FAULTS = {
     "missing": ("unavailable", "missing: can't be imported here (import of jax halted; None in sys.modules)"),
     "exit": ("failed", "ended with exit code 3"),

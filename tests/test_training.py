@@ -22,6 +22,8 @@ from factories import (
 import backends
 from backends import Adam, AdamW, EpochInputs, Pixels, RMSProp
 
+pytestmark = pytest.mark.slow
+
 OPTIMISERS = {
     "adam": Adam(),
     "rmsprop": RMSProp(momentum_epoch=2),
