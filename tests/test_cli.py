@@ -239,6 +239,7 @@ def test_a_failure_is_in_the_tables_and_on_standard_error(nice_bench, talkers):
     assert done.err.splitlines()[-1] == "nice-bench: jax: failed: ended with exit code 4"
 
 
+@pytest.mark.slow
 def test_a_failing_default_backend_fails_the_run(nice_bench, talkers, monkeypatch):
     monkeypatch.setattr(options, "DEFAULT_BACKENDS", ("numpy", "jax"))
     assert nice_bench("run", "--protocol", "smoke", "--device", "cpu").code == 1
@@ -247,6 +248,7 @@ def test_a_failing_default_backend_fails_the_run(nice_bench, talkers, monkeypatc
 # A sweep
 
 
+@pytest.mark.slow
 def test_a_sweep_prints_its_table_and_leaves_records_and_plots(nice_bench, monkeypatch):
     script = str(Path(__file__).with_name("sweeping_worker.py"))
     monkeypatch.setattr(variant, "worker_command", lambda module, label, python: [python, script, "well"])

@@ -54,6 +54,7 @@ def scaling(factor, prior="gaussian"):
 # Every kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", ["gaussian", "logistic"])
 @pytest.mark.parametrize("kind", DRAWN)
 @pytest.mark.parametrize("backend", [name for name in backend_names() if name != "numpy"])

@@ -191,6 +191,7 @@ def test_a_curve_without_a_fit_is_drawn_without_a_dashed_line():
     assert not [line for line in panel.lines if line.get_linestyle() == "--" or line.get_marker() == "*"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["svg", "png"])
 def test_the_same_records_give_the_same_bytes_and_few_of_them(tmp_path, style):
     made = [swept(name, operations=("log_prob", "sample", "train")) for name in FIXED]

@@ -328,6 +328,7 @@ def profile(folder, names):
         return runs.profile(Request(protocol=loaded, backends=names, device="cpu", folder=folder), 2, progress)
 
 
+@pytest.mark.slow
 def test_a_profile_is_a_record_and_a_trace_and_a_row_of_a_table_of_its_own(tmp_path):
     name = next(name for name in backend_names() if name != "numpy")
     [record] = profile(tmp_path, [name])

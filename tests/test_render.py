@@ -24,6 +24,7 @@ def everything():
     ] + [*both_kinds()[1:], record("numpy", status="failed", reason="50% & more_of #1 ~ {x} <y> ^ \\ $")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("formats", [("text", "markdown", "csv", "latex", "parquet")])
 def test_tables_written_twice_are_the_same_bytes(tmp_path, formats):
     first = tables.write(everything(), tmp_path / "a", formats)
@@ -36,6 +37,7 @@ def test_tables_written_twice_are_the_same_bytes(tmp_path, formats):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
 
 
+@pytest.mark.slow
 def test_parquet_and_csv_carry_every_digit(tmp_path):
     tables.write(everything(), tmp_path, ["csv", "parquet"])
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "measurements.parquet"), frame(everything()))

@@ -283,12 +283,14 @@ def rows(record):
     }
 
 
+@pytest.mark.slow
 def test_every_axis_is_a_round_that_begins_with_another_backend(ran):
     assert [told[:2] for told in ran.listener.begun[:4]] == [(n, 1) for n in ("well", "dies", "absent", "empty")]
     assert [told[:2] for told in ran.listener.begun[4:]] == [("dies", 2), ("empty", 2), ("well", 2)]
     assert [told[2] for told in ran.listener.begun if told[0] == "well"] == [6, 4]
 
 
+@pytest.mark.slow
 def test_a_sweep_that_nobody_comes_back_to_is_not_whole(tmp_path, monkeypatch):
     begun = []
 
@@ -305,6 +307,7 @@ def test_a_sweep_that_nobody_comes_back_to_is_not_whole(tmp_path, monkeypatch):
     assert {at[0] for at in rows(left)} == {"batch"}
 
 
+@pytest.mark.slow
 def test_a_record_has_every_point_and_says_what_was_swept(ran):
     record = ran.records["well"]
     assert (record.status, record.plan.kind, record.plan.protocol, record.plan.mode) == (
@@ -318,6 +321,7 @@ def test_a_record_has_every_point_and_says_what_was_swept(ran):
     assert "2 couplings of 2 hidden layers of 32, 784 dimensions, batch 64" in record.plan.caption
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_costs_one_point_and_the_larger_ones_and_another_goes_on(ran):
     record = ran.records["dies"]
     assert record.status == "ok"
@@ -329,6 +333,7 @@ def test_a_process_that_dies_costs_one_point_and_the_larger_ones_and_another_goe
     }
 
 
+@pytest.mark.slow
 def test_the_next_process_goes_by_the_best_rate_that_was_seen(tmp_path, monkeypatch):
     plans = []
     supervise = variant.supervise
@@ -339,27 +344,32 @@ def test_the_next_process_goes_by_the_best_rate_that_was_seen(tmp_path, monkeypa
     assert rates == [{}, {"log_prob": 1e-9, "sample": 1e-9}]
 
 
+@pytest.mark.slow
 def test_a_framework_that_is_not_there_is_a_record_that_says_so(ran):
     record = ran.records["absent"]
     assert (record.status, record.reason, record.measurements) == ("unavailable", "no such framework", [])
 
 
+@pytest.mark.slow
 def test_a_sweep_without_a_single_figure_has_failed(ran):
     assert (ran.records["empty"].status, ran.records["empty"].reason) == ("failed", "failed: ValueError: a bug")
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_before_its_first_point_has_failed_and_is_not_started_again(tmp_path):
     ran = run(tmp_path, ["at-once"])
     assert (ran.records["at-once"].status, ran.records["at-once"].reason) == ("failed", "ended with exit code 4")
     assert len(ran.listener.begun) == 1
 
 
+@pytest.mark.slow
 def test_a_point_without_end_is_a_row(tmp_path):
     record = run(tmp_path, ["hangs"], {"batch": (1, 2)}, timeout=4.0).records["hangs"]
     assert rows(record)["batch", 2, "sample"] == "timeout: no end after 4 s"
     assert rows(record)["batch", 2, "log_prob"] == 0.5
 
 
+@pytest.mark.slow
 def test_records_are_on_disk_as_they_were_returned_and_nothing_else_is(ran):
     on_disk = collection.load_all(ran.folder)
     assert {record.plan.backend: record for record in on_disk} == ran.records
@@ -367,6 +377,7 @@ def test_records_are_on_disk_as_they_were_returned_and_nothing_else_is(ran):
     assert (ran.folder / "smoke-sweep-well-cpu-float32-eager-seed0.json").is_file()
 
 
+@pytest.mark.slow
 def test_the_real_worker_takes_the_plan_of_a_sweep(tmp_path):
     around = {"protocol": SMOKE, "values": {"batch": (32,)}}
     request = sweep.Request(**around, backends=["numpy"], device="cpu", folder=tmp_path, seconds=1e-3)
