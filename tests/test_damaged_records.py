@@ -20,7 +20,8 @@ from record_factories import measurement
 from report_records import everything, swept
 
 from bench.commands import cli
-from bench.records import LARGEST, MOST_BYTES, Record, RecordError, load
+from bench.records import MOST_BYTES, Record, RecordError, load
+from bench.records.fields import LARGEST
 from bench.regression import check, reference
 from bench.report import page
 
@@ -162,7 +163,7 @@ def call(command, folder, references):
     return called(command, folder, *more.get(command, []))
 
 
-@settings(derandomize=True, max_examples=12, deadline=None)
+@settings(derandomize=True, max_examples=8, deadline=None)
 @given(damaged())
 def test_all_five_commands_cope_with_what_a_record_may_lack(references, case):
     whole, broken = case
@@ -176,9 +177,33 @@ def test_all_five_commands_cope_with_what_a_record_may_lack(references, case):
             assert code in (0, 1), err
             assert "\x1b" not in out + err
             assert code == 0 or len(err.splitlines()) == 1
-        text = (folder / "report.html").read_text()
-        boards = re.search(r'id="boards">(.*?)</script>', text, re.DOTALL)[1]
-        json.loads(boards, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
+        plots_of(folder)
+
+
+@pytest.mark.parametrize("lost", sorted({m["quantity"] for data in RECORDS for m in data["measurements"]}))
+def test_tables_and_compare_do_without_any_quantity(tmp_path, references, lost):
+    for place, data in enumerate(RECORDS[1:]):
+        left = [m for m in data["measurements"] if m["quantity"] != lost]
+        if left != data["measurements"]:
+            (tmp_path / f"{place}.json").write_text(json.dumps(data | {"measurements": left}))
+    (tmp_path / "whole.json").write_text(json.dumps(RECORDS[0]))
+    for command in ("tables", "compare"):
+        code, _, err = call(command, tmp_path, references)
+        assert (code, err) == (0, "")
+
+
+def test_a_sweep_without_throughput_leaves_the_plots_of_the_page_whole(tmp_path, references):
+    (sweep,) = [data for data in RECORDS if data["plan"]["kind"] == "sweep"]
+    left = [m for m in sweep["measurements"] if m["quantity"] != "examples_per_second"]
+    (tmp_path / "whole.json").write_text(json.dumps(sweep | {"measurements": left}))
+    assert call("report", tmp_path, references)[0] == 0
+    assert "sweep-batch-train" in str(plots_of(tmp_path))
+
+
+def plots_of(folder):
+    """The plots in the page of `folder`, as strict JSON."""
+    boards = re.search(r'id="boards">(.*?)</script>', (folder / "report.html").read_text(), re.DOTALL)[1]
+    return json.loads(boards, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ import backends
 from backends.parameters import atomically
 from bench.agreement.agree import Check, Setting
 from bench.errors import BenchError
-from bench.records import MOST_BYTES, environment, printable
+from bench.records import MOST_BYTES, environment
+from bench.records.fields import printable
 from bench.tables.render import MISSING, Table, number, render
 
 FILE = "checks.csv.gz"

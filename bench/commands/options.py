@@ -13,7 +13,8 @@ import backends
 from bench import records
 from bench.commands.progress import LiveProgress, errors
 from bench.errors import BenchError
-from bench.records import MOST_SEED, RecordError, collection, printable
+from bench.records import RecordError, collection
+from bench.records.fields import MOST_SEED, printable
 from bench.running.variant import DEFAULT_BACKENDS
 from bench.tables.frame import PRECISIONS
 

@@ -13,56 +13,53 @@ tabulated, plotted and compared without another check.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Self
 
-import numpy as np
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    GetPydanticSchema,
     ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-from typing_extensions import TypedDict
 
 from bench.errors import BenchError, explain
+from bench.records.fields import (
+    LARGEST,
+    LEAST_POSITIVE,
+    MOST_COUNTED,
+    Count,
+    Environment,
+    Figure,
+    Json,
+    Name,
+    Positive,
+    Seconds,
+    Seed,
+    Text,
+    finite,
+    note_non_finite,
+    plain,
+)
 
 SCHEMA_VERSIONS = (1,)
 """The versions of the file format that `load` reads; the last one is what `save` writes."""
-
-MOST_SEED = 2**63 - 1
-"""The largest that the columns of tables hold."""
 
 ROW_WIDTH = 320
 """Characters of a line in a file, at most, that holds a row of a list: one measurement, one epoch."""
 
 MOST_BYTES = 64 * 2**20
 """The largest file that is read; a record of twenty epochs with every measure has 64 KiB."""
-
-LARGEST = 1e40
-"""The largest magnitude of a figure: beyond what any float32 holds, and far from where float64 overflows."""
-
-LEAST_POSITIVE = 1e-12
-"""The least time in seconds, or rate per second, that can be measured."""
-
-MOST_COUNTED = 2**53
-"""The largest count: a float holds every whole number up to it."""
-
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Characters that steer a terminal or turn the direction of a text, and halves of characters."""
 
 Status = Literal["ok", "failed", "unavailable", "timeout", "out_of_memory", "diverged"]
 
@@ -80,93 +77,10 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def printable(text: str) -> str:
-    """Return `text` with "�" in place of every control character but tabs and line breaks."""
-    return CONTROL.sub("�", text)
-
-
-def _plain(value: Any) -> Any:
-    """Turn `value` into what JSON can hold; numbers that are not finite become their names ("nan", "inf", "-inf")."""
-    value = _number(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, str):
-        return printable(value)
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {printable(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    raise ValueError(f"{type(value).__name__} has no place in JSON")
-
-
-def _number(value: Any) -> Any:
-    """Unwrap a NumPy scalar, so that both `int` and `float` fields take one."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _finite(value: Any, info: ValidationInfo) -> Any:
-    """Return None in place of a measured number that is not finite, or beyond `LARGEST`; a file must have none."""
-    value = _number(value)
-    return None if info.mode == "python" and isinstance(value, float) and not abs(value) <= LARGEST else value
-
-
-def _note_non_finite(data: Any, info: ValidationInfo, fields: Iterable[str]) -> Any:
-    """Replace numbers among `fields` that were measured as not finite by None, and say in `note` what they were."""
-    if not isinstance(data, dict):
-        return data
-    data = {key: _number(value) for key, value in data.items()}
-    lost = {name: data[name] for name in fields if data.get(name) is not None and _finite(data[name], info) is None}
-    if lost:
-        sentence = ", ".join(f"{name} was {number}" for name, number in lost.items())
-        note = data.get("note")
-        data |= dict.fromkeys(lost) | {"note": f"{note}; {sentence}" if note else sentence}
-    return data
-
-
-Text = Annotated[str, AfterValidator(printable)]
-Name = Annotated[Text, Field(min_length=1)]
-Json = Annotated[dict[str, Any], BeforeValidator(_plain)]
-Figure = Annotated[float, BeforeValidator(_number), Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
-Seconds = Annotated[float, BeforeValidator(_number), Field(ge=LEAST_POSITIVE, le=LARGEST)]
-Count = Annotated[int, BeforeValidator(_number), Field(ge=0, le=MOST_COUNTED)]
-Positive = Annotated[int, BeforeValidator(_number), Field(ge=1, le=MOST_COUNTED)]
-Seed = Annotated[int, BeforeValidator(_number), Field(ge=0, le=MOST_SEED)]
-
-
 class _Value(BaseModel):
     """A model that takes no unknown fields and can't be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Git(TypedDict):
-    """A state of the source: the commit, and whether the code differed from it."""
-
-    commit: Text | None
-    dirty: bool | None
-
-
-class _Gpu(TypedDict):
-    """A GPU, of which the tables read the name."""
-
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-    name: Text
-
-
-class Environment(TypedDict, total=False):
-    """The entries of `environment.fingerprint`, and of a worker, that are read; others are kept as they are."""
-
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-    python: Text
-    machine: Text
-    cpu: Text | None
-    cores: Positive
-    packages: dict[Text, Text]
-    framework: dict[Text, Text]
-    git: _Git | None
-    gpus: list[_Gpu]
 
 
 class Plan(_Value):
@@ -212,7 +126,7 @@ class EpochPoint(_Value):
     @model_validator(mode="before")
     @classmethod
     def _name_non_finite(cls, data: Any, info: ValidationInfo) -> Any:
-        return _note_non_finite(data, info, ("train_loss", "test_loss"))
+        return note_non_finite(data, info, ("train_loss", "test_loss"))
 
 
 COUNTED = ("round", "epoch", "batch", "value", "trips", "coupling")
@@ -247,12 +161,12 @@ class Measurement(_Value):
     high: Figure | None = None
     n: Count | None = None
     note: Text | None = None
-    context: Annotated[dict[Name, str | int | float], BeforeValidator(_plain)] = Field(default_factory=dict)
+    context: Annotated[dict[Name, str | int | float], BeforeValidator(plain)] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
     def _name_non_finite(cls, data: Any, info: ValidationInfo) -> Any:
-        return _note_non_finite(data, info, ("value", "low", "high"))
+        return note_non_finite(data, info, ("value", "low", "high"))
 
     @model_validator(mode="after")
     def _is_sensible(self) -> Self:
@@ -292,13 +206,11 @@ class Record(_Value):
     status: Status
     reason: Text | None = None
     plan: Plan
-    environment: Annotated[
-        dict[str, Any], GetPydanticSchema(lambda _, handler: handler(Environment)), BeforeValidator(_plain)
-    ] = Field(default_factory=dict)
+    environment: Environment = Field(default_factory=dict)
     precision: PrecisionSeen | None = None
     digests: dict[Text, Text] = Field(default_factory=dict)
     curve: list[EpochPoint] = Field(default_factory=list)
-    first_epoch_losses: list[Annotated[Figure | None, BeforeValidator(_finite)]] = Field(default_factory=list)
+    first_epoch_losses: list[Annotated[Figure | None, BeforeValidator(finite)]] = Field(default_factory=list)
     measurements: list[Measurement] = Field(default_factory=list)
 
     @field_validator("created")

@@ -17,7 +17,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import explain
-from bench.records import Figure, Json, Measurement, Plan, Positive, PrecisionSeen, Record, RecordError
+from bench.records import Measurement, Plan, PrecisionSeen, Record, RecordError
+from bench.records.fields import Figure, Json, Positive
 
 CAPTION = "Single operations, called over and over in one process"
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.records import printable
 from bench.records.collection import files_below
+from bench.records.fields import printable
 
 MOST_BYTES = 1_800_000
 """Of all pictures together, before they become a third larger as text; what goes beyond it is left out, by name."""
