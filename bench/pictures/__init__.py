@@ -36,7 +36,7 @@ STANDARD_DEVIATION = {"gaussian": 1.0, "logistic": np.pi / np.sqrt(3)}
 
 
 MOST_ROWS = 100
-"""The most images from top to bottom: a grid has as many across, and all of them are decoded at once."""
+"""The most rows of a grid, which has as many columns, all of them decoded at once."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def resolved(kind: str, options: Options) -> Settings:
             raise BenchError(f"--{option} doesn't go with --kind {kind}, but with {', '.join(kinds)}")
     if kind == "traversal" and len(given.get("temperatures", (1,))) > 1:
         raise BenchError("--kind traversal takes one --temperature")
-    if given.get("rows", 1) > MOST_ROWS:
+    if kind == "grid" and given.get("rows", 1) > MOST_ROWS:
         raise BenchError(f"--rows is {given['rows']}; expected {MOST_ROWS} at most")
     if kind == "inpainting" and given.get("greys", 2) >= MOST_GREYS:
         raise BenchError(f"--greys {given['greys']}: inpainting has {MOST_GREYS - 1} at most, besides its one colour")
