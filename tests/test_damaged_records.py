@@ -24,6 +24,7 @@ from bench.records import MOST_BYTES, Record, RecordError, load
 from bench.records.fields import LARGEST
 from bench.regression import check, reference
 from bench.report import page
+from bench.tables.sweep_tables import scaling
 
 VALUES = (None, 0, -1, 0.5, 1e308, -1e308, 9e39, 1e-300, 1e999, float("nan"), 2**53, 2**70)
 VALUES += ("", "x", "\x1b[31m", [], {}, True, [1], {"a": 1})
@@ -181,15 +182,24 @@ def test_all_five_commands_cope_with_what_a_record_may_lack(references, case):
 
 
 @pytest.mark.parametrize("lost", sorted({m["quantity"] for data in RECORDS for m in data["measurements"]}))
-def test_tables_and_compare_do_without_any_quantity(tmp_path, references, lost):
+def test_tables_and_compare_do_without_any_quantity(tmp_path, lost):
+    (tmp_path / "lacking").mkdir()
     for place, data in enumerate(RECORDS[1:]):
         left = [m for m in data["measurements"] if m["quantity"] != lost]
         if left != data["measurements"]:
-            (tmp_path / f"{place}.json").write_text(json.dumps(data | {"measurements": left}))
+            (tmp_path / "lacking" / f"{place}.json").write_text(json.dumps(data | {"measurements": left}))
     (tmp_path / "whole.json").write_text(json.dumps(RECORDS[0]))
-    for command in ("tables", "compare"):
-        code, _, err = call(command, tmp_path, references)
+    for command in (["tables"], ["compare", tmp_path / "whole.json"]):
+        code, _, err = called(*command, tmp_path / "lacking")
         assert (code, err) == (0, "")
+
+
+def test_a_sweep_that_lacks_a_time_is_fitted_to_the_others():
+    sweep = swept("torch", 8e-3)
+    left = [m for m in sweep.measurements if (m.quantity, m.context["value"]) != ("seconds", 16)]
+    table = scaling([sweep.model_copy(update={"measurements": left})])
+    assert list(table.raw["points"]) == [4]
+    assert table.raw["exponent"].notna().all()
 
 
 def test_a_sweep_without_throughput_leaves_the_plots_of_the_page_whole(tmp_path, references):
@@ -270,6 +280,13 @@ def test_a_figure_that_cannot_be_is_refused(changed, message):
 )
 def test_an_environment_that_tables_cannot_read_is_refused(environment, field):
     assert f"{field}: found" in str(loaded(RECORDS[0] | {"environment": environment}))
+
+
+def test_a_run_that_is_there_in_two_records_is_compared(tmp_path, references):
+    (tmp_path / "whole.json").write_text(json.dumps(RECORDS[0]))
+    (tmp_path / "again.json").write_text(broken(reason="saved twice"))
+    code, _, err = call("compare", tmp_path, references)
+    assert (code, err) == (0, "")
 
 
 def test_control_characters_do_not_reach_the_terminal_or_the_page(tmp_path, references):
