@@ -351,7 +351,8 @@ def test_a_backend_without_a_profiler_is_unavailable():
 def test_a_profile_that_failed_is_told_beside_those_that_did_not_and_is_no_run(tmp_path):
     def record(backend, status="ok", reason=None, measurements=()):
         asked = Request(protocol=protocol.load("smoke"), kind="profile")
-        made = runner.Training(asked, backend, runner.plan_of(asked, backend, None, "cpu"), "a", tmp_path).record
+        plan = runner.plan_of(asked, asked.protocol, "cpu", backend, None, kind="profile", epochs=1, rounds=1)
+        made = runner.Training(asked, backend, plan, "a", tmp_path).record
         told = {"status": status, "reason": reason, "measurements": list(measurements)}
         return made.model_copy(update=told)
 

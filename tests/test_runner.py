@@ -282,7 +282,8 @@ def test_what_a_backends_first_process_compiles_only_its_later_ones_find(well):
 
 def test_a_round_is_told_the_lowest_test_loss_of_those_before(tmp_path):
     asked = request(protocol.load("smoke"), ["a"], tmp_path)
-    training = runner.Training(asked, "a", runner.plan_of(asked, "a", None, "cpu"), "run", tmp_path)
+    plan = runner.plan_of(asked, asked.protocol, "cpu", "a", None, epochs=2, rounds=2)
+    training = runner.Training(asked, "a", plan, "run", tmp_path)
     assert training.worker_plan(1).best_loss is None
     for epoch, loss in enumerate((5.0, 1.0, float("nan"), 3.0), start=1):
         training.record.curve.append(EpochPoint(epoch=epoch, train_loss=0, test_loss=loss, seconds=1, round=1))

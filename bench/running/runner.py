@@ -43,17 +43,19 @@ def run(request: Request, listener: Listener) -> list[Record]:
     Raises:
         BenchError: nothing can be run: no images, a folder that can't be written, no GPU where one is asked for.
     """
-    device = resolve_device(request.device)
-    data.load(request.protocol.data.dataset)  # one clear error now, rather than one for each backend
+    device, protocol, training = resolve_device(request.device), request.protocol, request.protocol.training
+    data.load(protocol.data.dataset)  # one clear error now, rather than one for each backend
+    shared = {"kind": request.kind, "target_loss": training.target_loss, "caption": protocol.caption}
+    shared |= {"epochs": training.epochs, "rounds": training.rounds}
     run_id = new_run_id()
     with scratch(request.folder) as folder:
         variants = [
             Training(request, label + (f"-x{count}" if count > 1 else ""), plan, run_id, folder)
             for label, (backend, mode) in request.variants().items()
             for count in request.devices
-            for plan in [plan_of(request, backend, mode, device, count)]
+            for plan in [plan_of(request, protocol_of(request, count), device, backend, mode, devices=count, **shared)]
         ]
-        return carry_out(variants, epochs_by_round(request.protocol), listener)
+        return carry_out(variants, epochs_by_round(protocol), listener)
 
 
 def epochs_by_round(protocol: Protocol) -> list[int]:
@@ -69,35 +71,24 @@ def protocol_of(request: Request, devices: int) -> Protocol:
     return request.protocol.model_copy(update={"training": training.model_copy(update={"batch": batch})})
 
 
-def plan_of(request: Request, backend: str, mode: str | None, device: Device, devices: int = 1) -> Plan:
-    """What a variant's record says of what was to be done."""
-    protocol = protocol_of(request, devices)
+def plan_of(
+    request: variant.Request, protocol: Protocol, device: Device, backend: str, mode: str | None, **more: Any
+) -> Plan:
+    """What a variant's record says of what was to be done; `more` are the fields of `Plan` that commands differ in."""
     return Plan(
-        kind=request.kind,
+        protocol=protocol.name,
+        protocol_digest=protocol.digest(),
         backend=backend,
         device=device,
         precision=request.precision,
         mode=mode,
-        devices=devices,
         seed=request.seed,
-        epochs=protocol.training.epochs,
-        rounds=protocol.training.rounds,
-        target_loss=protocol.training.target_loss,
-        caption=protocol.caption,
-        **of_protocol(protocol),
+        batch=protocol.training.batch,
+        architecture=protocol.make_architecture().to_dict(),
+        optimiser=protocol.make_optimiser().to_dict(),
+        loss=protocol.training.loss,
+        **more,
     )
-
-
-def of_protocol(protocol: Protocol) -> dict[str, Any]:
-    """What every plan says of the protocol that it follows."""
-    return {
-        "protocol": protocol.name,
-        "protocol_digest": protocol.digest(),
-        "batch": protocol.training.batch,
-        "architecture": protocol.make_architecture().to_dict(),
-        "optimiser": protocol.make_optimiser().to_dict(),
-        "loss": protocol.training.loss,
-    }
 
 
 class Training(Variant[WorkerPlan]):

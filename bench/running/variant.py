@@ -164,7 +164,8 @@ class Variant(ABC, Generic[WorkerPlanT]):
         def take(events: list[Event]) -> None:
             for event in events:
                 self._take(event)
-            self.save()
+            if any(isinstance(event, Started | EpochDone | Measured) for event in events):
+                self.save()
             for event in events:
                 listener.event(self.label, event)
 

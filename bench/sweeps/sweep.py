@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from bench.errors import BenchError
 from bench.inputs.points import AXES, OPERATIONS, Axis, Operation, Point
@@ -17,7 +18,7 @@ from bench.measures.sweep import left_out
 from bench.records import Plan, Record
 from bench.running import variant
 from bench.running.messages import Event, Finished, Measured, PointBegun, SweepPlan
-from bench.running.runner import of_protocol
+from bench.running.runner import plan_of
 from bench.running.variant import Listener, Variant, carry_out, new_run_id, resolve_device, scratch
 
 VALUES: dict[Axis, tuple[int, ...]] = {
@@ -103,22 +104,12 @@ def run(request: Request, listener: Listener) -> list[Record]:
     """
     device, run_id, protocol = resolve_device(request.device), new_run_id(), request.protocol
     rounds = [points(axis, values, request.operations) for axis, values in request.values.items()]
+    plan = partial(plan_of, request, protocol, device, kind="sweep", epochs=0, rounds=1, caption=caption(protocol))
     with scratch(request.folder):
-        variants = []
-        for label, (backend, mode) in request.variants().items():
-            plan = Plan(
-                kind="sweep",
-                backend=backend,
-                device=device,
-                precision=request.precision,
-                mode=mode,
-                seed=request.seed,
-                epochs=0,
-                rounds=1,
-                caption=caption(protocol),
-                **of_protocol(protocol),
-            )
-            variants.append(Sweep(request, label, plan, run_id, rounds))
+        variants = [
+            Sweep(request, label, plan(backend, mode), run_id, rounds)
+            for label, (backend, mode) in request.variants().items()
+        ]
         return carry_out(variants, [len(wanted) for wanted in rounds], listener)
 
 
