@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,19 +49,55 @@ def read_state_dict(path: Path) -> dict[str, NDArray] | None:
     """Read another program's state dictionary, bare or in a checkpoint, without executing pickled code.
 
     Returns:
-        Name → array, in the file's order and dtypes; None where the file is one of `write_weights`.
+        Name → array, in the file's order, half-precision floats as float32; None where the file is one of
+        `write_weights`.
 
     Raises:
-        ParameterError: the file isn't a state dictionary.
+        ParameterError: the file holds no state dictionary, or several.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if "architecture" in content:
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        if isinstance(content, dict) and isinstance(content.get("architecture"), dict):
             return None
-        tensors = next((content[n] for n in ("state_dict", "model_state_dict", "model") if n in content), content)
-        return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+        found = dict(_state_dicts(content, ""))
+        if len(found) != 1:
+            names = f": {', '.join(found)}; save the one that is meant" if found else ""
+            raise ParameterError(f"{path}: holds {len(found)} state dictionaries with weights of layers{names}")
+        return {name: _array(tensor) for name, tensor in next(iter(found.values())).items()}
+    except ParameterError:
+        raise
     except Exception as error:  # torch.load raises whatever its unpickler meets
+        if named := re.search(r"GLOBAL (\S+)", str(error)):
+            raise ParameterError(
+                f"{path}: holds a pickled object, {named[1]}, which isn't read; save the model's state_dict() alone"
+            ) from error
         raise ParameterError(f"{path}: not a state dictionary ({type(error).__name__}: {error})") from error
+
+
+def _state_dicts(content: Any, name: str) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+    """The dictionaries within that hold weights of layers, by where they stand; what else they hold is left out."""
+    if not isinstance(content, Mapping):
+        return
+    tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor) and isinstance(key, str)}
+    if any(key.endswith(("weight", "kernel")) and tensor.ndim == 2 for key, tensor in tensors.items()):
+        yield name or "the file itself", tensors
+    for key, value in content.items():
+        yield from _state_dicts(value, f"{name}.{key}" if name else str(key))
+
+
+def _array(tensor: torch.Tensor) -> NDArray:
+    if tensor.numel() > tensor.untyped_storage().nbytes():  # strides of 0 make much of little
+        raise ValueError(f"a tensor of {tensor.numel()} numbers in {tensor.untyped_storage().nbytes()} bytes")
+    half = tensor.is_floating_point() and tensor.element_size() < 4
+    return (tensor.detach().float() if half else tensor.detach()).numpy()
+
+
+def _numpy_scalars() -> list[Any]:
+    """What unpickling a NumPy number calls; none of it runs code of the file."""
+    scalar = np.float64(0).__reduce__()[0]
+    dtypes = {type(np.dtype(kind)) for kind in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"}
+    return [np.dtype, *dtypes, *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core"))]
 
 
 def module_name(name: str) -> str:

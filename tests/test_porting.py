@@ -138,7 +138,7 @@ def test_a_backend_that_is_not_there_is_a_row_that_says_why(tmp_path, monkeypatc
 # What is refused
 
 
-@pytest.mark.parametrize("name", ["weights.onnx", "weights", "weights.PT"])
+@pytest.mark.parametrize("name", ["weights.onnx", "weights", "weights.pth"])
 def test_an_unknown_ending_is_refused_with_the_known_ones(tmp_path, name):
     message = refused(saved(tmp_path), tmp_path / name, BenchError)
     assert all(text in message for text in (name, ".safetensors", ".npz", ".pt"))

@@ -58,6 +58,7 @@ from bench.running import runner
 from bench.running.variant import resolve_device
 from bench.tables import readme
 from bench.weights import porting
+from bench.weights.probes import HOW
 
 app = typer.Typer(
     name="nice-bench",
@@ -213,37 +214,38 @@ def show_tables(
 
 
 @app.command(
-    epilog="Example: nice-bench port nice.pth weights.safetensors --architecture paper --option alternate=even"
+    help="Turn weights of one form into another, read them back, and print how well every backend agrees on them.\n\n"
+    "Weights trained elsewhere don't say what the flow computes. A probe does:\n\n"
+    + "\n\n".join(f"\b\n{lines}" for lines in HOW.values()),
+    epilog="Example: nice-bench port nice.pth weights.safetensors --probe probe.npz",
 )
 def port(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Weights: .safetensors (canonical), .npz or .pt; or trained elsewhere: Keras' .weights.h5 or .keras, "
-            "a PyTorch state_dict as .pt or .pth."
+            help="Weights: .safetensors, .npz or .pt of this program; or trained elsewhere: a PyTorch state_dict as "
+            ".pt, .pth, .ckpt, .safetensors or .npz, Keras' .weights.h5 or .keras."
         ),
     ],
     target: Annotated[Path, typer.Argument(help="Where to: .safetensors, .npz or .pt.")],
-    base: Annotated[
-        str | None,
+    probe: Annotated[
+        Path | None,
         typer.Option(
-            "--architecture",
-            help="article or paper: what a file trained elsewhere doesn't say is as there. [default of Keras: article]",
+            help="Of weights trained elsewhere: an .npz file with x, and z or log_prob, as that program has them. The "
+            "one reading of the weights that gives these values is taken."
         ),
     ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
-            help="KEY=VALUE, repeatable, of a file trained elsewhere: a field of the architecture (prior=logistic, "
-            "sign=add, output=linear, split=halves, permutation=reverse, permute=after, couplings=4, …); "
-            "alternate=even, odd, first or second where couplings take turns: the half that the first one changes; "
-            "mask=read or changed: what a 1 in a mask means. [default: read]"
+            help="KEY=VALUE, repeatable, of weights trained elsewhere: states what the file doesn't say, such as "
+            "sign=add. Without a probe everything has to be stated; an error lists what isn't."
         ),
     ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Turn weights of one form into another, read them back, and print how well every backend agrees on them."""
-    typer.echo(porting.port(source, target, base, option or []))
+    typer.echo(porting.port(source, target, option or [], probe))
 
 
 @app.command(epilog="Example: nice-bench agree --full --output results/agreement")

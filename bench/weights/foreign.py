@@ -1,308 +1,190 @@
-"""Weights that another program trained, as canonical parameters.
+"""Weights that another program trained, as canonical parameters: proved by a probe or declared in full, never guessed.
 
-A reader (`keras_weights`, `state_dicts`) finds what a file holds: dense layers, the log scale, masks, and
-what the file says about the flow. `fit` brings that and the user's options together into an `Architecture`, and
-refuses what no `Architecture` can express.
+A file of weights leaves choices open (`readings`). A probe, a few inputs and what that program makes of them, settles
+them: every reading is tried, and the one that gives the probe's values to rounding is taken. Without a probe each
+choice has to be stated by the user, or be the only one that the file allows.
 
-Couplings that name what they read, by a mask or by taking turns, have no permutation. They get stored ones: each
-brings the dimensions that a coupling reads to where the split finds them. Numbers are moved, never changed.
+Couplings whose order of dimensions is none of an architecture's own get stored permutations. Numbers of the networks
+are moved, never changed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, get_args, get_type_hints
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+import backends
 from backends import Architecture, ParameterError, parameters
-from backends.architecture import ArchitectureError, Index, bias_name, kernel_name, permutation_name
-from backends.layout import tile
+from backends.architecture import Index, bias_name, kernel_name, permutation_name
 from backends.parameters import Parameters
 from bench.errors import BenchError
-
-BASES = {"article": Architecture.article, "paper": Architecture.paper}
-SIZES = ("dim", "couplings", "hidden_layers", "hidden_units")
-ALTERNATE = {"even": ("interleaved", 0), "odd": ("interleaved", 1), "first": ("halves", 0), "second": ("halves", 1)}
-OWN = {"alternate": tuple(ALTERNATE), "mask": ("read", "changed")}
-OPTIONS = {name: get_args(hint) for name, hint in get_type_hints(Architecture).items()} | OWN  # values; () is a size
-
-Partition = tuple[Index, Index]
-
-
-@dataclass(frozen=True)
-class Dense:
-    """A dense layer: its name in the file, kernel [in, out], bias [out]."""
-
-    name: str
-    kernel: NDArray
-    bias: NDArray
+from bench.inputs.streams import uniforms
+from bench.measures.agreement import relative
+from bench.weights import networks
+from bench.weights.files import Content
+from bench.weights.networks import Choices, Parts
+from bench.weights.probes import COUPLING, END, HOW, Probe, Space, prove
+from bench.weights.readings import EXPRESSIBLE, OPTIONS, Reading, halved, layouts
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a file holds.
-
-    Attributes:
-        source: the file, for messages.
-        networks: the dense layers of each coupling's network, couplings in encoder order.
-        log_scale: [D], or [1, D].
-        chain: the layers of all networks stand in `networks[0]`, one after the other.
-        masks: of each coupling, [D] of 0 and 1.
-        says: fields of the architecture that the file itself states.
-        base: which of `BASES` it is if the user doesn't say; None: the user must.
-        alternates: known to be of a form whose couplings take turns, so that the user must say which begins.
-        unchecked: what the reader couldn't look at, for the report.
-    """
-
-    source: str
-    networks: list[list[Dense]]
-    log_scale: NDArray
-    chain: bool = False
-    masks: list[NDArray] | None = None
-    says: dict[str, Any] = field(default_factory=dict)
-    base: str | None = None
-    alternates: bool = False
-    unchecked: str = ""
-
-
-@dataclass(frozen=True)
-class Mapping:
-    """How couplings that read and change given dimensions are expressed by permutations and a split.
-
-    Attributes:
-        fields: reorder, split, permutation and permute of the architecture.
-        permutations: [D] int32 of each coupling.
-        order: [D] which dimension of the foreign z stands at each position of z.
-    """
-
-    fields: dict[str, str]
-    permutations: list[NDArray]
-    order: Index
-
-
-def parse_options(given: Sequence[str]) -> dict[str, Any]:
-    """KEY=VALUE → {key: value}; keys are the fields of `Architecture`, `alternate` and `mask`.
+def parse_options(given: Sequence[str]) -> Choices:
+    """KEY=VALUE → {key: value}; keys are those of `readings.OPTIONS`.
 
     Raises:
         BenchError: an unknown key, a key twice, or a value that the key can't have.
     """
-    options: dict[str, Any] = {}
+    options: Choices = {}
     for entry in given:
         key, equals, value = entry.partition("=")
         if not equals or key not in OPTIONS or key in options:
             raise BenchError(f"--option {entry!r}: expected KEY=VALUE, each KEY once and one of {', '.join(OPTIONS)}")
         if OPTIONS[key] and value not in OPTIONS[key]:
-            raise BenchError(f"--option {entry!r}: expected one of {', '.join(OPTIONS[key])}")
-        if key in SIZES and not value.isdecimal():
+            raise BenchError(f"--option {entry!r}: expected one of {'; '.join(OPTIONS[key])}")
+        if not OPTIONS[key] and not value.isdecimal():
             raise BenchError(f"--option {entry!r}: expected a positive integer")
-        options[key] = int(value) if key in SIZES else value
+        options[key] = value
     return options
 
 
-def fit(found: Found, base: str | None = None, given: Sequence[str] = ()) -> tuple[Architecture, Parameters, list[str]]:
+def fit(content: Content, given: Sequence[str] = (), probe: Path | None = None) -> tuple[Architecture, Parameters, str]:
     """Express what a file holds as an architecture and its canonical parameters.
 
     Args:
-        found: what a reader made of the file.
-        base: "article" or "paper", the source of every option that neither the file nor `given` states.
-        given: the user's options, KEY=VALUE.
+        content: what a file holds.
+        given: what the user states, KEY=VALUE.
+        probe: an .npz file with x and z or log_prob.
 
     Returns:
-        The architecture, the parameters in the dtype of the file, and lines that say what came from where.
+        The architecture, the parameters in the dtype of the file, and a line that says how the reading was settled.
 
     Raises:
-        BenchError: options that can't be used, or that contradict the file; no base where one is needed.
-        ParameterError: a network that no architecture can express, and what differs.
+        BenchError: choices that stay open, or statements that the file or the probe contradicts.
+        ParameterError: weights or a probe that can't be used, or a reading that no architecture can express.
     """
     options = parse_options(given)
-    base = base or found.base
-    if base is None:
-        raise BenchError(f"{found.source}: doesn't say what flow it is; give --architecture {' or '.join(BASES)}")
-    if base not in BASES:
-        raise BenchError(f"--architecture {base!r}: expected {' or '.join(BASES)}")
-    networks, sizes, width = _sizes(found, options)
-    partitions = _partitions(found, options, sizes)
-    if partitions is None and width == sizes["dim"]:
+    if probe is None and content.between:
         raise BenchError(
-            f"{found.source}: the networks read all {width} dimensions and the file has no masks; give --option "
-            f"alternate={'|'.join(ALTERNATE)}, the half that the first coupling changes"
+            f"{content.source}: what {', '.join(dict.fromkeys(content.between))} compute isn't in the file, so only a "
+            f"probe shows it.\n{HOW['keras']}"
         )
-    if partitions is None and found.alternates and "permutation" not in options:
-        raise BenchError(
-            f"{found.source}: couplings of this form change the even and the odd dimensions in turn; give --option "
-            "alternate=even or alternate=odd, whichever the first one changes (or --option permutation=…)"
-        )
-    mapping = None if partitions is None else _mapping(partitions)
-    stated = sizes | found.says | (mapping.fields if mapping else {})
-    for key, value in options.items():
-        if key in stated and stated[key] != value:
-            raise BenchError(f"--option {key}={value} contradicts {found.source}, where {key} is {stated[key]}")
-    chosen = {key: value for key, value in options.items() if key not in OWN}
-    try:
-        architecture = Architecture.from_dict(BASES[base]().to_dict() | stated | chosen)
-    except ArchitectureError as error:
-        raise ParameterError(f"{found.source}: {error}") from error
-    if architecture.permutation == "shuffle" and mapping is None:
-        raise BenchError(f"{found.source}: holds no shuffled order; permutation can only be reverse or none")
-    arrays = _arrays(networks, found.log_scale, partitions if width == sizes["dim"] else None, mapping)
-    parameters.check(architecture, arrays, source=found.source)
-    return architecture, arrays, _report(found, architecture, base, stated, options, mapping)
-
-
-def _sizes(found: Found, options: dict[str, Any]) -> tuple[list[list[Dense]], dict[str, int], int]:
-    """The networks one by one, the four sizes, and how many dimensions the networks read; all kernels chain."""
-    dim = found.log_scale.size
-    if found.log_scale.shape not in ((dim,), (1, dim)) or dim % 2:
-        raise ParameterError(f"{found.source}: the scale has shape {found.log_scale.shape}; expected (1, D), D even")
-    first = found.networks[0][0]
-    width = first.kernel.shape[0]
-    if width not in (dim // 2, dim):
-        raise ParameterError(
-            f"{found.source}: {first.name} reads {width} of {dim} dimensions; expected half of them ({dim // 2})"
-        )
-    networks = _cut(found, width, options) if found.chain else found.networks
-    hidden = first.kernel.shape[1]
-    for k, network in enumerate(networks):
-        if len(network) != len(networks[0]) or len(network) < 2:
-            raise ParameterError(
-                f"{found.source}: the network of coupling {k} has {len(network)} dense layers, that of coupling 0 has "
-                f"{len(networks[0])}; expected as many in each, and 2 at least"
-            )
-        widths = [width, *[hidden] * (len(network) - 1), width]
-        for layer, shape in zip(network, pairwise(widths), strict=True):
-            if layer.kernel.shape != shape or layer.bias.shape != shape[1:]:
-                raise ParameterError(
-                    f"{found.source}: {layer.name} has a kernel [in, out] of shape {layer.kernel.shape} and a bias of "
-                    f"shape {layer.bias.shape}; expected {shape} and {shape[1:]}"
-                )
-    sizes = dict(zip(SIZES, (dim, len(networks), len(networks[0]) - 1, hidden), strict=True))
-    return networks, sizes, width
-
-
-def _cut(found: Found, width: int, options: dict[str, Any]) -> list[list[Dense]]:
-    """One chain of layers → networks, which end where the width is that of the input again."""
-    (layers,) = found.networks
-    if "couplings" in options or "hidden_layers" in options:
-        couplings = options.get("couplings") or len(layers) // (options["hidden_layers"] + 1)
-        if couplings == 0 or len(layers) % couplings:
-            raise BenchError(f"{found.source}: has {len(layers)} dense layers; they don't make {couplings} networks")
-        ends = [len(layers) // couplings * (k + 1) for k in range(couplings)]
-    elif layers[0].kernel.shape[1] == width:
-        raise BenchError(
-            f"{found.source}: every dense layer is {width} wide, so its shape doesn't tell where a network ends; give "
-            "--option couplings=…"
-        )
+    parts = networks.find(content)
+    spaces = _spaces(content, parts, options)
+    if probe is None:
+        reading = _declared(content, parts, spaces, options)
+        x = uniforms(0, "inputs", 0, (8, parts.scale.size))
+        how = "stated by --option, or the only one that the file allows"
     else:
-        ends = [i + 1 for i, layer in enumerate(layers) if layer.kernel.shape[1:] == (width,)]
-        ends = ends if ends and ends[-1] == len(layers) else [*ends, len(layers)]
-    return [layers[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        loaded = Probe.load(probe, parts.scale.size)
+        x = loaded.x.astype(np.float64)
+        reading = prove(content.source, spaces, options, loaded)
+        how = f"proved by {probe} ({len(loaded.x)} inputs; {' and '.join(loaded.outputs)} agree to rounding)"
+    if not reading.expressible:
+        raise ParameterError(f"{content.source}: {unexpressed(reading)}, which no architecture here has")
+    architecture, arrays = _canonical(reading)
+    parameters.check(architecture, arrays, source=content.source)
+    _check(content.source, reading, architecture, arrays, x)
+    return architecture, arrays, f"{how}: {reading.name()}"
 
 
-def _partitions(found: Found, options: dict[str, Any], sizes: dict[str, int]) -> list[Partition] | None:
-    """The dimensions that each coupling reads and those that it changes, ascending; None if nothing says so."""
-    dim, couplings = sizes["dim"], sizes["couplings"]
-    if found.masks is None and "mask" in options:
-        raise BenchError(f"{found.source}: has no masks, so --option mask={options['mask']} says nothing")
-    turns = None
-    if "alternate" in options:
-        split, start = ALTERNATE[options["alternate"]]
-        parts = np.split(tile(dim) if split == "interleaved" else np.arange(dim), 2)
-        turns = [(parts[(start + k + 1) % 2], parts[(start + k) % 2]) for k in range(couplings)]
-    if found.masks is None:
-        return turns
-    if len(found.masks) != couplings:
-        raise ParameterError(f"{found.source}: has {len(found.masks)} masks and {couplings} networks; expected equal")
-    partitions = []
-    for k, mask in enumerate(found.masks):
-        if mask.size != dim or not np.isin(mask, (0, 1)).all() or mask.sum() != dim // 2:
-            raise ParameterError(
-                f"{found.source}: the mask of coupling {k} has {int((mask != 0).sum())} of {mask.size} entries set; "
-                f"expected {dim // 2} ones and {dim // 2} zeros"
-            )
-        ones, zeros = np.flatnonzero(mask), np.flatnonzero(mask == 0)
-        partitions.append((zeros, ones) if options.get("mask") == "changed" else (ones, zeros))
-    if turns is not None and not np.array_equal(partitions, turns):
-        raise BenchError(f"--option alternate={options['alternate']} contradicts the masks of {found.source}")
-    return partitions
-
-
-def _mapping(partitions: list[Partition]) -> Mapping:
-    """Choose split, permutations and their place so that z is in the foreign order, if any choice makes it so.
-
-    Permutations before each coupling leave z as the last one has it: in order if the last coupling changes the odd
-    dimensions or the second half. Those after each coupling start from x as it is, which wants the same of the first.
-    """
-    in_order = np.arange(2 * len(partitions[0][0]))
-
-    def order(partition: Partition, split: str) -> Index:
-        return np.stack(partition, axis=1).reshape(-1) if split == "interleaved" else np.concatenate(partition)
-
-    natural = [
-        (permute, split)
-        for permute, decisive in (("before", partitions[-1]), ("after", partitions[0]))
-        for split in ("interleaved", "halves")
-        if np.array_equal(order(decisive, split), in_order)
-    ]
-    permute, split = natural[0] if natural else ("before", "interleaved")
-    orders = [order(partition, split) for partition in partitions]
-    stages = [in_order, *orders] if permute == "before" else [*orders, in_order]
-    permutations = [np.argsort(held)[wanted].astype(np.int32) for held, wanted in pairwise(stages)]
-    idle = all(np.array_equal(permutation, in_order) for permutation in permutations)
-    chosen = {"reorder": "none", "split": split, "permutation": "none" if idle else "shuffle", "permute": permute}
-    return Mapping(chosen, [] if idle else permutations, stages[-1])
-
-
-def _arrays(
-    networks: list[list[Dense]], log_scale: NDArray, partitions: list[Partition] | None, mapping: Mapping | None
-) -> Parameters:
-    """Canonical parameters; `partitions` where the networks have all D inputs and outputs, of which half are used."""
-    arrays: Parameters = {}
-    for k, network in enumerate(networks):
-        for i, layer in enumerate(network):
-            kernel, bias = layer.kernel, layer.bias
-            if partitions is not None and i == 0:
-                kernel = kernel[partitions[k][0]]
-            if partitions is not None and i == len(network) - 1:
-                kernel, bias = kernel[:, partitions[k][1]], bias[partitions[k][1]]
-            arrays[kernel_name(k, i)], arrays[bias_name(k, i)] = np.array(kernel, order="C"), np.array(bias)
-    arrays["log_scale"] = log_scale.reshape(-1)[... if mapping is None else mapping.order].copy()
-    if mapping is not None:
-        arrays.update({permutation_name(k): p for k, p in enumerate(mapping.permutations)})
-    return arrays
-
-
-def _report(
-    found: Found,
-    architecture: Architecture,
-    base: str,
-    stated: dict[str, Any],
-    options: dict[str, Any],
-    mapping: Mapping | None,
-) -> list[str]:
-    everything = architecture.to_dict()
-    groups = {
-        "from the file": [name for name in everything if name in stated],
-        "from --option": [name for name in everything if name in options and name not in stated],
-        f"from the {base} architecture": [n for n in everything if n not in stated and n not in options],
-    }
-    lines = [
-        f"{origin}: {', '.join(f'{name}={everything[name]}' for name in names)}"
-        for origin, names in groups.items()
-        if names
-    ]
-    if found.masks is not None:
-        lines.append(f"masks: 1 marks what a coupling {'changes' if options.get('mask') == 'changed' else 'reads'}")
-    elif "alternate" in options:
-        lines.append(f"alternate={options['alternate']}: as the stored permutations")
-    if mapping is not None and not np.array_equal(mapping.order, np.arange(architecture.dim)):
-        lines.append(
-            "z comes out in another order than the foreign network's (the last coupling's: what it reads at even "
-            "places, what it changes at odd ones); log p is the same"
+def _spaces(content: Content, parts: Parts, options: Choices) -> list[Space]:
+    """What names, shapes and contents allow of the couplings, less what contradicts the options."""
+    found = []
+    for choices, division in parts.divisions:
+        if all(options.get(key, value) == value for key, value in choices.items()):
+            ordered = layouts(parts, division, choices, options)
+            if ordered:
+                found.append(Space(choices, division, ordered, parts.scale))
+    if not found:
+        held = "; ".join(
+            ", ".join(f"{key}={value}" for key, value in choices.items()) for choices, _ in parts.divisions
         )
-    if found.unchecked:
-        lines.append(f"not checked: {found.unchecked}")
-    return lines
+        more = f", {len(parts.masks)} masks" * bool(parts.masks)
+        more += f", {len(parts.permutations)} permutations" * bool(parts.permutations)
+        stated = " ".join(f"--option {key}={value}" for key, value in options.items())
+        raise BenchError(f"{content.source}: holds {held}{more}; that contradicts {stated or 'every order known here'}")
+    return found
+
+
+def _declared(content: Content, parts: Parts, spaces: list[Space], options: Choices) -> Reading:
+    """The one reading that file and options leave; or a refusal that lists what stays open."""
+    values: dict[str, list[str]] = {key: list(OPTIONS[key]) for key in (*COUPLING, *END)}
+    for space in spaces:
+        for choices in (space.choices, *(layout.choices for layout in space.layouts)):
+            for key, value in choices.items():
+                values.setdefault(key, []).append(value)
+    open_ = {key: list(dict.fromkeys(some)) for key, some in values.items() if key not in options}
+    open_ = {key: some for key, some in open_.items() if len(some) > 1 or key in parts.unproved}
+    if open_:
+        listed = "\n".join(f"    {key}: {'; '.join(some)}" for key, some in open_.items())
+        raise BenchError(
+            f"{content.source}: doesn't say what it computes. Prove it by --probe, or state each of these by "
+            f"--option KEY=VALUE:\n{listed}\n{HOW['keras' if content.keras else 'torch']}"
+        )
+    space, layout = spaces[0], spaces[0].layouts[0]
+    return Reading(space.choices | layout.choices | options, space.networks, layout, parts.scale)
+
+
+def unexpressed(reading: Reading) -> str:
+    """What of a reading no architecture has."""
+    found = [f"{key}={reading.choices[key]}" for key, some in EXPRESSIBLE.items() if reading.choices[key] not in some]
+    return f"it is a flow with {' and '.join(found) or 'a negative scale'}"
+
+
+def _canonical(reading: Reading) -> tuple[Architecture, Parameters]:
+    layout, choices = reading.layout, reading.choices
+    stacks = [halved(network, *places) for network, places in zip(reading.networks, layout.places, strict=True)]
+    order = {key: choices[key] for key in ("reorder", "permutation", "permute", "split")}
+    permutations: list[Index] = []
+    if not layout.plain:
+        order, permutations = _stored_order(layout.steps, layout.exit)
+        if len(permutations) > len(stacks):  # a coupling that adds 0, so that z comes in its order
+            stacks.append([(np.zeros_like(kernel), np.zeros_like(bias)) for kernel, bias in stacks[0]])
+    exact = {"exp(s)": reading.scale, "exp(-s)": -reading.scale}
+    log_scale = exact[choices["scale"]] if choices["scale"] in exact else np.log(reading.multiplier)
+    arrays = {"log_scale": log_scale.astype(reading.scale.dtype)}
+    for k, stack in enumerate(stacks):
+        for i, (kernel, bias) in enumerate(stack):
+            arrays[kernel_name(k, i)], arrays[bias_name(k, i)] = np.array(kernel, order="C"), np.array(bias)
+    arrays.update({permutation_name(k): p.astype(np.int32) for k, p in enumerate(permutations)})
+    fields = order | {key: choices[key] for key in ("sign", "output", "prior")}
+    sizes = (layout.exit.size, len(stacks), len(stacks[0]) - 1, stacks[0][0][0].shape[1])
+    return Architecture(*sizes, **fields), arrays  # type: ignore[arg-type]
+
+
+def _stored_order(steps: Index, exit_: Index) -> tuple[Choices, list[Index]]:
+    """Permutations before or after each coupling that bring what it reads to where the split finds it.
+
+    Before each coupling, the last one leaves z as it is; after each, x begins as it is. Where neither fits, one more
+    permutation than couplings is returned.
+    """
+    in_order = np.arange(exit_.size)
+    for split, permute in (
+        ("interleaved", "before"),
+        ("halves", "before"),
+        ("interleaved", "after"),
+        ("halves", "after"),
+    ):
+        orders = (steps.mT if split == "interleaved" else steps).reshape(len(steps), -1)
+        if permute == "before" and np.array_equal(orders[-1], exit_):
+            stages = [in_order, *orders]
+            break
+        if permute == "after" and np.array_equal(orders[0], in_order):
+            stages = [*orders, exit_]
+            break
+    else:
+        split, permute, stages = "halves", "before", [in_order, *orders, exit_]
+    moves = [np.argsort(held)[wanted] for held, wanted in pairwise(stages)]
+    return {"reorder": "none", "permutation": "shuffle", "permute": permute, "split": split}, moves
+
+
+def _check(source: str, reading: Reading, architecture: Architecture, arrays: Parameters, x: NDArray) -> None:
+    """Hold what the reference makes of the canonical parameters against the reading."""
+    model = backends.create("numpy", architecture, parameters.astype(arrays, "float64"), precision="float64")
+    expected = reading.outputs(x, "float64")
+    errors = relative(model.encode(x)[0], expected["z"]), relative(model.log_prob(x), expected["log_prob"])
+    if not max(errors) < 64 * np.finfo(reading.scale.dtype).eps:  # the logarithm of a scale is rounded
+        raise BenchError(f"{source}: the reference gives other numbers than the reading {reading.name()}; not written")

@@ -3,8 +3,8 @@
 An `.npz` holds the canonical names (what JAX code reads without more), a `.pt` the state dictionary of an
 `nn.Module`. Both carry the architecture beside the weights; neither is read by executing pickled code.
 
-Weights that another program trained are read too, and only read: Keras' `.h5` and `.keras`, PyTorch state dictionaries
-without an architecture (`bench.weights.foreign`).
+Weights that another program trained are read too, and only read: state dictionaries of PyTorch, safetensors
+and NumPy without an architecture, Keras' `.weights.h5` and `.keras` (`bench.weights.foreign`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from backends.parameters import Parameters
 from bench.errors import BenchError
 from bench.inputs.streams import uniforms
 from bench.measures.agreement import relative
-from bench.weights import foreign, keras_weights, state_dicts
+from bench.weights import files, foreign
+from bench.weights.files import Content
 
 CHECKED = 32
 
@@ -37,44 +38,48 @@ class Form:
     write: Callable[[Path, Architecture, Parameters], None]
 
 
-def port(source: Path, target: Path, base: str | None = None, options: Sequence[str] = ()) -> str:
+def port(source: Path, target: Path, options: Sequence[str] = (), probe: Path | None = None) -> str:
     """Convert, read back, and compare every backend that can be used here with the float64 reference.
 
     Args:
         source: weights of any form below, or another program's.
         target: where to, in the form that its ending names.
-        base: of another program's weights, the architecture ("article" or "paper") that says what the file doesn't.
-        options: likewise KEY=VALUE, as `foreign.parse_options` describes them.
+        options: of another program's weights, what the user states of them, as `foreign.parse_options` describes it.
+        probe: likewise, an .npz file of inputs and what that program makes of them.
 
     Returns:
-        A table: parameters bit for bit, z and log p relative to the reference. For another program's weights, what
-        came from the file and what didn't stands above it.
+        A table: parameters bit for bit, z and log p relative to the reference. For another program's weights, how they
+        were read stands above it.
 
     Raises:
-        BenchError: a form that isn't known or can't be written, options that can't be used.
-        ParameterError: weights that can't be used.
+        BenchError: a form that isn't known or can't be written, options that can't be used, choices that stay open.
+        ParameterError: weights or a probe that can't be used.
     """
-    writing = _form(target)
-    if source.suffix not in FOREIGN:
-        _form(source)
+    writing = FORMS.get(target.suffix.lower())
+    if writing is None:
+        raise BenchError(f"{target}: can't be written; expected an ending among {', '.join(FORMS)}")
+    if source.suffix.lower() not in FOREIGN:
+        raise BenchError(f"{source}: can't be read; expected an ending among {', '.join(FOREIGN)}")
     if not source.is_file():
         raise FileNotFoundError(f"{source}: no such file")
-    architecture, loaded, notes = _read(source, base, options)
+    files.check_size(source)
+    architecture, loaded, note = _read(source, options, probe)
     with parameters.atomically(target) as temporary:
         writing.write(temporary, architecture, loaded)
         again, read_back = writing.read(temporary)
         if again != architecture or parameters.digest(read_back) != parameters.digest(loaded):
             raise BenchError(f"{target}: reads back differently from what {source} holds; not written")
-    return "\n".join([*notes, _agreement(architecture, read_back)])
+    return "\n".join([*note, _agreement(architecture, read_back)])
 
 
-def _read(path: Path, base: str | None, options: Sequence[str]) -> tuple[Architecture, Parameters, list[str]]:
-    found = FOREIGN[path.suffix](path) if path.suffix in FOREIGN else None
-    if found is not None:
-        return foreign.fit(found, base, options)
-    if base is not None or options:
-        raise BenchError(f"{path}: says what its architecture is; --architecture and --option are for files that don't")
-    read = FORMS[path.suffix].read if path.suffix in FORMS else _read_pt
+def _read(path: Path, options: Sequence[str], probe: Path | None) -> tuple[Architecture, Parameters, list[str]]:
+    content = FOREIGN[path.suffix.lower()](path)
+    if content is not None:
+        architecture, loaded, note = foreign.fit(content, options, probe)
+        return architecture, loaded, [note]
+    if probe is not None or options:
+        raise BenchError(f"{path}: says what its architecture is; --probe and --option are for files that don't")
+    read = FORMS[path.suffix.lower()].read if path.suffix.lower() in FORMS else _read_pt
     return *read(path), []
 
 
@@ -115,11 +120,11 @@ def _write_npz(path: Path, architecture: Architecture, loaded: Parameters) -> No
 
 
 def _read_pt(path: Path) -> tuple[Architecture, Parameters]:
-    return state_dicts.torch_files().read_weights(path)
+    return files.torch_files().read_weights(path)
 
 
 def _write_pt(path: Path, architecture: Architecture, loaded: Parameters) -> None:
-    state_dicts.torch_files().write_weights(path, architecture, loaded)
+    files.torch_files().write_weights(path, architecture, loaded)
 
 
 FORMS = {
@@ -128,18 +133,13 @@ FORMS = {
     ".pt": Form(_read_pt, _write_pt),
 }
 
-# Another program's: a reader gives None for a file of ours.
-FOREIGN: dict[str, Callable[[Path], foreign.Found | None]] = {
-    ".h5": keras_weights.read_h5,
-    ".keras": keras_weights.read_keras,
-    ".pt": state_dicts.read,
-    ".pth": state_dicts.read,
+# Another program's; a reader gives None for a file of ours. A whole list of what can be read.
+FOREIGN: dict[str, Callable[[Path], Content | None]] = {
+    ".safetensors": files.read_safetensors,
+    ".npz": files.read_npz,
+    ".pt": files.read_torch,
+    ".pth": files.read_torch,
+    ".ckpt": files.read_torch,
+    ".h5": files.read_h5,
+    ".keras": files.read_keras,
 }
-
-
-def _form(path: Path) -> Form:
-    if path.suffix in FOREIGN and path.suffix not in FORMS:
-        raise BenchError(f"{path}: {path.suffix} is read, not written; expected one of {', '.join(FORMS)}")
-    if path.suffix not in FORMS:
-        raise BenchError(f"{path}: unknown form {path.suffix or '(no ending)'!r}; expected one of {', '.join(FORMS)}")
-    return FORMS[path.suffix]
