@@ -1,7 +1,9 @@
 """Campaigns: what is done once, what is done again, and what a file must say."""
 
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from threading import Thread
@@ -9,16 +11,17 @@ from threading import Thread
 import pytest
 
 from bench.errors import BenchError
-from bench.running import campaign
+from bench.running import campaign, engines, job
+from bench.running.campaign_state import STATE, locked
 
 # A command of which the third argument says what comes of it; it leaves a mark in its folder each time.
 PROGRAM = """
-import signal, sys, time
+import os, signal, sys, time
 from pathlib import Path
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 kind, fate, *options = sys.argv[1:]
 folder = Path(options[options.index("--output") + 1])
-folder.mkdir(parents=True)
+(folder / "process").write_text(str(os.getpid()))
 (folder / "traces").mkdir()
 (folder / "made.safetensors").touch()
 (folder / "record.json").write_text(kind)
@@ -26,6 +29,7 @@ with (folder / "calls").open("a") as calls:
     print(kind, fate, *options, file=calls)
 if fate == "long":
     try:
+        (folder / "begun").touch()
         time.sleep(600)
     except KeyboardInterrupt:
         (folder / "kept").touch()
@@ -39,11 +43,17 @@ def of(*fates):
     return campaign.Campaign(device="cpu", step=steps)
 
 
-def carry_out(wanted, folder, budget=60.0, interpreters=()):
+def carry_out(wanted, folder, budget=60.0, interpreters=(), retries=None):
     told = []
     program = (sys.executable, "-c", PROGRAM)
-    state = campaign.carry_out(wanted, folder, budget, told.append, interpreters, program)
-    return {name: end.status for name, end in state.steps.items()}, told
+    rows = engines.local(wanted, folder, told.append, budget, retries, interpreters, program)
+    return {row.step: row.status for row in rows}, told
+
+
+def remaining(wanted, folder):
+    """What is not done, and how it stands with that."""
+    with locked(folder) as (state, _):
+        return {row.step: row.status for row in engines._rows(wanted, state) if row.status != "done"}
 
 
 def calls(folder, fate):
@@ -55,7 +65,7 @@ def test_a_step_that_fails_keeps_no_other_from_being_done(tmp_path):
     wanted = of("fails", "works")
     ends, told = carry_out(wanted, tmp_path)
     assert ends == {"fails": "failed", "works": "done"}
-    assert campaign.remaining(wanted, campaign._read(tmp_path)) == {"fails": "failed"}
+    assert remaining(wanted, tmp_path) == {"fails": "failed"}
     assert any(line.startswith("fails: failed after") for line in told)
 
 
@@ -67,19 +77,19 @@ def test_what_has_been_done_is_not_done_again_unless_it_is_asked_for_otherwise(t
     assert len(calls(tmp_path, "fails")) == 2  # what kept it from working may have been mended
     changed = campaign.Step(name="works", folder="works", command=("sweep", "works"))
     other = campaign.Campaign(device="cpu", step=[changed])
-    assert campaign.remaining(other, campaign._read(tmp_path)) == {"works": "not begun"}
+    assert remaining(other, tmp_path) == {"works": "not begun"}
     carry_out(other, tmp_path)
-    assert campaign.remaining(other, campaign._read(tmp_path)) == {}
+    assert remaining(other, tmp_path) == {}
     assert sorted(call.split()[0] for call in calls(tmp_path, "works")) == ["run", "sweep"]
 
 
 def test_what_is_at_work_when_the_budget_ends_is_interrupted_and_begun_again(tmp_path):
     wanted = of("works", "long", "never")
     ends, _ = carry_out(wanted, tmp_path, budget=3.0)
-    assert ends == {"works": "done", "long": "cut off"}
+    assert ends == {"works": "done", "long": "cut off", "never": "not begun"}
     assert (tmp_path / "runs" / "long" / "kept").exists()
     assert not (tmp_path / "long").exists()
-    assert campaign.remaining(wanted, campaign._read(tmp_path)) == {"long": "cut off", "never": "not begun"}
+    assert remaining(wanted, tmp_path) == {"long": "cut off", "never": "not begun"}
     ends, told = carry_out(of("works", "long", "fails"), tmp_path, budget=3.0)
     assert ends == {"works": "done", "long": "cut off", "fails": "failed"}
     assert [line.split(":")[0] for line in told] == ["fails", "fails", "long", "long"]  # lest it keep all others
@@ -87,23 +97,117 @@ def test_what_is_at_work_when_the_budget_ends_is_interrupted_and_begun_again(tmp
     assert len(calls(tmp_path, "works")) == 1
 
 
-def test_a_signal_to_the_campaign_alone_ends_what_is_at_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(campaign, "GRACE_SECONDS", 1.0)
-    made = tmp_path / "made"
+@pytest.fixture
+def handlers():
+    """The signal handlers of the command line, and afterwards those that were there."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    job.interrupt_on_signals()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.timeout(120)  # less than the grace that an interrupted command has
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_to_the_campaign_alone_ends_what_is_at_work_at_once(tmp_path, monkeypatch, handlers, number):
+    monkeypatch.setattr(job, "GRACE_SECONDS", 600.0)
 
     def interrupt():
-        while not (made / "calls").exists():
+        while not (tmp_path / "runs" / "long" / "begun").exists():
             time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line has it
+    Thread(target=interrupt, daemon=True).start()
+    wanted = of("long", "works")
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(wanted, tmp_path)
+    assert (tmp_path / "runs" / "long" / "kept").exists()
+    assert remaining(wanted, tmp_path) == {"long": "cut off", "works": "not begun"}
+
+
+def test_only_the_first_of_several_signals_interrupts(handlers):
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
     try:
-        Thread(target=interrupt, daemon=True).start()
-        with pytest.raises(KeyboardInterrupt):
-            campaign._run([sys.executable, "-c", PROGRAM, "run", "long", "--output", str(made)], time.monotonic() + 60)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGHUP)
+    except KeyboardInterrupt:  # which would end all tests
+        pytest.fail("a later signal interrupts too")
+
+
+def test_a_signal_that_was_ignored_stays_so():
+    """As `nohup` has it."""
+    code = (
+        "import signal; from bench.running import job; job.interrupt_on_signals(); signal.raise_signal(signal.SIGHUP)"
+    )
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which a child inherits
+    try:
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     finally:
-        signal.signal(signal.SIGTERM, before)
-    assert (made / "kept").exists()
+        signal.signal(signal.SIGHUP, hang_up)
+
+
+def test_a_command_that_was_asked_to_end_is_never_done_whatever_its_exit_code():
+    """Python says 0 of a process that ended while a signal interrupted the wait for it."""
+    command = [sys.executable, "-c", "import signal, time; signal.signal(15, lambda *_: exit(0)); time.sleep(60)"]
+    assert job.carry_out(command, 3.0).exit_code == job.INTERRUPTED
+    assert job.carry_out([sys.executable, "-c", "import os; os.kill(os.getpid(), 15)"]).exit_code == job.INTERRUPTED
+    assert job.carry_out([sys.executable, "-c", "raise SystemExit(5)"]).exit_code == 5
+
+
+def test_two_campaigns_in_one_folder_are_refused_and_a_dead_one_keeps_nobody_out(tmp_path):
+    script = "\n".join(
+        [
+            "import sys",
+            "from pathlib import Path",
+            "from bench.running import campaign, engines",
+            "step = campaign.Step(name='long', folder='long', command=('run', 'long'))",
+            "wanted = campaign.Campaign(device='cpu', step=[step])",
+            "engines.local(wanted, Path(sys.argv[1]), print, program=(sys.executable, '-c', sys.argv[2]))",
+        ]
+    )
+    other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), PROGRAM], stdout=subprocess.DEVNULL)
+    begun = tmp_path / "runs" / "long" / "begun"
+    while not begun.exists():
+        time.sleep(0.05)
+    with pytest.raises(BenchError, match=f"a campaign is at work here .process {other.pid} on"):
+        carry_out(of("works"), tmp_path)
+    other.kill()
+    other.wait()
+    with pytest.raises(BenchError, match="or a step that it began"):  # which is still at work
+        carry_out(of("works"), tmp_path)
+    os.kill(int((begun.parent / "process").read_text()), signal.SIGKILL)
+    while True:  # until the kernel has ended it
+        try:
+            carry_out(of("works"), tmp_path)
+            break
+        except BenchError:
+            time.sleep(0.05)
+    assert remaining(of("works", "long"), tmp_path) == {"long": "cut off"}
+
+
+def test_a_step_is_begun_again_as_often_as_is_allowed_in_all_calls(tmp_path):
+    wanted = of("fails", "works")
+    carry_out(wanted, tmp_path, retries=0)
+    assert len(calls(tmp_path, "fails")) == 1
+    ends, _ = carry_out(wanted, tmp_path, retries=2)
+    assert ends == {"fails": "failed", "works": "done"}
+    assert len(calls(tmp_path, "fails")) == 3
+    carry_out(wanted, tmp_path, retries=2)
+    assert len(calls(tmp_path, "fails")) == 3
+    assert len(calls(tmp_path, "works")) == 1
+    assert [path.name for path in (tmp_path / "fails").glob("*.json")] == ["record.json"]  # its own one is replaced
+
+
+def test_steps_that_share_folder_and_command_keep_all_their_records(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "record.json").write_text("of an earlier campaign")
+    steps = [campaign.Step(name=name, folder="kept", command=("run", "works")) for name in ("a", "a b", "a-b")]
+    carry_out(campaign.Campaign(device="cpu", step=steps), tmp_path)
+    kept = sorted((tmp_path / "kept").glob("record*.json"))
+    assert [path.name for path in kept] == ["record-2.json", "record-3.json", "record-4.json", "record.json"]
+    assert kept[3].read_text() == "of an earlier campaign"
+    assert "runs/a-b-2" in (tmp_path / "kept" / "calls-4").read_text()
 
 
 def test_device_folder_and_interpreters_are_handed_on(tmp_path):
@@ -119,7 +223,7 @@ def test_records_are_kept_in_the_steps_folder_without_weights_and_traces_the_new
     for kind in ("run", "sweep"):
         step = campaign.Step(name="works", folder="kept", command=(kind, "works"))
         carry_out(campaign.Campaign(device="cpu", step=[step]), tmp_path)
-    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["calls", "record.json"]
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["calls", "process", "record.json"]
     assert (tmp_path / "kept" / "record.json").read_text() == "sweep"
     assert (tmp_path / "runs" / "works" / "record.json").read_text() == "run"
 
@@ -129,29 +233,51 @@ def test_a_step_that_fails_keeps_what_it_made(tmp_path):
     assert (tmp_path / "fails" / "record.json").exists()
 
 
+STEP = '[[step]]\nname = "a"\nfolder = "a"\ncommand = ["run"]\n'
+
+
+def test_a_campaign_that_ends_while_it_copies_leaves_no_record_twice(tmp_path, monkeypatch):
+    copied = []
+
+    def copy(*paths):
+        copied.append(copy2(*paths))
+        if len(copied) == 3:
+            raise KeyboardInterrupt
+
+    copy2 = shutil.copy2
+    monkeypatch.setattr(shutil, "copy2", copy)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(of("works"), tmp_path)
+    assert sorted(path.name for path in (tmp_path / "works").glob("[!.]*")) == ["calls", "process"]
+    assert carry_out(of("works"), tmp_path)[0] == {"works": "done"}
+    assert sorted(path.name for path in (tmp_path / "works").iterdir()) == ["calls", "process", "record.json"]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("device = ", "no TOML"),
-        ('device = "tpu"\n[[step]]\nname = "a"\nfolder = "a"\ncommand = ["run"]', "device"),
+        ('device = "tpu"\n' + STEP, "device"),
         ('device = "cpu"\n[[step]]\nname = "a"\nfolder = "../a"\ncommand = ["run"]', "folder"),
         ('device = "cpu"\n[[step]]\nname = "a"\nfolder = "a"\ncommand = ["rm"]', "begins with 'rm'"),
-        ('device = "cpu"\n' + '[[step]]\nname = "a"\nfolder = "a"\ncommand = ["run"]\n' * 2, "not unique"),
+        ('device = "cpu"\n' + STEP * 2, "not unique: a"),
         ('device = "cpu"\nsteps = []\nstep = []', "step"),
+        ('device = "cpu"\n' + STEP + "nodes = 2", "step.0.nodes: unknown key"),
     ],
 )
 def test_a_file_that_is_no_campaign_is_refused(tmp_path, text, told):
     path = tmp_path / "mine.toml"
     path.write_text(text)
-    with pytest.raises(BenchError, match=told):
+    with pytest.raises(BenchError, match=told) as caught:
         campaign.load(str(path))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
-    (tmp_path / campaign.STATE).write_text("[]")
+    (tmp_path / STATE).write_text("[]")
     with pytest.raises(BenchError, match="not the state of a campaign"):
         carry_out(of("works"), tmp_path)
-    assert (tmp_path / campaign.STATE).read_text() == "[]"
+    assert (tmp_path / STATE).read_text() == "[]"
 
 
 def test_a_name_that_is_not_known_is_refused_with_those_that_are():

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-import signal
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -54,7 +52,7 @@ from bench.inputs import data as datasets
 from bench.inputs import protocol
 from bench.measures import disturbance
 from bench.records import collection, environment
-from bench.running import runner
+from bench.running import job, runner
 from bench.running.variant import resolve_device
 from bench.tables import readme
 from bench.weights import porting
@@ -76,9 +74,7 @@ def main() -> None:
     A request to end (SIGTERM, as `timeout` and batch systems send it) and a closed terminal (SIGHUP, unless `nohup` has
     it ignored) are interruptions: what was measured is kept.
     """
-    for request in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(request) is not signal.SIG_IGN:
-            signal.signal(request, _interrupt)
+    job.interrupt_on_signals()
     if isinstance(sys.stdout, io.TextIOWrapper):  # the name of a file may be any bytes
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -95,12 +91,6 @@ def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error) or "out of memory"
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Interrupt, once: shells send SIGHUP twice, and the second one would end what the first one has begun."""
-    signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 @app.command(epilog="Example: nice-bench run --protocol article --backends torch,jax --epochs 3")

@@ -1,0 +1,178 @@
+"""What has been done of a campaign: a file in its folder, which one process at a time may change.
+
+The attempts at a step are folders below `runs`, which tables and reports leave out. Once an attempt has ended, its
+records, not the weights and traces, are copied to where they are kept. A step that was cut off and is begun again thus
+leaves no failed record beside the good one, and what it had measured until then can still be found.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ValidationError
+
+from bench.errors import BenchError
+from bench.records import slug
+from bench.running.campaign import Campaign, Step
+from bench.running.job import INTERRUPTED, Ending, write
+
+STATE = "campaign.state"
+LOCK = "campaign.lock"
+ATTEMPTS = "runs"
+WEIGHTS = ".safetensors"
+
+
+class Outcome(BaseModel):
+    """How it stands with a step.
+
+    Attributes:
+        attempt: name of the folder of the latest attempt.
+        attempts: how many there have been of this command.
+        folder: where its records are kept.
+        kept: the files that came of it, below the campaign's folder.
+    """
+
+    status: Literal["done", "failed", "cut off"]
+    command: tuple[str, ...]
+    exit_code: int | None = None
+    seconds: float = 0.0
+    attempt: str = ""
+    attempts: int = 1
+    folder: str = ""
+    reason: str = ""
+    kept: tuple[str, ...] = ()
+
+
+class State(BaseModel):
+    """What has been done, by the names of the steps."""
+
+    steps: dict[str, Outcome] = {}
+
+    def of(self, step: Step) -> Outcome | None:
+        """How it stands with a step; None if nothing is known of this very command."""
+        outcome = self.steps.get(step.name)
+        return outcome if outcome and outcome.command == step.command else None
+
+    def to_do(self, campaign: Campaign, retries: int | None, begun: Collection[str]) -> list[Step]:
+        """The steps to begin now: those never begun, then those that failed or were cut off, rarely tried ones first.
+
+        Args:
+            campaign: what is to be done.
+            retries: how often a step may be begun again in all; None is once in each call.
+            begun: names of the steps that this call has begun.
+        """
+        attempts: list[tuple[int, Step]] = []
+        for step in campaign.step:
+            outcome = self.of(step)
+            if outcome is None or outcome.status in ("failed", "cut off"):
+                count = outcome.attempts if outcome else 0
+                if count <= retries if retries is not None else step.name not in begun:
+                    attempts.append((count, step))
+        return [step for _, step in sorted(attempts, key=lambda pair: pair[0])]
+
+    def begin(self, step: Step, output: Path) -> Path:
+        """Make the folder of a new attempt and note that it has begun; it is cut off until more is known."""
+        before, outcome = self.steps.get(step.name), self.of(step)
+        name, number = slug(step.name), 1
+        while True:
+            folder = output / ATTEMPTS / (name if number == 1 else f"{name}-{number}")
+            try:
+                folder.mkdir(parents=True)
+                break
+            except FileExistsError:
+                number += 1
+        self.steps[step.name] = Outcome(
+            status="cut off",
+            command=step.command,
+            attempt=folder.name,
+            attempts=outcome.attempts + 1 if outcome else 1,
+            folder=step.folder,
+            kept=before.kept if before else (),
+        )
+        self.save(output)
+        return folder
+
+    def end(self, name: str, ending: Ending, output: Path, reason: str = "") -> Outcome:
+        """Note how the latest attempt at a step has ended, and keep its records unless it was cut off."""
+        code, outcome = ending.exit_code, self.steps[name]
+        if code != INTERRUPTED:
+            made = _free_names(output / ATTEMPTS / outcome.attempt, output, outcome)
+            outcome.kept = tuple(dict.fromkeys([*outcome.kept, *made]))
+            self.save(output)  # first: the copies of a process that is killed now are known to be this step's
+            for target, path in made.items():
+                copy = (output / target).with_name(f".{path.name}.new")
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, copy)
+                copy.replace(output / target)
+        outcome.status = "cut off" if code == INTERRUPTED else "failed" if code else "done"
+        outcome.exit_code, outcome.seconds = code, ending.seconds
+        outcome.reason = reason or (f"exit code {code}" if code else "")
+        self.save(output)
+        return outcome
+
+    def save(self, output: Path) -> None:
+        """Write the state; it appears whole or not at all."""
+        write(output / STATE, self.model_dump_json(indent=1))
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[tuple[State, int]]:
+    """The state of the campaign in a folder, and the descriptor of the lock that keeps others away from it.
+
+    The kernel releases the lock when the process and the children that inherited the descriptor have ended, however
+    that came. On NFS this needs version 4, or version 3 with its lock service; on Lustre the mount option `flock`.
+
+    Args:
+        output: the folder; it is made if need be.
+
+    Raises:
+        BenchError: another campaign has the lock, the folder can't be written or locked, or holds something else.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with (output / LOCK).open("a+", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise BenchError(
+                    f"{output}: a campaign is at work here ({lock.read().strip() or 'its process is unknown'}, or "
+                    "a step that it began); wait until it has ended, or choose another --output"
+                ) from None
+            lock.truncate(0)
+            print(f"process {os.getpid()} on {platform.node()}", file=lock, flush=True)
+            yield _read(output), lock.fileno()
+    except OSError as error:
+        raise BenchError(f"{error.filename or output}: can't be used ({error.strerror})") from error
+
+
+def _read(output: Path) -> State:
+    """The state in a folder."""
+    path = output / STATE
+    try:
+        return State.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else State()
+    except ValidationError as error:
+        raise BenchError(f"{path}: not the state of a campaign; choose another --output") from error
+
+
+def _free_names(attempt: Path, output: Path, outcome: Outcome) -> dict[str, Path]:
+    """The files of an attempt, but for weights and those in subfolders, by the names in `output` to copy them to.
+
+    They replace what earlier attempts at the same step left. What is there of another step or run stays: where one
+    name is taken, all of them get -2, -3, …, so that a picture and its caption stay together.
+    """
+    made = [path for path in sorted(attempt.iterdir()) if path.is_file() and path.suffix != WEIGHTS]
+    number = 1
+    while True:
+        added = f"-{number}" if number > 1 else ""
+        names = {f"{outcome.folder}/{path.stem}{added}{path.suffix}": path for path in made}
+        if all(name in outcome.kept or not (output / name).exists() for name in names):
+            return names
+        number += 1

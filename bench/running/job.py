@@ -1,0 +1,95 @@
+"""A command in a process of its own, which is asked to end as soon as this one is."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from pydantic import BaseModel
+
+GRACE_SECONDS = 30.0
+"""For an interrupted command to write what it has measured."""
+
+INTERRUPTED = 130
+"""The exit code of a `nice-bench` that was interrupted."""
+
+
+class Ending(BaseModel):
+    """How a command ended.
+
+    Attributes:
+        exit_code: INTERRUPTED if it was asked to end. (Its own is not known then: Python may lose it where a signal
+            comes while the process is waited for, and says 0.)
+        stopped: why it was asked to end, or None: "budget" or "signal".
+    """
+
+    exit_code: int
+    seconds: float
+    stopped: str | None = None
+
+
+def interrupt_on_signals() -> None:
+    """Make the first SIGTERM or SIGHUP a KeyboardInterrupt, and ignore later ones while what was measured is written.
+
+    A batch system sends SIGTERM to all processes of a job, so that one which is passed on comes twice.
+    """
+    came = []
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) == 1:
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, interrupt)
+
+
+def carry_out(command: Sequence[str], seconds: float | None = None, keep_open: Sequence[int] = ()) -> Ending:
+    """Run a command to its end, or until the seconds are over or this process is interrupted.
+
+    Args:
+        command: what to run, in a session of its own: Ctrl-C reaches it from here, once, as every signal does.
+        seconds: after which it is asked to end.
+        keep_open: file descriptors that it inherits.
+    """
+    start, stopped = time.monotonic(), None
+    process = subprocess.Popen(command, start_new_session=True, pass_fds=keep_open)
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        stopped = "budget"
+    except KeyboardInterrupt:
+        stopped = "signal"
+    if stopped:
+        _end(process)
+    code = INTERRUPTED if stopped or process.returncode == -signal.SIGTERM else process.returncode
+    return Ending(exit_code=code, seconds=time.monotonic() - start, stopped=stopped)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Ask a process to end, and make it if it does not, or if this process is interrupted again."""
+    process.terminate()
+    try:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=GRACE_SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def beside(folder: Path, suffix: str) -> Path:
+    """The file of that suffix beside a folder of the same name."""
+    return folder.with_name(folder.name + suffix)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all."""
+    new = beside(path, ".new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
