@@ -263,6 +263,29 @@ def test_a_campaign_that_ends_while_it_copies_leaves_no_record_twice(tmp_path, m
         ('device = "cpu"\n' + STEP * 2, "not unique: a"),
         ('device = "cpu"\nsteps = []\nstep = []', "step"),
         ('device = "cpu"\n' + STEP + "nodes = 2", "step.0.nodes: unknown key"),
+        ('device = "cpu"\n' + STEP + "matrix.seed = [0]", "step.0.matrix.seed: unknown key"),
+        ('device = "cpu"\n' + STEP + "matrix.seeds = []", "step.0.matrix.seeds: .* at least 1"),
+        ('device = "cpu"\n' + STEP + "matrix.seeds = [0, -1]", "step.0.matrix.seeds.1: .*but is -1"),
+        ('device = "cpu"\n' + STEP + "matrix.seeds = [0, 1, 0]", "seeds: 0 is listed twice"),
+        ('device = "cpu"\n' + STEP + "matrix.seeds = [true]", "step.0.matrix.seeds.0"),
+        (
+            'device = "cpu"\n' + STEP + 'matrix.backends = ["torch", "jaxx"]',
+            "'jaxx' is no backend; expected one of torch",
+        ),
+        ('device = "cpu"\n' + STEP + 'matrix.precisions = ["half"]', "step.0.matrix.precisions.0: .*'float64'"),
+        ('device = "cpu"\n' + STEP + 'matrix.protocols = ["articel"]', "protocol 'articel': expected one of article"),
+        (
+            'device = "cpu"\n' + STEP + 'matrix.modes = { jax = ["scan"] }',
+            "modes of jax, which is not among its backends",
+        ),
+        (
+            'device = "cpu"\n' + STEP.replace('"run"', '"run", "--seed=1"') + "matrix.seeds = [0]",
+            "--seed is in the command",
+        ),
+        (
+            'device = "cpu"\n' + STEP.replace("run", "agree") + "matrix.seeds = [0]",
+            "--seed, which `agree` does not take",
+        ),
     ],
 )
 def test_a_file_that_is_no_campaign_is_refused(tmp_path, text, told):
@@ -271,6 +294,31 @@ def test_a_file_that_is_no_campaign_is_refused(tmp_path, text, told):
     with pytest.raises(BenchError, match=told) as caught:
         campaign.load(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_matrix_stands_for_a_step_of_each_combination(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'device = "gpu"\n[[step]]\nname = "speed"\nfolder = "speed"\ncommand = ["run", "--rounds", "5"]\n'
+        "[step.matrix]\n"
+        'protocols = ["article", "paper"]\nprecisions = ["tf32"]\nbackends = ["torch", "jax"]\nseeds = [0, 7]\n'
+        'modes = { torch = ["cudagraph", "eager"] }\n' + STEP
+    )
+    steps = campaign.load(str(path)).step
+    assert [step.name for step in steps[:6]] == [
+        "speed, article, tf32, seed 0, torch, cudagraph",
+        "speed, article, tf32, seed 0, torch, eager",
+        "speed, article, tf32, seed 0, jax",
+        "speed, article, tf32, seed 7, torch, cudagraph",
+        "speed, article, tf32, seed 7, torch, eager",
+        "speed, article, tf32, seed 7, jax",
+    ]
+    assert len(steps) == 13
+    assert steps[-1].name == "a"
+    assert " ".join(steps[3].command) == (
+        "run --rounds 5 --protocol article --precision tf32 --seed 7 --backends torch --mode torch=cudagraph"
+    )
+    assert " ".join(steps[11].command) == "run --rounds 5 --protocol paper --precision tf32 --seed 7 --backends jax"
 
 
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path):

@@ -1,22 +1,63 @@
 """Campaigns: the commands that a whole comparison takes, the most worthwhile first, in one TOML file.
 
-A campaign is a list of steps, each a `nice-bench` command and the folder that its records are kept in.
-`bench.running.engines` carries campaigns out.
+A campaign is a list of steps, each a `nice-bench` command and the folder that its records are kept in. A step with a
+matrix stands for one step for each combination of what is listed there. `bench.running.engines` carries campaigns out.
 """
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+import backends
 from bench.errors import BenchError, explain
+from bench.inputs import protocol
 
 COMMANDS = ("run", "agree", "sweep", "peers", "profile")
 """Those that take --device and --output."""
+
+AXES = {
+    "run": {"--protocol", "--precision", "--backends", "--mode", "--seed"},
+    "sweep": {"--protocol", "--precision", "--backends", "--mode"},
+    "profile": {"--protocol", "--precision", "--backends", "--mode"},
+}
+"""The options that a matrix can choose, by command."""
+
+T = TypeVar("T")
+
+
+def _each_once(values: tuple[T, ...]) -> tuple[T, ...]:
+    """Refuse a value that is listed twice: its steps would have the same name."""
+    twice = [value for number, value in enumerate(values) if value in values[:number]]
+    if twice:
+        raise ValueError(f"{twice[0]!r} is listed twice")
+    return values
+
+
+def _backend(name: str) -> str:
+    """Refuse what is no backend."""
+    if name not in backends.REGISTRY:
+        raise ValueError(f"{name!r} is no backend; expected one of {', '.join(backends.REGISTRY)}")
+    return name
+
+
+def _protocol(name: str) -> str:
+    """Refuse what is no protocol."""
+    try:
+        protocol.load(name)
+    except BenchError as error:
+        raise ValueError(str(error)) from error
+    return name
+
+
+Axis = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(_each_once)]
+Backend = Annotated[str, AfterValidator(_backend)]
+Word = Annotated[str, Field(pattern=r"^\S+$")]
 
 
 class Strict(BaseModel):
@@ -25,8 +66,46 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Matrix(Strict):
+    """What a command is repeated for: every combination of what is listed.
+
+    Attributes:
+        modes: of each backend; one that is not among them runs in its usual mode.
+    """
+
+    protocols: Axis[Annotated[str, AfterValidator(_protocol)]] | None = None
+    precisions: Axis[Literal["float64", "float32", "tf32", "bfloat16"]] | None = None
+    backends: Axis[Backend] | None = None
+    modes: dict[Backend, Axis[Word]] = {}
+    seeds: Axis[Annotated[int, Field(ge=0, lt=2**64, strict=True)]] | None = None
+
+    @model_validator(mode="after")
+    def _modes_of_its_backends(self) -> Self:
+        """Refuse modes of a backend that is not run."""
+        for name in self.modes:
+            if name not in (self.backends or ()):
+                raise ValueError(f"it has modes of {name}, which is not among its backends")
+        return self
+
+    def combinations(self) -> list[dict[str, str]]:
+        """The options of each combination; backends and modes vary fastest, since they are what is compared."""
+        chosen = [
+            {"--backends": name} | ({"--mode": f"{name}={mode}"} if mode else {})
+            for name in self.backends or ()
+            for mode in self.modes.get(name, ("",))
+        ]
+        axes: list[list[dict[str, str]]] = [
+            [{"--protocol": name} for name in self.protocols or ()],
+            [{"--precision": name} for name in self.precisions or ()],
+            [{"--seed": str(seed)} for seed in self.seeds or ()],
+            chosen,
+        ]
+        found = itertools.product(*[axis for axis in axes if axis])
+        return [{key: value for part in parts for key, value in part.items()} for parts in found]
+
+
 class Step(Strict):
-    """One command.
+    """One command, or with a matrix one for each combination.
 
     Attributes:
         name: unique within the campaign.
@@ -37,26 +116,54 @@ class Step(Strict):
     name: str = Field(min_length=1)
     folder: str = Field(pattern=r"^[\w\-]+$")
     command: tuple[str, ...] = Field(min_length=1)
+    matrix: Matrix | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        """Refuse a command that is unknown."""
+        """Refuse a command that is unknown, or that the matrix does not go with."""
         name = self.command[0]
         if name not in COMMANDS:
             raise ValueError(f"the command begins with {name!r}; expected one of {', '.join(COMMANDS)}")
+        given = {part.partition("=")[0] for part in self.command}
+        for option in sorted({key for each in self.combinations() for key in each}):
+            if option not in AXES.get(name, ()):
+                raise ValueError(f"its matrix sets {option}, which `{name}` does not take from a matrix")
+            if option in given:
+                raise ValueError(f"{option} is in the command and in its matrix")
         return self
+
+    def combinations(self) -> list[dict[str, str]]:
+        """The options that its matrix adds to the command, for each step that it stands for."""
+        return self.matrix.combinations() if self.matrix else [{}]
+
+    def expanded(self) -> list[Step]:
+        """The steps that it stands for; what the matrix chose follows in their names."""
+        return [
+            Step(
+                name=", ".join([self.name, *(_label(*option) for option in options.items())]),
+                folder=self.folder,
+                command=(*self.command, *itertools.chain(*options.items())),
+            )
+            for options in self.combinations()
+        ]
+
+
+def _label(option: str, value: str) -> str:
+    """How a choice reads in the name of a step."""
+    return {"--seed": f"seed {value}", "--mode": value.partition("=")[2]}.get(option, value)
 
 
 class Campaign(Strict):
-    """What to do, the most worthwhile first."""
+    """What to do, the most worthwhile first; no step has a matrix any more."""
 
     device: Literal["cpu", "gpu"]
     step: tuple[Step, ...] = Field(min_length=1)
 
     @field_validator("step")
     @classmethod
-    def _unique(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
-        """Refuse names that occur twice."""
+    def _expanded(cls, given: tuple[Step, ...]) -> tuple[Step, ...]:
+        """Put what a matrix stands for in its place, and refuse names that occur twice."""
+        steps = tuple(each for step in given for each in step.expanded())
         names = [step.name for step in steps]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
