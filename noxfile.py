@@ -23,6 +23,7 @@ from nox.command import CommandFailed
 PINS = Path("bench/requirements")
 BACKENDS = ("torch", "tensorflow", "jax")
 CPU_BUILDS = {"torch": "2.13.0", "tensorflow-cpu": "2.21.0", "jax": "0.10.2"}  # what `lock` pins
+SLURM = ("munged", "slurmctld", "slurmd", "sbatch")
 GPU_BUILDS = {"torch": "torch===2.13.0", "tensorflow": "tensorflow[and-cuda]==2.21.0", "jax": "jax[cuda13]==0.10.2"}
 
 nox.options.default_venv_backend = "virtualenv"
@@ -121,6 +122,20 @@ def agreement(session: nox.Session) -> None:
     session.run(interpreter(session), "-m", "bench", "agree", *arguments)
     shared = only_options(arguments, "backends", "device", "output")
     session.run(interpreter(session), "-m", "tests.faults", "agreement", *shared)
+
+
+@nox.session
+def slurm(session: nox.Session) -> None:
+    """Campaigns on a real SLURM on the loopback address, installed from Debian if need be (arguments go to pytest)."""
+    if not all(map(shutil.which, SLURM)):
+        if os.geteuid() != 0 or not shutil.which("apt-get"):
+            session.skip("SLURM is not installed, and only root can install it, by Debian's apt-get")
+        apt_install(session, "slurmctld", "slurmd", "slurm-client", "munge")
+        if not all(map(shutil.which, SLURM)):
+            session.skip("SLURM can't be installed here, see above")
+    install_cpu(session, "dev")
+    command = (interpreter(session), "-m", "pytest", "tests/test_campaign_slurm.py", *session.posargs)
+    session.run(*command, env={"NICE_BENCH_TEST_SLURM": "required"})  # a test that would be skipped fails
 
 
 @nox.session
@@ -256,13 +271,19 @@ def install_browser(session: nox.Session) -> None:
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     if not session.virtualenv.is_sandboxed or any(map(shutil.which, names)):
         return
-    run = partial(session.run_install, external=True, success_codes=range(256))
     if shutil.which("apt-get") and os.geteuid() == 0:
-        quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-        run("apt-get", "update", "-q", env=quiet)
-        run("apt-get", "install", "-q", "-y", "--no-install-recommends", "chromium", env=quiet)
+        apt_install(session, "chromium")
     if not any(map(shutil.which, names)):
-        run("python", "-m", "playwright", "install", "chromium")
+        session.run_install(
+            "python", "-m", "playwright", "install", "chromium", external=True, success_codes=range(256)
+        )
+
+
+def apt_install(session: nox.Session, *packages: str) -> None:
+    """Install Debian's packages; whether that succeeded is for the caller to see."""
+    run = partial(session.run_install, env={"DEBIAN_FRONTEND": "noninteractive"}, external=True)
+    run("apt-get", "update", "-q", success_codes=range(256))
+    run("apt-get", "install", "-q", "-y", "--no-install-recommends", *packages, success_codes=range(256))
 
 
 def install_torch_cpu(session: nox.Session) -> None:

@@ -1,6 +1,7 @@
 """Campaigns: what is done once, what is done again, and what a file must say."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -53,7 +54,7 @@ def carry_out(wanted, folder, budget=60.0, interpreters=(), retries=None):
 def remaining(wanted, folder):
     """What is not done, and how it stands with that."""
     with locked(folder) as (state, _):
-        return {row.step: row.status for row in engines._rows(wanted, state) if row.status != "done"}
+        return {row.step: row.status for row in engines._rows(wanted, state, {}) if row.status != "done"}
 
 
 def calls(folder, fate):
@@ -286,6 +287,10 @@ def test_a_campaign_that_ends_while_it_copies_leaves_no_record_twice(tmp_path, m
             'device = "cpu"\n' + STEP.replace("run", "agree") + "matrix.seeds = [0]",
             "--seed, which `agree` does not take",
         ),
+        ('device = "cpu"\nslurm.time = "soon"\n' + STEP, "slurm.time: .*but is 'soon'"),
+        ('device = "cpu"\nslurm.cpus-per-task = 0\n' + STEP, "slurm.cpus-per-task: .*but is 0"),
+        ('device = "cpu"\n' + STEP + 'slurm.partition = "a b"', "step.0.slurm.partition: .*but is 'a b'"),
+        ('device = "cpu"\n' + STEP + 'slurm.job-name = "mine"', "step.0.slurm.job-name: unknown key"),
     ],
 )
 def test_a_file_that_is_no_campaign_is_refused(tmp_path, text, told):
@@ -302,7 +307,7 @@ def test_a_matrix_stands_for_a_step_of_each_combination(tmp_path):
         'device = "gpu"\n[[step]]\nname = "speed"\nfolder = "speed"\ncommand = ["run", "--rounds", "5"]\n'
         "[step.matrix]\n"
         'protocols = ["article", "paper"]\nprecisions = ["tf32"]\nbackends = ["torch", "jax"]\nseeds = [0, 7]\n'
-        'modes = { torch = ["cudagraph", "eager"] }\n' + STEP
+        'modes = { torch = ["cudagraph", "eager"] }\n[step.slurm]\ntime = "10"\n' + STEP
     )
     steps = campaign.load(str(path)).step
     assert [step.name for step in steps[:6]] == [
@@ -319,6 +324,37 @@ def test_a_matrix_stands_for_a_step_of_each_combination(tmp_path):
         "run --rounds 5 --protocol article --precision tf32 --seed 7 --backends torch --mode torch=cudagraph"
     )
     assert " ".join(steps[11].command) == "run --rounds 5 --protocol paper --precision tf32 --seed 7 --backends jax"
+    assert {step.slurm.time for step in steps} == {"10", None}
+
+
+def test_what_the_command_line_asks_of_slurm_goes_before_the_step_and_that_before_the_campaign():
+    given = campaign.resources_of(["time=1-12:00", "exclusive=true", "gres=gpu:h100:1"])
+    step = campaign.Resources.model_validate({"time": "5", "partition": "long", "exclusive": False})
+    both = campaign.Resources.model_validate({"partition": "main", "account": "me", "cpus-per-task": 8})
+    assert sorted(given.over(step).over(both).options()) == [
+        *("--account=me", "--cpus-per-task=8", "--exclusive", "--gres=gpu:h100:1", "--partition=long"),
+        "--time=1-12:00",
+    ]
+    assert step.options() == ["--partition=long", "--time=5"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--slurm", "time=5"], "go with --engine slurm"),
+        (["--watch"], "go with --engine slurm"),
+        (["--engine", "slurm", "--budget", "5"], "--budget goes with --engine local"),
+        (["--engine", "slurm", "--slurm", "time"], "--slurm 'time': expected KEY=VALUE"),
+        (["--engine", "slurm", "--slurm", "nodes=2"], "--slurm: nodes: unknown key"),
+        (["--engine", "slurm", "--slurm", "time=late"], "--slurm: time: .*but is 'late'"),
+        (["--engine", "cloud"], "cloud"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(nice_bench, tmp_path, options, told):
+    called = nice_bench("campaign", "gpu", "--output", tmp_path / "made", *options)
+    assert called.code in (1, 2)
+    assert re.search(told, called.err)
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path):

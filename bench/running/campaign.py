@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import tomllib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
@@ -20,6 +21,9 @@ from bench.inputs import protocol
 
 COMMANDS = ("run", "agree", "sweep", "peers", "profile")
 """Those that take --device and --output."""
+
+TIME = r"^(\d+(:\d\d){0,2}|\d+-\d\d?(:\d\d){0,2})$"
+"""SLURM's: minutes, minutes:seconds, hours:minutes:seconds, or days before hours."""
 
 AXES = {
     "run": {"--protocol", "--precision", "--backends", "--mode", "--seed"},
@@ -64,6 +68,35 @@ class Strict(BaseModel):
     """What is read from a campaign's file: unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Resources(Strict):
+    """What a SLURM job asks for, under the names of `sbatch`'s options."""
+
+    model_config = ConfigDict(alias_generator=lambda name: name.replace("_", "-"))
+
+    partition: Word | None = None
+    gres: Word | None = None
+    time: Annotated[str, Field(pattern=TIME)] | None = None
+    constraint: Word | None = None
+    account: Word | None = None
+    qos: Word | None = None
+    mem: Word | None = None
+    cpus_per_task: Annotated[int, Field(gt=0)] | None = None
+    exclusive: bool | None = None
+
+    def over(self, other: Resources) -> Resources:
+        """These and, where they say nothing, the other ones."""
+        return Resources.model_validate(other._given() | self._given())
+
+    def options(self) -> list[str]:
+        """Arguments of `sbatch`."""
+        given = self._given().items()
+        return [f"--{key}" if value is True else f"--{key}={value}" for key, value in given if value is not False]
+
+    def _given(self) -> dict[str, str | int]:
+        """The resources that are asked for, by option."""
+        return self.model_dump(by_alias=True, exclude_none=True)
 
 
 class Matrix(Strict):
@@ -111,12 +144,14 @@ class Step(Strict):
         name: unique within the campaign.
         folder: below the campaign's output, for what is kept; several steps may share one.
         command: arguments of `nice-bench`, without --device and --output.
+        slurm: what its job asks for, in place of what all jobs of the campaign do.
     """
 
     name: str = Field(min_length=1)
     folder: str = Field(pattern=r"^[\w\-]+$")
     command: tuple[str, ...] = Field(min_length=1)
     matrix: Matrix | None = None
+    slurm: Resources = Resources()
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -143,6 +178,7 @@ class Step(Strict):
                 name=", ".join([self.name, *(_label(*option) for option in options.items())]),
                 folder=self.folder,
                 command=(*self.command, *itertools.chain(*options.items())),
+                slurm=self.slurm,
             )
             for options in self.combinations()
         ]
@@ -154,9 +190,14 @@ def _label(option: str, value: str) -> str:
 
 
 class Campaign(Strict):
-    """What to do, the most worthwhile first; no step has a matrix any more."""
+    """What to do, the most worthwhile first; no step has a matrix any more.
+
+    Attributes:
+        slurm: what the job of every step asks for.
+    """
 
     device: Literal["cpu", "gpu"]
+    slurm: Resources = Resources()
     step: tuple[Step, ...] = Field(min_length=1)
 
     @field_validator("step")
@@ -193,3 +234,19 @@ def load(name: str) -> Campaign:
         raise BenchError(f"campaign {name}: no TOML ({error})") from error
     except ValidationError as error:
         raise BenchError(f"campaign {name}: {explain(error, Campaign)}") from error
+
+
+def resources_of(given: Sequence[str]) -> Resources:
+    """What `--slurm KEY=VALUE` options ask for.
+
+    Raises:
+        BenchError: an unknown key or a bad value.
+    """
+    pairs = [entry.partition("=") for entry in given]
+    for entry, (_, equals, _) in zip(given, pairs, strict=True):
+        if not equals:
+            raise BenchError(f"--slurm {entry!r}: expected KEY=VALUE")
+    try:
+        return Resources.model_validate({key: value for key, _, value in pairs})
+    except ValidationError as error:
+        raise BenchError(f"--slurm: {explain(error, Resources)}") from error

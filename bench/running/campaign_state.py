@@ -11,12 +11,14 @@ import fcntl
 import os
 import platform
 import shutil
+import time
+import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from bench.errors import BenchError
 from bench.records import slug
@@ -33,13 +35,14 @@ class Outcome(BaseModel):
     """How it stands with a step.
 
     Attributes:
+        status: "submitted" is a SLURM job that has not been seen to end.
         attempt: name of the folder of the latest attempt.
         attempts: how many there have been of this command.
         folder: where its records are kept.
         kept: the files that came of it, below the campaign's folder.
     """
 
-    status: Literal["done", "failed", "cut off"]
+    status: Literal["done", "failed", "cut off", "submitted"]
     command: tuple[str, ...]
     exit_code: int | None = None
     seconds: float = 0.0
@@ -51,14 +54,19 @@ class Outcome(BaseModel):
 
 
 class State(BaseModel):
-    """What has been done, by the names of the steps."""
+    """What has been done, by the names of the steps.
+
+    Attributes:
+        key: tells this campaign's jobs from others'.
+    """
 
     steps: dict[str, Outcome] = {}
+    key: str = Field(default_factory=lambda: uuid.uuid4().hex[:8])
 
     def of(self, step: Step) -> Outcome | None:
         """How it stands with a step; None if nothing is known of this very command."""
         outcome = self.steps.get(step.name)
-        return outcome if outcome and outcome.command == step.command else None
+        return outcome if outcome and (outcome.command == step.command or outcome.status == "submitted") else None
 
     def to_do(self, campaign: Campaign, retries: int | None, begun: Collection[str]) -> list[Step]:
         """The steps to begin now: those never begun, then those that failed or were cut off, rarely tried ones first.
@@ -77,8 +85,8 @@ class State(BaseModel):
                     attempts.append((count, step))
         return [step for _, step in sorted(attempts, key=lambda pair: pair[0])]
 
-    def begin(self, step: Step, output: Path) -> Path:
-        """Make the folder of a new attempt and note that it has begun; it is cut off until more is known."""
+    def begin(self, step: Step, output: Path, status: Literal["submitted", "cut off"]) -> Path:
+        """Make the folder of a new attempt and note that it has begun; `status` holds until more is known."""
         before, outcome = self.steps.get(step.name), self.of(step)
         name, number = slug(step.name), 1
         while True:
@@ -89,7 +97,7 @@ class State(BaseModel):
             except FileExistsError:
                 number += 1
         self.steps[step.name] = Outcome(
-            status="cut off",
+            status=status,
             command=step.command,
             attempt=folder.name,
             attempts=outcome.attempts + 1 if outcome else 1,
@@ -123,7 +131,7 @@ class State(BaseModel):
 
 
 @contextmanager
-def locked(output: Path) -> Iterator[tuple[State, int]]:
+def locked(output: Path, patience: float = 0.0) -> Iterator[tuple[State, int]]:
     """The state of the campaign in a folder, and the descriptor of the lock that keeps others away from it.
 
     The kernel releases the lock when the process and the children that inherited the descriptor have ended, however
@@ -131,26 +139,37 @@ def locked(output: Path) -> Iterator[tuple[State, int]]:
 
     Args:
         output: the folder; it is made if need be.
+        patience: seconds to wait for whoever has the lock.
 
     Raises:
         BenchError: another campaign has the lock, the folder can't be written or locked, or holds something else.
     """
+    deadline = time.monotonic() + patience
     try:
         output.mkdir(parents=True, exist_ok=True)
         with (output / LOCK).open("a+", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                raise BenchError(
-                    f"{output}: a campaign is at work here ({lock.read().strip() or 'its process is unknown'}, or "
-                    "a step that it began); wait until it has ended, or choose another --output"
-                ) from None
+            while not _try_lock(lock.fileno()):
+                if time.monotonic() >= deadline:
+                    lock.seek(0)
+                    raise BenchError(
+                        f"{output}: a campaign is at work here ({lock.read().strip() or 'its process is unknown'}, or "
+                        "a step that it began); wait until it has ended, or choose another --output"
+                    )
+                time.sleep(0.1)
             lock.truncate(0)
             print(f"process {os.getpid()} on {platform.node()}", file=lock, flush=True)
             yield _read(output), lock.fileno()
     except OSError as error:
         raise BenchError(f"{error.filename or output}: can't be used ({error.strerror})") from error
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Whether the lock could be had."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _read(output: Path) -> State:

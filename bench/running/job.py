@@ -1,9 +1,15 @@
-"""A command in a process of its own, which is asked to end as soon as this one is."""
+"""A command in a process of its own, which is asked to end as soon as this one is.
+
+`python -m bench.running.job FOLDER COMMAND…` is what a SLURM job runs: the command, once, and a note of how it ended.
+"""
 
 from __future__ import annotations
 
+import os
+import platform
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -93,3 +99,22 @@ def write(path: Path, text: str) -> None:
     new = beside(path, ".new")
     new.write_text(text, encoding="utf-8")
     new.replace(path)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command unless another job has begun it, and write FOLDER.ended when it has ended."""
+    interrupt_on_signals()
+    folder, command = Path(arguments[0]), arguments[1:]
+    try:
+        with beside(folder, ".job").open("x", encoding="utf-8") as file:
+            file.write(f"job {os.environ.get('SLURM_JOB_ID')} on {platform.node()}\n")
+    except FileExistsError:
+        print(f"{folder}: another job has begun this; nothing is done twice", file=sys.stderr)
+        return 0
+    ending = carry_out(command)
+    write(beside(folder, ".ended"), ending.model_dump_json())
+    return ending.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
