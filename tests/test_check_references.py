@@ -100,8 +100,8 @@ def test_the_committed_references_are_quiet_enough_to_notice_a_step_that_is_twic
 def test_runs_that_a_folder_has_are_not_made_again(tmp_path, monkeypatch):
     asked = []
 
-    def run(request, listener, command):
-        asked.append((request.backends[0], command(request.backends[0], "python")))
+    def run(request, listener):
+        asked.append((request.backends[0], request.command(request.backends[0], "python")))
         return [run_of(request.backends[0])]
 
     monkeypatch.setattr(check_runs.runner, "run", run)
@@ -117,7 +117,7 @@ def test_runs_that_a_folder_has_are_not_made_again(tmp_path, monkeypatch):
 def test_the_oracle_of_a_gpus_reference_is_run_on_a_cpu_and_found_again(tmp_path, monkeypatch):
     asked = []
 
-    def run(request, listener, command):
+    def run(request, listener):
         asked.append((request.backends[0], request.device))
         digest = protocols.load("trajectory-narrow").digest()
         made = run_of(request.backends[0], protocol_digest=digest, device=request.device)
@@ -125,7 +125,7 @@ def test_the_oracle_of_a_gpus_reference_is_run_on_a_cpu_and_found_again(tmp_path
         return [made]
 
     monkeypatch.setattr(check_runs.runner, "run", run)
-    monkeypatch.setattr(check_runs.runner, "resolve_device", lambda device: device)
+    monkeypatch.setattr(check_runs, "resolve_device", lambda device: device)
     jobs = [Job("trajectory-narrow", name, "float32", 0, 1) for name in ("numpy", "jax")]
     for _ in range(2):
         check_runs.run(jobs, Where(tmp_path, "gpu"), Silent())
@@ -136,8 +136,8 @@ def stand_in(monkeypatch, patience):
     """For the runner, on two cores: tells which were in use together; a run waits so many seconds for another."""
     inside, together, begun = [], [], threading.Barrier(2, timeout=patience)
 
-    def run(request, listener, command):
-        core = command(request.backends[0], "python")[-1]
+    def run(request, listener):
+        core = request.command(request.backends[0], "python")[-1]
         inside.append(core)
         together.append(tuple(inside))
         with suppress(threading.BrokenBarrierError):
@@ -163,7 +163,7 @@ def test_runs_side_by_side_have_a_core_each_and_their_records_come_in_the_order_
 def test_runs_on_all_cores_or_a_gpu_and_those_that_are_timed_closely_are_alone(
     tmp_path, monkeypatch, threads, abreast, device
 ):
-    monkeypatch.setattr(check_runs.runner, "resolve_device", lambda device: device)
+    monkeypatch.setattr(check_runs, "resolve_device", lambda device: device)
     workers = stand_in(monkeypatch, patience=0.3)
     jobs = [Job("smoke", "torch", "float32", seed, threads) for seed in (0, 1)]
     check_runs.run(jobs, Where(tmp_path, device), Silent(), abreast)
@@ -174,8 +174,8 @@ def test_an_interruption_ends_the_runs_side_by_side_and_begins_no_more(tmp_path,
     workers, told = stand_in(monkeypatch, patience=2), []
     usual = check_runs.runner.run
 
-    def run(request, listener, command):
-        usual(request, listener, command)
+    def run(request, listener):
+        usual(request, listener)
         deadline = time.monotonic() + 20
         while request.backends[0] == "jax" and not request.stopped() and time.monotonic() < deadline:
             time.sleep(0.01)
