@@ -1,9 +1,13 @@
 """The command line: what it prints where, what it leaves behind, and its exit codes."""
 
+import fcntl
+import os
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +72,13 @@ def test_help_has_an_example(nice_bench, command):
     assert f"nice-bench {command}" in done.out.split("Example:")[1]
 
 
+def test_help_says_what_each_command_is_for_on_its_line_of_eighty_columns(nice_bench):
+    lines = nice_bench("--help").out.partition("Commands:")[2].splitlines()
+    told = {line.split()[0]: line for line in lines if line.strip()}
+    assert set(told) == set(COMMANDS)
+    assert all(line.endswith(".") and not line.endswith("...") and len(line) <= 80 for line in told.values())
+
+
 def test_help_names_every_command(nice_bench):
     listed = nice_bench("--help").out.split("Commands:")[1]
     assert [line.split()[0] for line in listed.splitlines() if re.match(r"  \w", line)] == COMMANDS
@@ -90,6 +101,7 @@ def test_help_names_every_command(nice_bench):
         (["run", "--protocol", "smoke", "--mode", "eager"], "--mode 'eager': expected BACKEND=VALUE"),
         (["run", "--protocol", "smoke", "--mode", "torch=eager,,", "--mode", "jx=jit"], "--mode 'jx=jit': expected"),
         (["run", "--protocol", "smoke", "--python", "mxnet=python"], "BACKEND one of torch"),
+        (["run", "--protocol", "smoke", "--tables", "some"], "--tables is 'some'; expected one of brief, all, none"),
         (["run", "--protocol", "smoke", "--batch", "0"], "training.batch: found 0, expected greater than 0"),
         (["run", "--protocol", "smoke", "--epochs", "0"], "training.epochs: found 0"),
         (["run", "--protocol", "smoke", "--epochs", "2", "--rounds", "3"], "training.rounds is 3; expected at most"),
@@ -201,6 +213,59 @@ def test_a_run_leaves_records_weights_and_tables_in_a_folder_of_its_own(nice_ben
     assert list((folder / "tables").glob("*.md"))
 
 
+def test_a_run_ends_with_its_answers_then_two_tables_and_a_caption_once(nice_bench, talkers):
+    out = nice_bench("run", "--protocol", "smoke", "--device", "cpu", "--output", "out").out
+    answers, _, printed = out.partition("\nTraining speed\n")
+    assert [line.split()[0] for line in answers.splitlines()[1:] if line and not line.startswith(" ")] == [
+        "Fastest?",
+        "Same",
+        "Near",
+        "Failed",
+        "Tables",
+        "Report",
+        "Records,",
+    ]
+    assert Path("out/report.html").is_file()
+    assert "\nAccuracy\n" in printed
+    assert "Loss by epoch" not in printed
+    assert printed.count("Protocol smoke:") == 1
+
+
+@pytest.mark.parametrize(("shown", "titles"), [("none", 0), ("brief", 2), ("all", 4)])
+def test_what_tables_a_run_prints_is_chosen(nice_bench, talkers, shown, titles):
+    done = nice_bench("run", "--protocol", "smoke", "--device", "cpu", "--output", "out", "--tables", shown)
+    known = ("\nTraining speed\n", "\nAccuracy\n", "In short: smoke\n", "\nLoss by epoch: smoke\n")
+    assert sum(title in done.out for title in known) == titles
+    assert "Fastest?" in done.out
+
+
+def test_tables_are_on_disk_before_anything_is_printed(nice_bench, talkers, monkeypatch):
+    def gone(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(cli.answers, "verdict", gone)
+    with pytest.raises(BrokenPipeError):
+        nice_bench("run", "--protocol", "smoke", "--device", "cpu", "--output", "out")
+    assert Path("out/tables/speed.md").is_file()
+    assert Path("out/report.html").is_file()
+
+
+def test_tables_have_the_width_of_the_terminal(tmp_path):
+    leader, follower = os.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 77, 0, 0))
+    code = "import sys; from bench.commands.options import columns; print(columns(), file=sys.stderr)"
+    root, environment_ = Path(cli.__file__).parents[2], {k: v for k, v in os.environ.items() if k != "COLUMNS"}
+    done = [
+        subprocess.run(
+            [sys.executable, "-c", code], stdout=out, stderr=subprocess.PIPE, cwd=root, check=True, env=environment_
+        ).stderr.split()[-1]
+        for out in (follower, subprocess.DEVNULL)
+    ]
+    os.close(leader)
+    os.close(follower)
+    assert done == [b"77", b"120"]
+
+
 def test_options_take_the_place_of_the_protocols_values(nice_bench, talkers):
     options = ["--epochs", 1, "--batch", 32, "--seed", 5, "--precision", "float64", "--backends", "numpy"]
     nice_bench("run", "--protocol", "smoke", "--device", "cpu", "--output", "out", *options)
@@ -293,6 +358,7 @@ def test_a_whole_run_of_two_backends(tmp_path):
     assert "torch" in done.stdout
     assert sorted(path.suffix for path in Path("out").iterdir()) == [
         "",
+        ".html",
         ".json",
         ".json",
         ".safetensors",
@@ -396,6 +462,13 @@ def test_doctor_says_what_there_is(nice_bench, machine, told):
     done = nice_bench("doctor")
     assert (done.code, done.err) == (0, "")
     assert told in done.out
+
+
+def test_doctor_is_aligned_whatever_a_backend_is_called(nice_bench, machine, monkeypatch):
+    monkeypatch.setattr(backends, "available", lambda: {"a-framework-of-another-package": "it is not here"})
+    lines = nice_bench("doctor").out.splitlines()
+    assert {line[:32].rstrip() for line in lines} == {"Python", "CPU", "GPU", "a-framework-of-another-package", "MNIST"}
+    assert all(line[31] == " " and line[32] != " " for line in lines)
 
 
 def test_agree_goes_on_without_what_is_not_there_unless_it_was_asked_for(nice_bench, machine, monkeypatch):

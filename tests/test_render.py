@@ -58,7 +58,8 @@ def test_parquet_stands_contexts_of_mixed_types(tmp_path):
     assert list(pd.read_parquet(tmp_path / "measurements.parquet")["at_size"]) == ["1", "all", "2.5"]
 
 
-def test_text_fits_a_terminal():
+@pytest.mark.parametrize("width", [120, 100, 80])
+def test_text_fits_a_terminal(width):
     full = [
         *seconds(1 / 3, 0.5),
         measurement("training", "images_per_second", 180_000.0, "images/s"),
@@ -74,8 +75,8 @@ def test_text_fits_a_terminal():
     ]
     records += [*both_kinds(), record("numpy", status="failed", reason="word " * 60)]
     for table in tables.all_tables(records):
-        text = tables.render([table], "text")
-        assert max(map(len, text.splitlines())) <= 120, text
+        text = tables.render([table], "text", width)
+        assert max(map(len, text.splitlines())) <= width, text
         for cell in table.shown.to_numpy().ravel():
             assert cell.split()[0] in text
     folded = tables.render(tables.speed(records), "text")

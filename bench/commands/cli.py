@@ -46,17 +46,21 @@ from bench.commands.options import (
     refuse_failures,
     say,
     say_which,
+    show,
 )
+from bench.comparison import answers
 from bench.errors import BenchError
 from bench.inputs import data as datasets
 from bench.inputs import protocol
 from bench.measures import disturbance
-from bench.records import collection, environment
+from bench.records import Record, collection, environment
 from bench.running import job, runner
 from bench.running.variant import resolve_device
 from bench.tables import readme
 from bench.weights import porting
 from bench.weights.probes import HOW
+
+TABLES = ("brief", "all", "none")
 
 app = typer.Typer(
     name="nice-bench",
@@ -117,9 +121,17 @@ def run(
         Path | None, typer.Option(help="Folder for records and weights. [default: a new one in results/runs]")
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one backend's turn.")] = 6 * 3600.0,
+    shown: Annotated[
+        str, typer.Option("--tables", help="What is printed after the answers: brief (speed, accuracy), all or none.")
+    ] = "brief",
     verbose: Verbose = False,
 ) -> None:
-    """Put each backend through a protocol, one process each, and print the tables."""
+    """Put each backend through a protocol and say who is fastest.
+
+    Each has a process of its own in each round. Printed are the answers, then the tables of speed and accuracy.
+    """
+    if shown not in TABLES:
+        raise BenchError(f"--tables is {shown!r}; expected one of {', '.join(TABLES)}")
     check_device(device)
     check_precision(precision)
     if scaling not in ("strong", "weak"):
@@ -148,12 +160,26 @@ def run(
         say(f"fetching MNIST into {datasets.folder()} …")
     _warn_if_busy()
     made = measured(lambda progress: runner.run(request, progress))
-    there = collection.load_all(request.folder, [])
-    tables.write(there, request.folder / "tables")  # before anything is printed: the reader may be gone
-    typer.echo(tables.render(tables.all_tables(made, brief=True), "text"))
-    say_which(made, there)
-    typer.echo(f"\nRecords, weights and tables: {request.folder}")
+    _show(made, request.folder, shown)
     refuse_failures(made, asked=chosen is not None)
+
+
+def _show(made: list[Record], folder: Path, shown: str) -> None:
+    """Write tables and report, then print the answers, and the tables that are asked for."""
+    from bench.report import page  # here, since plotly would slow every command's start down
+
+    there = collection.load_all(folder, [])
+    tables.write(there, folder / "tables")
+    try:
+        where = str(page.write(there, [folder], folder / "report.html"))
+    except BenchError as error:  # a run of hours is told all the same
+        where = f"not made: {error}"
+    places = {"Tables": f"{folder / 'tables'}", "Report": where, "Records, weights": str(folder)}
+    typer.echo(answers.verdict(answers.sections(made), places))
+    say_which(made, there)
+    if shown != "none":
+        typer.echo()
+        show(tables.all_tables(made, brief=True) if shown == "all" else tables.in_short(made))
 
 
 def _warn_if_busy() -> None:
@@ -200,7 +226,7 @@ def show_tables(
         for path in tables.write(loaded, write, formats.split(",")):
             typer.echo(path)
     else:
-        typer.echo(tables.render(tables.all_tables(loaded), style))
+        show(tables.all_tables(loaded), style)
 
 
 @app.command(
@@ -234,7 +260,10 @@ def port(
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Turn weights of one form into another, read them back, and print how well every backend agrees on them."""
+    """Turn weights of one form into another.
+
+    They are read back, and how well every backend agrees on them is printed.
+    """
     typer.echo(porting.port(source, target, option or [], probe))
 
 
@@ -255,7 +284,10 @@ def agree(
     output: Annotated[Path | None, typer.Option(help="Folder for the checks and tables. [default: none]")] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Compare every backend with the float64 reference, and every ordered pair: one breach, and the exit code is 1."""
+    """Compare every backend with the reference in float64.
+
+    Every ordered pair too: one breach, and the exit code is 1.
+    """
     check_device(device)
     names = [*backend_names(chosen)] if chosen is not None else _importable()
     on = resolve_device(device)
@@ -290,16 +322,15 @@ def doctor(
     require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Exit with 1 if no GPU is visible.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say what this machine has: frameworks, devices, precisions, data."""
-    found = environment.fingerprint()
-    typer.echo(f"{'Python':<12}{found['python']} on {found['platform']}")
-    typer.echo(f"{'CPU':<12}{environment.machine('cpu', found)}")
-    gpus = environment.gpus()
-    for gpu in gpus or [{"name": "none is visible to the NVIDIA driver"}]:
-        typer.echo(f"{'GPU':<12}{gpu['name']}")
-    for name, reason in backends.available().items():
-        typer.echo(f"{name:<12}{reason or _describe(name)}")
-    typer.echo(f"{'MNIST':<12}{_mnist()}")
+    """Say what this machine has: frameworks, devices, data."""
+    found, gpus = environment.fingerprint(), environment.gpus()
+    lines = [("Python", f"{found['python']} on {found['platform']}"), ("CPU", environment.machine("cpu", found))]
+    lines += [("GPU", gpu["name"]) for gpu in gpus or [{"name": "none is visible to the NVIDIA driver"}]]
+    lines += [(name, reason or _describe(name)) for name, reason in backends.available().items()]
+    lines += [("MNIST", _mnist())]
+    indent = 2 + max(len(name) for name, _ in lines)
+    for name, what in lines:
+        typer.echo(f"{name:<{indent}}{what}")
     if require_gpu and not gpus:
         raise BenchError("no GPU is visible to the NVIDIA driver here")
 

@@ -49,7 +49,10 @@ def carry_out(
     python: Interpreters = None,
     verbose: Verbose = False,
 ) -> None:
-    """Carry out the runs of a whole comparison; called again, it goes on where it was cut off."""
+    """Make the runs of a whole comparison, one after the other.
+
+    Called again, it goes on where it was cut off.
+    """
     pairs(python, "--python")
     wanted, resources = campaign.load(name), campaign.resources_of(slurm or [])
     if engine == "local" and (slurm or watch):

@@ -21,6 +21,7 @@ from bench.commands.options import (
     loaded_records,
     measured,
     pairs,
+    show,
 )
 from bench.commands.progress import LiveProgress
 from bench.errors import BenchError
@@ -31,7 +32,6 @@ from bench.regression.check_runs import PARTS, Part, Where
 from bench.regression.convergence import MARGIN
 from bench.regression.verdicts import Verdict
 from bench.running.variant import resolve_device
-from bench.tables.render import render
 
 
 def register(app: typer.Typer) -> None:
@@ -68,8 +68,9 @@ def check(
     timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one run.")] = 1800.0,
     verbose: Verbose = False,
 ) -> None:
-    """Hold the losses of every backend against the references, step by step and over seeds: exit code 1 if one is off.
+    """Hold the losses of every backend against the references.
 
+    Step by step and over seeds; the exit code is 1 if one is off.
     Speed is compared too, by ratios to what was measured in the same process; a slow-down alone doesn't fail.
     """
     check_device(device)
@@ -98,7 +99,7 @@ def check(
             typer.echo(path)
         return
     judged = checks.judge(found, references, names)
-    typer.echo(render([verdicts.table(judged)], "text"))
+    show(verdicts.table(judged))
     if not folders:
         typer.echo(f"Records: {where.folder}")
     _refuse(judged, fail_if_slower=fail_if_slower)

@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import Verbose, say
+from bench.commands.options import Verbose, columns, say
 from bench.comparison import compare_tables, conditions, matching, revisions
 from bench.comparison.compare import Margins, Row
 from bench.comparison.compare import compare as compared
 from bench.comparison.observations import TOPICS, observations
 from bench.errors import BenchError
 from bench.records import Record
-from bench.tables.render import render
+from bench.tables.render import WIDTH, render
 
 FAILS, CANNOT_TELL = 1, 3
 FORMATS = ("text", "markdown", "json")
@@ -72,7 +72,7 @@ def compare(
     write: Annotated[Path | None, typer.Option(help="Write it into this file instead.")] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Compare two sets of records, or what one set holds: faster, slower, the same, or not to be compared."""
+    """Compare sets of records: faster, slower, the same, can't tell."""
     if style not in FORMATS:
         raise BenchError(f"--format is {style!r}; expected one of {', '.join(FORMATS)}")
     asked = [conditions.parse(text) for text in fail_if or []]
@@ -85,7 +85,7 @@ def compare(
         text = _json(rows, notes, judgements)
     else:
         said = f"{margin:g} % or {margin_nats:g} nats"
-        text = render(compare_tables.table(rows, notes, said), style)
+        text = render(compare_tables.table(rows, notes, said), style, WIDTH if write else columns())
         text += "".join(f"\n{_told(each)}\n" for each in judgements)
     if write is None:
         typer.echo(text)

@@ -11,7 +11,17 @@ import typer
 
 from backends import Architecture
 from bench import tables
-from bench.commands.options import Device, Interpreters, Seed, Verbose, check_device, measured, pairs, refuse_failures
+from bench.commands.options import (
+    Device,
+    Interpreters,
+    Seed,
+    Verbose,
+    check_device,
+    measured,
+    pairs,
+    refuse_failures,
+    show,
+)
 from bench.inputs.peer_registry import FRAMEWORKS
 from bench.peers import runner
 
@@ -45,7 +55,10 @@ def peers(
     timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one framework.")] = 3600.0,
     verbose: Verbose = False,
 ) -> None:
-    """Time the usual libraries on the same network and weights, in turns with the harness' own backends."""
+    """Time the usual libraries on the same network and weights.
+
+    They take turns with the harness' own backends, in one process a framework.
+    """
     check_device(device)
     request = runner.Request.checked(
         architecture=replace(Architecture.article(), hidden_units=width, hidden_layers=layers, couplings=couplings),
@@ -62,6 +75,6 @@ def peers(
         timeout=timeout,
     )
     made = measured(lambda progress: runner.run(request, progress))
-    typer.echo(tables.render(tables.all_tables(made), "text"))
+    show(tables.all_tables(made))
     typer.echo(f"\nRecords: {request.folder}")
     refuse_failures(made, asked=frameworks is not None)

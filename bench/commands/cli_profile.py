@@ -24,6 +24,7 @@ from bench.commands.options import (
     modes_of,
     pairs,
     refuse_failures,
+    show,
 )
 from bench.inputs import protocol
 from bench.profiling import runs
@@ -56,7 +57,10 @@ def profile(
     timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one backend.")] = 1800.0,
     verbose: Verbose = False,
 ) -> None:
-    """Show where the time of a training step goes: each framework's own trace, and a summary of all."""
+    """Show where the time of a training step goes.
+
+    By each framework's own trace, and a summary of all.
+    """
     check_device(device)
     check_precision(precision)
     loaded = protocol.load(protocol_name, training__batch=batch, architecture__hidden_units=width)
@@ -72,6 +76,6 @@ def profile(
         timeout=timeout,
     )
     made = measured(lambda progress: runs.profile(request, steps, progress))
-    typer.echo(tables.render(tables.all_tables(made), "text"))
+    show(tables.all_tables(made))
     typer.echo(f"\nTraces and records: {request.folder}")
     refuse_failures(made, asked=chosen is not None)

@@ -22,7 +22,10 @@ def report(
     ),
     verbose: Verbose = False,
 ) -> None:
-    """Make one HTML page from records: sentences, plots, tables, environments, and the pictures beside them."""
+    """Make one HTML page from records.
+
+    It has the answers, plots, tables, environments, and the pictures beside the records.
+    """
     from bench.report import page  # here, since plotly's and pandas' parts would slow every command's start down
 
     written = page.write(loaded_records(folders), folders or [Path("results")], output)

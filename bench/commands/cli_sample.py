@@ -59,7 +59,10 @@ def sample(
     output: Annotated[Path | None, typer.Option(help="A .png file. [default: samples-KIND.png]")] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Draw a picture of what the model has learned, with its caption beside it as .json; the same for every backend."""
+    """Draw a picture of what the model has learned.
+
+    Its caption lies beside it as .json; it is the same for every backend.
+    """
     if device is not None:
         check_device(device)
     if backend is not None and backend not in backends.REGISTRY:

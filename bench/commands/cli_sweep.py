@@ -27,6 +27,7 @@ from bench.commands.options import (
     pairs,
     refuse_failures,
     say_which,
+    show,
     sizes,
 )
 from bench.inputs import protocol
@@ -68,7 +69,10 @@ def sweep(
     timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one axis of one backend.")] = 3600.0,
     verbose: Verbose = False,
 ) -> None:
-    """Time training, density and sampling over batch, width, depth and couplings, and fit how the cost grows."""
+    """Time training, density and sampling over a range of sizes.
+
+    Over batch, width, depth and couplings; how the cost grows is fitted.
+    """
     check_device(device)
     check_precision(precision)
     axes = list(AXES) if axis is None else listed(axis)
@@ -91,7 +95,7 @@ def sweep(
     made = measured(lambda progress: sweeps.run(request, progress))
     there = collection.load_all(request.folder, [])
     written = plots.write(there, request.folder / "plots")
-    typer.echo(tables.render(tables.all_tables(made, brief=True), "text"))
+    show(tables.all_tables(made, brief=True))
     say_which(made, there)
     for path in written:
         typer.echo(path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +19,7 @@ from bench.records import RecordError, collection
 from bench.records.fields import MOST_SEED, printable
 from bench.running.variant import DEFAULT_BACKENDS
 from bench.tables.frame import PRECISIONS
+from bench.tables.render import WIDTH, Table, render
 
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")]
 Chosen = Annotated[
@@ -88,6 +91,16 @@ def say_which(made: list[records.Record], there: list[records.Record]) -> None:
     """Say which records were shown, where the folder holds others than the run has made."""
     if len(there) > len(made):
         typer.echo(f"\nAbove: the {len(made)} records of this run; in the files: all {len(there)} in its folder.")
+
+
+def columns() -> int:
+    """The columns that printed tables may have: the terminal's, if there is one."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+
+
+def show(made: Sequence[Table] | Table, style: str = "text") -> None:
+    """Print tables."""
+    typer.echo(render(made, style, columns()))
 
 
 def check_precision(precision: str) -> None:

@@ -77,7 +77,8 @@ def fastest(times: Sequence[Observation]) -> Answer:
     busy = {each.about for each in times if each.disturbed}
     calm = [each for each in times if each.about not in busy]
     if not calm:
-        return Answer(question, NOT, [])
+        none = ["No time is comparable: other processes disturbed them all."] if times else []
+        return Answer(question, UNCLEAR if times else NOT, none)
     rows = compare(each_two(calm), runs=False)
     if not rows:
         name, seconds = said(calm[0].about.backend), geometric_mean([each.value for each in calm])
@@ -129,7 +130,7 @@ def _together(everybody: str, count: int, shared: Sequence[tuple[int, float, flo
             everyone = "both" if count == 2 else f"all {count}"
             last = _ordinal(shared[-1][0])
             rest = f"have the same training loss {within} in every epoch that they share, up to the {last}."
-            return f"yes, {within.partition(' (')[2].rstrip(')')}", f"{everybody}: {everyone} {rest}"
+            return f"within {at_most(100 * share)} %", f"{everybody}: {everyone} {rest}"
         before = f"agree {within} up to epoch {shared[apart - 1][0]}, then "
     epoch, worst, relative = max(shared[apart:], key=lambda found: found[2])
     most = f"differ: most in epoch {epoch}, by {number(worst, 3)} nats ({number(100 * relative, 2)} %)."
@@ -140,7 +141,8 @@ def near_the_floor(rows: pd.DataFrame) -> Answer:
     """How many times the least time that the machine allows an epoch takes each."""
     floor = next(iter(machine_floors(rows).values()), math.nan)
     epochs = groups(pick(rows, "training", "seconds_per_epoch"), ["series"])
-    times = {str(key["series"]): over_rounds(its).middle / floor for key, its in epochs}
+    calm = {str(key["series"]) for key, its in groups(rows, ["series"]) if disturbed(its) is None}
+    times = {str(key["series"]): over_rounds(its).middle / floor for key, its in epochs if key["series"] in calm}
     near = sorted((each for each in times.items() if not math.isnan(each[1])), key=lambda each: each[1])
     if not near:
         return Answer("Near the floor?", NOT, [])
@@ -157,13 +159,10 @@ def failed_or_disturbed(rows: pd.DataFrame) -> Answer:
         f"({' '.join(str(key['reason']).split()) or 'no reason recorded'})."
         for key in failed
     ]
-    shares = {str(key["series"]): disturbed(its) for key, its in groups(rows, ["series"])}
-    busy = {name: share for name, share in shares.items() if share is not None}
-    sentences += [
-        f"{said(name)} was disturbed: other processes used {number(100 * share, 2)} % of the cores; its times are not "
-        "comparable."
-        for name, share in busy.items()
-    ]
+    shares = {said(str(key["series"])): disturbed(its) for key, its in groups(rows, ["series"])}
+    busy = [f"{name} ({number(100 * share, 2)} %)" for name, share in shares.items() if share is not None]
+    if busy:
+        sentences.append(f"Disturbed, so not comparable: {listed(busy)}; in brackets, what others used of the cores.")
     counts = {"failed": len({str(key["series"]) for key in failed}), "disturbed": len(busy)}
     watched = rows["quantity"].eq("others_share").any()
     short = ", ".join(f"{count} {what}" for what, count in counts.items() if count)

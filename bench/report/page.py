@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,7 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+@cache
 def packed(text: str) -> str:
     """`text` compressed, as base64; the same bytes for the same text. It makes plotly's script 2.5 times smaller."""
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode("ascii")

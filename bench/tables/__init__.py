@@ -11,6 +11,8 @@ from __future__ import annotations
 import gzip
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import get_args
 
@@ -79,6 +81,16 @@ def all_tables(records: Iterable[Record], *, brief: bool = False) -> list[Table]
         micro(kinds["micro"]),
     ]
     return [table for table in tables if not table.raw.empty]
+
+
+def in_short(records: Iterable[Record]) -> list[Table]:
+    """Return the tables of speed and accuracy; what both captions begin with is said in the first alone."""
+    made = [table for table in all_tables(records, brief=True) if table.name in ("speed", "accuracy")]
+    if len(made) < 2:
+        return made
+    first, other = (table.caption.split(". ") for table in made)
+    same = len([*takewhile(lambda pair: pair[0] == pair[1], zip(first, other, strict=False))])
+    return [made[0], replace(made[1], caption=". ".join(other[same:]))]
 
 
 def write(records: Iterable[Record], folder: str | Path, formats: Sequence[str] = ("markdown", "csv")) -> list[Path]:

@@ -98,8 +98,10 @@ def spread(middle: float | None, low: float | None, high: float | None, digits: 
     return f"{text} [{' to '.join(ends)}]" if ends[0].startswith("-") else f"{text} [{'–'.join(ends)}]"
 
 
-def render(tables: Sequence[Table] | Table, format: str) -> str:
+def render(tables: Sequence[Table] | Table, format: str, width: int = WIDTH) -> str:
     """Return the tables, one after the other, as "text", "markdown", "csv" or "latex".
+
+    Text is folded to `width` columns where it can be.
 
     Raises:
         BenchError: any other format.
@@ -107,7 +109,7 @@ def render(tables: Sequence[Table] | Table, format: str) -> str:
     tables = [tables] if isinstance(tables, Table) else tables
     match format:
         case "text":
-            return "\n\n".join(_text(table) for table in tables)
+            return "\n\n".join(_text(table, width) for table in tables)
         case "markdown":
             return "\n".join(_markdown(table) for table in tables)
         case "csv":
@@ -124,13 +126,13 @@ def to_csv(data: pd.DataFrame) -> str:
     return data.to_csv(index=False, lineterminator="\n")
 
 
-def _text(table: Table) -> str:
-    """Return a table as plain text; one that is wider than a terminal in several parts."""
+def _text(table: Table, width: int) -> str:
+    """Return a table as plain text; one that is wider than so many columns in several parts."""
     names = [str(name) for name in table.shown]
     parts, rest = [], [name for name in names if name not in table.labels]
     while True:
         kept = names
-        while _width(part := _plain(table, kept)) > WIDTH and len(kept) > len(table.labels) + 1:
+        while _width(part := _plain(table, kept)) > width and len(kept) > len(table.labels) + 1:
             kept = kept[:-1]
         parts.append(part)
         rest = [name for name in rest if name not in kept]
@@ -138,7 +140,7 @@ def _text(table: Table) -> str:
             break
         names = [*(name for name in table.labels if name != "status"), *rest]
     body = "\n\n".join(parts)
-    return f"{table.title}\n\n{body}\n\n{textwrap.fill(table.caption, WIDTH)}\n"
+    return f"{table.title}\n\n{body}\n\n{textwrap.fill(table.caption, width)}\n"
 
 
 def _plain(table: Table, names: list[str]) -> str:

@@ -1,0 +1,119 @@
+"""The answers after a run and at the head of the report: that they say what `compare` says, and fit a terminal."""
+
+import pytest
+from record_factories import XEON, measurement, points, record, seconds
+from report_records import everything, floor
+
+from bench.comparison.answers import sections, verdict
+from bench.comparison.compare import compare
+from bench.comparison.compare_tables import figure, word
+from bench.comparison.matching import by
+from bench.comparison.observations import observations
+
+PLACES = {"Tables": "out/tables", "Report": "out/report.html", "Records": "out"}
+
+
+def run(backend, *times, others=0.0, **about):
+    measured = [*seconds(*times), measurement("training", "others_share", others, "1", round=1)]
+    return record(backend, measurements=[*measured, *about.pop("more", [])], **about)
+
+
+def answers(*records):
+    """Question → answer, of the only section."""
+    (section,) = sections(records)
+    return {answer.question: answer for answer in section.answers}
+
+
+def test_faster_is_what_compare_says_in_its_words():
+    made = [
+        run("jax", 10.0, 11.0, 10.5, 10.2),
+        run("torch", 12.0, 13.3, 12.5, 12.3),
+        run("tensorflow", 11, 10, 10.8, 10),
+    ]
+    rows = {row.pair.b_name: row for row in compare(by(observations(made), "backend", "jax"), runs=False)}
+    found = answers(*made)["Fastest?"]
+    assert found.short == "can't tell"
+    for name, said in (("torch", "PyTorch"), ("tensorflow", "TensorFlow")):
+        assert any(
+            sentence.startswith(f"{said} takes {figure(rows[name])} as long: {word(rows[name])} (4 paired rounds")
+            for sentence in found.sentences
+        )
+    assert (word(rows["torch"]), word(rows["tensorflow"])) == ("slower", "can't tell")
+
+
+def test_the_fastest_is_named_only_if_all_others_are_slower():
+    made = [run("jax", 10.0, 11.0, 10.5, 10.2), run("torch", 12.0, 13.3, 12.5, 12.3)]
+    assert answers(*made)["Fastest?"].short == "JAX"
+    assert answers(*made, run("tensorflow", 10.1, 11.2, 10.4, 10.2))["Fastest?"].short == "can't tell"
+
+
+def test_what_was_disturbed_is_never_the_fastest_nor_near_a_floor_and_is_named():
+    made = [
+        run("jax", 5.0, 5.1, 5.0, others=0.5, more=floor(4.0, 1.2)),
+        run("torch", 12.0, 12.1, 12.2),
+        run("tensorflow", 13.0, 13.1, 13.2, others=0.02),
+    ]
+    found = answers(*made)
+    assert found["Fastest?"].short == "PyTorch"
+    assert "JAX" not in " ".join(found["Fastest?"].sentences + found["Near the floor?"].sentences)
+    assert found["Failed or disturbed?"].short == "1 disturbed"
+    assert found["Failed or disturbed?"].sentences[0].startswith("Disturbed, so not comparable: JAX (50 %);")
+    only = answers(made[0])["Fastest?"]
+    assert (only.short, only.sentences) == (
+        "can't tell",
+        ["No time is comparable: other processes disturbed them all."],
+    )
+
+
+def test_what_failed_is_named_and_compared_with_nothing():
+    found = answers(run("jax", 5.0, 5.1, status="failed", reason="it broke"), run("torch", 12.0, 12.1))
+    assert found["Fastest?"].short == "PyTorch alone"
+    assert found["Failed or disturbed?"].short == "1 failed"
+    assert found["Failed or disturbed?"].sentences == ["JAX did not end well: failed (it broke)."]
+
+
+def test_where_nothing_watched_the_machine_no_disturbance_is_not_claimed():
+    assert answers(run("jax", 5.0, 5.1))["Failed or disturbed?"].short == "no"
+    unwatched = record("jax", measurements=seconds(5.0, 5.1))
+    assert answers(unwatched)["Failed or disturbed?"].short.startswith("none failed; whether other work")
+
+
+@pytest.mark.parametrize(
+    ("last", "short"), [(-200.1, "within 0.050 %"), (-240.0, "apart from epoch 2")], ids=["together", "apart"]
+)
+def test_the_same_numbers_are_told_from_others(last, short):
+    made = [record("torch", curve=points(-100.0, -200.0)), record("jax", curve=points(-100.0, last))]
+    assert answers(*made)["Same numbers?"].short == short
+
+
+def test_machines_are_apart_and_the_best_measured_comes_first():
+    few = [run(name, 1.0, 1.1, machine=XEON) for name in ("torch", "jax")]
+    many = [run(name, 10.0, 11.0, 10.5) for name in ("torch", "tensorflow", "jax")]
+    found = sections([*few, *many])
+    assert [section.label.split(" · ")[0] for section in found] == ["AMD EPYC, 2 cores", "Intel Xeon, 4 cores"]
+    assert "10.49 s" in " ".join(found[0].answers[0].sentences)
+    assert "(and 1 more: see the tables)" in verdict(found, PLACES).splitlines()[0]
+
+
+def longest():
+    """Six variants that part, with agreement, a floor, a long reason and much other work."""
+    more = [*floor(4.0, 1.2), measurement("agreement", "log_prob", 1e-7, "relative", weights="trained")]
+    modes = {"torch": ("eager", "compile"), "tensorflow": ("graph", "xla"), "jax": ("scan", "jit")}
+    made = [
+        run(name, *(10 + i + j + 0.5 * k for k in range(5)), mode=mode, more=more, curve=points(-1.0, -2.0 - i - j))
+        for i, (name, its) in enumerate(modes.items())
+        for j, mode in enumerate(its)
+    ]
+    lost = [record(f"other{i}", status="failed", reason="a very long story " * 20) for i in range(5)]
+    return [*made, *lost, run("numpy", 9.0, 9.1, others=0.9)]
+
+
+@pytest.mark.parametrize("made", [longest(), everything(), [record("jax", status="unavailable")]])
+def test_a_verdict_fits_twenty_lines_of_a_hundred_columns_and_ends_with_where_things_are(made):
+    lines = verdict(sections(made), PLACES).splitlines()
+    assert len(lines) <= 20
+    assert max(map(len, lines)) <= 100
+    assert [line.split() for line in lines[-3:]] == [[what, where] for what, where in PLACES.items()]
+    heads = [line[:22].strip() for line in lines if not line.startswith(" ")]
+    assert heads[2:6] == ["Fastest?", "Same numbers?", "Near the floor?", "Failed or disturbed?"]
+    assert all(line[22:].strip() for line in lines[2:-4])
