@@ -10,6 +10,7 @@ from PIL import Image
 from report_records import FAILED, MARKUP, SEEDS, SLOW, everything
 
 from bench import tables
+from bench.comparison.answers import sections
 from bench.records import collection
 from bench.report import page as report
 
@@ -27,9 +28,9 @@ def browser():
 
 
 @contextmanager
-def opening(browser, file):
+def opening(browser, file, width=1280, height=900):
     """The page in a file, what it asked for, what it complained of, and its address."""
-    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900}, color_scheme="light")
+    context = browser.new_context(offline=True, viewport={"width": width, "height": height}, color_scheme="light")
     context.set_default_timeout(120_000)  # a busy machine is no failure
     page = context.new_page()
     requests, complaints = [], []
@@ -52,6 +53,12 @@ def opened(browser, tmp_path_factory):
     (folder / "digits.txt").write_text("Digits at temperature 0.8", encoding="utf-8")
     with opening(browser, report.write(everything(), [folder], folder / "report.html")) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory):
+    """The page of the committed records."""
+    return report.write(collection.load_all(RESULTS), [RESULTS], tmp_path_factory.mktemp("committed") / "report.html")
 
 
 @pytest.fixture
@@ -105,9 +112,8 @@ def test_it_opens_without_a_request_and_without_a_complaint(opened):
     assert [url for url in requests if not url.startswith("data:")] == [address]
 
 
-def test_of_the_committed_records_every_plot_is_drawn_without_a_complaint(browser, tmp_path):
-    file = report.write(collection.load_all(RESULTS), [RESULTS], tmp_path / "report.html")
-    with opening(browser, file) as (page, requests, complaints, address):
+def test_of_the_committed_records_every_plot_is_drawn_without_a_complaint(browser, committed):
+    with opening(browser, committed) as (page, requests, complaints, address):
         drawn = [(board, label, panel) for board in ("records", "suites") for label, panel in draw(page, board)]
         assert complaints == []
         assert [url for url in requests if not url.startswith("data:")] == [address]
@@ -129,6 +135,30 @@ def draw(page, board):
             page.wait_for_selector(f"{figure} .plot .main-svg")
             assert page.evaluate(f"document.querySelector('{figure} .plot').data.length") > 0
             yield label, name
+
+
+CARDS = "[...document.querySelectorAll('.card')].map(c => [...c.children].slice(0, 2).map(e => e.textContent))"
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "seen"), [(1280, 800, ".card, [data-panel=first] .plot"), (360, 740, ".card")]
+)
+def test_the_first_screen_answers_without_scrolling(browser, committed, width, height, seen):
+    with opening(browser, committed, width, height) as (page, _, complaints, _):
+        page.wait_for_selector("[data-panel=first] .plot .main-svg")
+        ends = page.evaluate(f"[...document.querySelectorAll('{seen}')].map(e => e.getBoundingClientRect().bottom)")
+        cards, wide = page.evaluate(CARDS), page.evaluate("document.documentElement.scrollWidth")
+    assert complaints == []
+    assert len(ends) >= 5
+    assert max(ends) <= height
+    assert wide <= width
+    made = collection.load_all(RESULTS)
+    assert cards == [[each.question, each.short] for each in [*sections(made)[0].answers, report.still_holds(made)]]
+
+
+def test_plots_come_before_words_and_words_before_tables(page):
+    order = page.evaluate("[...document.querySelectorAll('main > section')].map(section => section.id)")
+    assert order[:4] == ["summary", "plots", "details", "tables"]
 
 
 def test_no_button_sends_the_figures_away(page):

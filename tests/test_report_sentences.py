@@ -32,26 +32,26 @@ def run(backend, *seconds, **options):
 def test_faster_is_said_with_ratio_and_interval_where_rounds_tell_two_apart():
     found = told(run("torch", 60.0, 60.5, 61.0, 60.2), run("jax", 45.0, 45.3, 45.1, 45.6))
     assert "JAX is the fastest: 45.25 s an epoch (geometric mean)." in found
-    assert one(found, "as long") == "PyTorch takes × 1.335 [1.314–1.357] as long: slower (4 paired rounds)."
+    assert one(found, "its time") == "PyTorch takes × 1.335 [1.314–1.357] its time: slower (4 paired rounds)."
 
 
 def test_overlapping_rounds_are_within_noise_and_nobody_is_called_faster():
     found = told(run("torch", 45.0, 46.9, 46.0), run("jax", 45.2, 46.5, 45.9))
-    assert "These rounds can't tell who is fastest; JAX has the shortest mean, 45.86 s." in found
-    assert one(found, "as long").startswith("PyTorch takes × 1.002 [0.98")
-    assert "same within noise (3 paired rounds)" in one(found, "as long")
+    assert "JAX has the shortest mean, 45.86 s an epoch, but these rounds can't tell who is fastest." in found
+    assert one(found, "its time").startswith("PyTorch takes × 1.002 [0.98")
+    assert "same within noise (3 paired rounds)" in one(found, "its time")
 
 
 def test_two_rounds_apart_are_told_but_not_called_faster():
     found = told(run("torch", 59.8, 58.9), run("jax", 46.9, 43.5))
-    assert one(found, "as long").startswith("PyTorch takes × 1.314 [0.")
-    assert one(found, "as long").endswith(": can't tell (2 paired rounds, 5 needed).")
+    assert one(found, "its time").startswith("PyTorch takes × 1.314 [0.")
+    assert one(found, "its time").endswith(": can't tell (2 paired rounds, 5 needed).")
     assert "can't tell who is fastest" in one(found, "fastest")
 
 
 def test_of_single_rounds_noise_is_not_known():
     found = told(run("torch", 60.0), run("jax", 45.0))
-    assert one(found, "as long") == "PyTorch takes × 1.333 as long: can't tell (one process)."
+    assert one(found, "its time") == "PyTorch takes × 1.333 its time: can't tell (one process)."
 
 
 def test_a_backend_alone_is_compared_with_nothing():

@@ -15,10 +15,10 @@ from statistics import geometric_mean
 
 import pandas as pd
 
-from bench.comparison.compare import UNCLEAR, compare
+from bench.comparison.compare import UNCLEAR, Margins, compare
 from bench.comparison.compare_tables import evidence, figure, word
 from bench.comparison.matching import each_two
-from bench.comparison.observations import Observation, observations
+from bench.comparison.observations import Observation, about, observations
 from bench.records import Record
 from bench.tables import largest_difference
 from bench.tables.floor_tables import machine_floors
@@ -28,12 +28,14 @@ from bench.tables.render import at_most, listed, number
 from bench.tables.series_tables import worst_of
 
 SAME = 0.01
-"""Losses that differ by less than this share of the largest count as going together."""
+"""Losses go together that differ by no more than this share of the largest, or than the margin of `compare` in nats."""
 
 NOT = "not known"
 
+UNWATCHED = "None failed; whether other processes disturbed them was not measured."
+
 WIDTH, INDENT = 100, 22
-MOST = (5, 4, 2, 3)
+MOST = (6, 3, 2, 3)
 """Of the verdict on a terminal: columns in all and of the questions, and lines of each answer, 14 of 20."""
 
 
@@ -57,16 +59,17 @@ class Section:
 
 def sections(records: Sequence[Record]) -> list[Section]:
     """The answers from runs, those of most backends, rounds and epochs first."""
-    data = prepare([record for record in records if record.plan.kind == "run"])
-    times = [each for each in observations(records) if each.quantity.topic == "speed" and each.about.kind == "run"]
+    runs = [(about(record), record) for record in records if record.plan.kind == "run"]
     found = []
-    for key, rows in groups(data, SECTION):
-        own = set(zip(*(rows[name] for name in ("machine", "protocol_digest", "precision")), strict=True))
-        its = [each for each in times if (each.about.machine, each.about.digest, each.about.precision) in own]
+    for key, all_rows in groups(prepare([record for _, record in runs]), SECTION):
+        own = set(zip(*(all_rows[name] for name in ("machine", "protocol_digest", "precision")), strict=True))
+        its = [record for of, record in runs if (of.machine, of.digest, of.precision) in own]
+        rows = prepare(its)  # whose labels are as short as they can be among these
+        times = [each for each in observations(its) if each.quantity.topic == "speed"]
         well = rows[rows["status"] == "ok"]
-        answers = [fastest(its), same_numbers(well), near_the_floor(well), failed_or_disturbed(rows)]
+        answers = [fastest(times), same_numbers(well), near_the_floor(well), failed_or_disturbed(rows)]
         epochs = len(pick(well, "curve", "train_loss"))
-        measured = (len({each.about.backend for each in its}), len(its), epochs)
+        measured = (len({each.about.backend for each in times}), len(times), epochs)
         found.append((measured, Section(section_label(key), rows, answers)))
     return [section for _, section in sorted(found, key=lambda each: each[0], reverse=True)]
 
@@ -88,13 +91,13 @@ def fastest(times: Sequence[Observation]) -> Answer:
     first = min(rows, key=lambda row: row.a)
     name, mean = said(first.pair.a_name), number(first.a)
     against = sorted((row for row in rows if row.pair.a_name == first.pair.a_name), key=lambda row: row.b)
-    sentences = [
-        f"{said(row.pair.b_name)} takes {figure(row)} as long: {word(row)} ({evidence(row)})." for row in against
+    rivals = [
+        f"{said(row.pair.b_name)} takes {figure(row)} its time: {word(row)} ({evidence(row)})." for row in against
     ]
     if all(row.verdict == "worse" for row in against):
-        return Answer(question, name, [f"{name} is the fastest: {mean} s an epoch (geometric mean).", *sentences])
-    unclear = f"These rounds can't tell who is fastest; {name} has the shortest mean, {mean} s."
-    return Answer(question, UNCLEAR, [unclear, *sentences])
+        return Answer(question, name, [f"{name} is the fastest: {mean} s an epoch (geometric mean).", *rivals])
+    unclear = f"{name} has the shortest mean, {mean} s an epoch, but these rounds can't tell who is fastest."
+    return Answer(question, UNCLEAR, [unclear, *rivals])
 
 
 def same_numbers(rows: pd.DataFrame) -> Answer:
@@ -121,16 +124,19 @@ def same_numbers(rows: pd.DataFrame) -> Answer:
 
 def _together(everybody: str, count: int, shared: Sequence[tuple[int, float, float]]) -> tuple[str, str]:
     """How far apart losses are, and from when on; `shared` holds epoch, nats and share of the largest loss."""
-    apart = next((place for place, (*_, relative) in enumerate(shared) if relative > SAME), len(shared))
+    apart = next(
+        (place for place, (_, nats, relative) in enumerate(shared) if relative > SAME and nats > Margins().nats),
+        len(shared),
+    )
     before = ""
     if apart:
-        _, worst, share = max(shared[:apart], key=lambda found: found[2])
+        worst, share = (max(found[part] for found in shared[:apart]) for part in (1, 2))
         within = f"within {at_most(worst)} nats ({at_most(100 * share)} %)"
         if apart == len(shared):
             everyone = "both" if count == 2 else f"all {count}"
             last = _ordinal(shared[-1][0])
             rest = f"have the same training loss {within} in every epoch that they share, up to the {last}."
-            return f"within {at_most(100 * share)} %", f"{everybody}: {everyone} {rest}"
+            return f"within {at_most(worst)} nats", f"{everybody}: {everyone} {rest}"
         before = f"agree {within} up to epoch {shared[apart - 1][0]}, then "
     epoch, worst, relative = max(shared[apart:], key=lambda found: found[2])
     most = f"differ: most in epoch {epoch}, by {number(worst, 3)} nats ({number(100 * relative, 2)} %)."
@@ -164,10 +170,10 @@ def failed_or_disturbed(rows: pd.DataFrame) -> Answer:
     if busy:
         sentences.append(f"Disturbed, so not comparable: {listed(busy)}; in brackets, what others used of the cores.")
     counts = {"failed": len({str(key["series"]) for key in failed}), "disturbed": len(busy)}
-    watched = rows["quantity"].eq("others_share").any()
     short = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    short = short or ("no" if watched else "none failed; whether other work disturbed them is not known")
-    return Answer("Failed or disturbed?", short, sentences)
+    if not short and not rows["quantity"].eq("others_share").any():
+        short, sentences = "none failed", [UNWATCHED]
+    return Answer("Failed or disturbed?", short or "no", sentences)
 
 
 def worst_by_series(rows: pd.DataFrame, what: str) -> tuple[list[str], list[str], float]:

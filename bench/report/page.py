@@ -7,7 +7,7 @@ import gzip
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 import pandas as pd
 
 from bench import tables
-from bench.comparison.answers import Section, sections
+from bench.comparison.answers import Answer, Section, sections
 from bench.errors import BenchError
 from bench.records import Record
+from bench.regression import check, reference
 from bench.report import overview, sentences
 from bench.report.figures import run_groups
 from bench.report.panels import Group
@@ -62,8 +63,9 @@ def html(records: Sequence[Record], paths: Sequence[Path]) -> str:
     made = tables.all_tables(records, brief=True)
     about, environments = overview.environments(records)
     runs = prepare([record for record in records if record.plan.kind == "run"])
-    told = _told(sections(records), records)
+    answered = sections(records)
     boards = {"records": _groups(runs, records), "suites": [suite.group for suite in found if suite.group.panels]}
+    boards["first"] = _first(boards["records"], answered)
     peers = next((table for table in made if table.name == "peers"), None)
     template = Environment(
         loader=FileSystemLoader(TEMPLATE),
@@ -76,7 +78,9 @@ def html(records: Sequence[Record], paths: Sequence[Path]) -> str:
     return template.get_template("page.html").render(
         overall=list(overview.overall(records)),
         failures=overview.failures(records),
-        told=told,
+        first=answered[0].label if answered else "",
+        answers=[*answered[0].answers, still_holds(records)] if answered else [],
+        told=_told(answered, records),
         peers=overview.peer_sentences(peers) if peers else [],
         suites=found,
         boards={name: [finite(asdict(group)) for group in its] for name, its in boards.items()},
@@ -116,6 +120,27 @@ def anchor(text: str) -> str:
 def is_number(cell: str) -> bool:
     """Whether a cell is set to the right."""
     return cell == MISSING or bool(re.match(r"-?(\d|∞)", cell))
+
+
+def still_holds(records: Sequence[Record]) -> Answer:
+    """Whether the losses are those of the references, as far as the records are of protocols that have one."""
+    question = "Does it still hold?"
+    names = sorted({record.plan.backend for record in records if record.plan.kind == "run"} - {"numpy"})
+    try:
+        verdicts = check.judge(records, reference.FOLDER, names)
+    except BenchError:
+        return Answer(question, "not checked", ["No record here has a reference; those of nice-bench check have."])
+    bad = [verdict for verdict in verdicts if verdict.outcome == "regression"]
+    if not bad:
+        return Answer(question, "yes", [f"None of {len(verdicts)} verdicts against the references is a regression."])
+    told = [f"{each.backend}, {each.protocol} {each.precision}, {each.quantity}: {each.found}." for each in bad]
+    return Answer(question, f"no: {len(bad)} of {len(verdicts)} are regressions", told)
+
+
+def _first(groups: Sequence[Group], answered: Sequence[Section]) -> list[Group]:
+    """The plot of the first screen: the time of an epoch in the group that was measured best."""
+    panels = [each for group in groups if group.label == answered[0].label for each in group.panels] if answered else []
+    return [Group("", [replace(each, name="first")]) for each in panels if each.name == "epoch"]
 
 
 def _missing(records: Sequence[Record]) -> list[Table]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 import backends
-from bench.comparison.answers import Section, worst_by_series
+from bench.comparison.answers import UNWATCHED, Section, worst_by_series
 from bench.tables import KINDS, trained
 from bench.tables.labels import LOSS_DIGITS, groups, said
 from bench.tables.pivot import Spread, over_rounds, pick
@@ -27,7 +27,10 @@ def told(section: Section) -> list[str]:
     well = section.rows[section.rows["status"] == "ok"]
     there = {backends.REFERENCE, *section.rows["plan_backend"]}
     absent = [known.title for name, known in backends.BUILT_IN.items() if name not in there]
-    first = [*trouble.sentences, *([f"No record of {listed(absent)} here."] if absent else [])]
+    first = [
+        *(each for each in trouble.sentences if each != UNWATCHED),
+        *([f"No record of {listed(absent)} here."] if absent else []),
+    ]
     first += [sentence for answer in answers for sentence in answer.sentences]
     parts = (targets, best_losses, likelihood, sampling, round_trips)
     return [*first, *(sentence for part in parts for sentence in part(well))]

@@ -91,8 +91,8 @@
   for (const board of document.querySelectorAll(".board")) {
     const groups = boards[board.dataset.board];
     const select = board.querySelector("select");
-    select.addEventListener("change", () => show(board, groups[select.value]));
-    show(board, groups[select.value]); // a reloaded page may remember what was chosen
+    select?.addEventListener("change", () => show(board, groups[select.value]));
+    show(board, groups[select?.value ?? 0]); // a reloaded page may remember what was chosen
   }
   const figures = () => document.querySelectorAll(".panels figure");
   document.addEventListener("colours", () => {
