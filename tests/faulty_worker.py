@@ -79,13 +79,13 @@ def stand_in(fault):
     def say(event, **parts):
         print(json.dumps({"event": event, **parts}), flush=True)
 
-    def measured(measure, quantity, value, **context):
-        figure = {"measure": measure, "quantity": quantity, "value": value, "unit": "s", "context": context}
+    def measured(measure, quantity, value, unit="s", **context):
+        figure = {"measure": measure, "quantity": quantity, "value": value, "unit": unit, "context": context}
         say("measured", measurement=figure)
 
     seen = {"asked": "float32", "seen": "float32", "mantissa_bits": 23}
     cache = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
-    measured("startup", "cache_found", float(cache.exists()), round=plan["round"])
+    measured("startup", "cache_found", float(cache.exists()), "1", round=plan["round"])
     cache.mkdir(parents=True, exist_ok=True)
     say("started", environment={"cpu": "none"}, mode=plan["mode"] or "eager", precision=seen, digests={"data": "d"})
     done = sum(epochs_of(plan, round_) for round_ in range(1, plan["round"]))
