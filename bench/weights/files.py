@@ -26,7 +26,9 @@ from backends import ParameterError
 
 MOST_BYTES = 4 * 2**30
 NOT_THE_MODEL = ("optimizer", "metrics", "compile_metrics", "loss_tracker", "seed_generator")
-REFUSED = ("LeakyReLU", "PReLU", "ELU", "Softmax", "UnitNormalization")  # layers without weights that no reading has
+REFUSED = {  # layers that no reading has, by the names of their groups
+    "leaky_re_lu": "LeakyReLU", "p_re_lu": "PReLU", "elu": "ELU", "softmax": "Softmax",
+}  # fmt: skip
 NETWORK = ("InputLayer", "Dense", "Activation", "ReLU", "Dropout", "GaussianNoise", "Functional", "Sequential")
 RELU_DEFAULTS = {"max_value": None, "negative_slope": 0, "threshold": 0}
 
@@ -102,11 +104,13 @@ def read_safetensors(path: Path) -> Content | None:
 def _decoded(path: Path, name: str, *, dtype: str, shape: list[int], data: bytes) -> NDArray:
     if dtype == "BF16":  # the upper half of a float32
         return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").reshape(shape)
-    kinds = {"F": "f", "I": "i", "U": "u"}
-    if dtype != "BOOL" and not (dtype[0] in kinds and dtype[1:] in ("8", "16", "32", "64") and dtype != "F8"):
+    kind = {
+        "BOOL": "?",
+        **{f"{k}{8 * n}": f"<{k.lower()}{n}" for k in "FIU" for n in (1, 2, 4, 8) if (k, n) != ("F", 1)},
+    }
+    if dtype not in kind:
         raise ParameterError(f"{path}: {name} has dtype {dtype}; expected floats of 16, 32 or 64 bits, or integers")
-    kind = "?" if dtype == "BOOL" else f"<{kinds[dtype[0]]}{int(dtype[1:]) // 8}"
-    return np.frombuffer(data, kind).reshape(shape)
+    return np.frombuffer(data, kind[dtype]).reshape(shape)
 
 
 def read_npz(path: Path) -> Content | None:
@@ -183,9 +187,8 @@ def _walk(path: Path, group: Any, here: str) -> Iterator[tuple[str, list[Any]]]:
             yield here, entries
         else:
             kind = re.sub(r"_?\d+$", "", name)
-            for layer in REFUSED:
-                if kind == _snake_case(layer):
-                    raise ParameterError(f"{path}: {here}/{name} is a {layer}; no architecture here has one")
+            if kind in REFUSED:
+                raise ParameterError(f"{path}: {here}/{name} is a {REFUSED[kind]}; no architecture here has one")
             numbered = name if re.search(r"\d$", name) else f"{name}_0"
             yield from _walk(path, group[name], f"{here}/{numbered}".lstrip("/"))
 
@@ -205,7 +208,7 @@ def _listed(config: Any) -> Iterator[dict[str, Any]]:
 
 def _check_layer(path: Path, kind: str, settings: dict[str, Any]) -> None:
     """Refuse a layer or an activation that no architecture has, by its name."""
-    if kind in REFUSED or (
+    if kind in REFUSED.values() or (
         kind == "ReLU" and any(settings.get(k, value) != value for k, value in RELU_DEFAULTS.items())
     ):
         raise ParameterError(f"{path}: layer {settings['name']} is a {_call(kind, settings)}; no architecture has one")
@@ -229,12 +232,6 @@ def _is_permutation(value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) > 1
-        and all(type(entry) is int for entry in value)
-        and sorted(value) == list(range(len(value)))
+        and all(type(i) is int for i in value)
+        and {*value} == {*range(len(value))}
     )
-
-
-def _snake_case(kind: str) -> str:
-    """Keras' rule for the name of a layer's group."""
-    kind = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", kind)
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", kind).lower()

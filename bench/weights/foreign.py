@@ -28,7 +28,7 @@ from bench.weights import networks
 from bench.weights.files import Content
 from bench.weights.networks import Choices, Parts
 from bench.weights.probes import COUPLING, END, HOW, Probe, Space, prove
-from bench.weights.readings import EXPRESSIBLE, OPTIONS, Reading, halved, layouts
+from bench.weights.readings import OPTIONS, Reading, halved, layouts
 
 
 def parse_options(given: Sequence[str]) -> Choices:
@@ -82,8 +82,8 @@ def fit(content: Content, given: Sequence[str] = (), probe: Path | None = None) 
         x = loaded.x.astype(np.float64)
         reading = prove(content.source, spaces, options, loaded)
         how = f"proved by {probe} ({len(loaded.x)} inputs; {' and '.join(loaded.outputs)} agree to rounding)"
-    if not reading.expressible:
-        raise ParameterError(f"{content.source}: {unexpressed(reading)}, which no architecture here has")
+    if named := reading.inexpressible:
+        raise ParameterError(f"{content.source}: is a flow with {' and '.join(named)}, which no architecture here has")
     architecture, arrays = _canonical(reading)
     parameters.check(architecture, arrays, source=content.source)
     _check(content.source, reading, architecture, arrays, x)
@@ -126,12 +126,6 @@ def _declared(content: Content, parts: Parts, spaces: list[Space], options: Choi
         )
     space, layout = spaces[0], spaces[0].layouts[0]
     return Reading(space.choices | layout.choices | options, space.networks, layout, parts.scale)
-
-
-def unexpressed(reading: Reading) -> str:
-    """What of a reading no architecture has."""
-    found = [f"{key}={reading.choices[key]}" for key, some in EXPRESSIBLE.items() if reading.choices[key] not in some]
-    return f"it is a flow with {' and '.join(found) or 'a negative scale'}"
 
 
 def _canonical(reading: Reading) -> tuple[Architecture, Parameters]:

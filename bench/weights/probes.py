@@ -100,16 +100,12 @@ def prove(source: str, spaces: list[Space], options: Choices, probe: Probe) -> R
     Raises:
         BenchError: none does, or several that aren't the same function.
     """
-    narrow = {
-        key: list(EXPRESSIBLE.get(key, OPTIONS[key])) for key in ("sign", "activation", "output", "scale", "prior")
-    }
-    wide = narrow | {key: list(OPTIONS[key]) for key in EXPRESSIBLE}
-    for values in (narrow, wide):
-        values.update({key: [options[key]] for key in values if key in options})
+    stated = {key: (options[key],) for key in (*COUPLING, *END) if key in options}
+    wide = {key: OPTIONS[key] for key in (*COUPLING, *END)} | stated
+    narrow = wide | EXPRESSIBLE | stated
     fits, nearest = _fitting(spaces, narrow, probe)
     if not fits:
-        few = wide | {"output": [value for value in wide["output"] if value in ("relu", "linear", *options.values())]}
-        fits, nearest = _fitting(spaces, few, probe)
+        fits, nearest = _fitting(spaces, wide | {"output": narrow["output"]}, probe)
     if not fits:
         error, reading = nearest
         raise BenchError(
@@ -150,7 +146,7 @@ def _remedy(keys: frozenset[str], probe: Probe) -> str:
 
 
 def _fitting(
-    spaces: list[Space], values: dict[str, list[str]], probe: Probe
+    spaces: list[Space], values: dict[str, tuple[str, ...]], probe: Probe
 ) -> tuple[list[Reading], tuple[float, Reading | None]]:
     """All readings that give the probe's values to rounding; and how near the nearest comes, relative."""
     fits: list[Reading] = []

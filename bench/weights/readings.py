@@ -195,10 +195,10 @@ class Reading:
         return SCALES[self.choices["scale"]](self.scale.astype(np.float64))
 
     @property
-    def expressible(self) -> bool:
-        """Whether an architecture can say it."""
-        named = all(self.choices[key] in values for key, values in EXPRESSIBLE.items())
-        return named and bool((self.multiplier > 0).all())
+    def inexpressible(self) -> list[str]:
+        """What no architecture can say of it, by name."""
+        named = [f"{key}={self.choices[key]}" for key, some in EXPRESSIBLE.items() if self.choices[key] not in some]
+        return named or ["a negative scale"] * bool((self.multiplier <= 0).any())
 
     def name(self) -> str:
         """All choices."""
