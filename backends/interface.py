@@ -106,7 +106,7 @@ class Backend(ABC):
 
     @classmethod  # noqa: B027 - to some frameworks a CPU is one device
     def offer_cpus(cls, count: int) -> None:
-        """Have the framework offer its CPU as so many devices, where it hasn't started yet."""
+        """Have the framework offer its CPU as so many devices or more, where it hasn't started yet."""
 
     @classmethod
     def replicas_on(cls, device: str) -> int:

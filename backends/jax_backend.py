@@ -139,7 +139,7 @@ class JaxBackend(Backend):
     @classmethod
     def offer_cpus(cls, count: int) -> None:
         with suppress(RuntimeError):  # JAX has started: it has as many as it has
-            jax.config.update("jax_num_cpu_devices", count)
+            jax.config.update("jax_num_cpu_devices", max(count, jax.config.jax_num_cpu_devices))
 
     @classmethod
     def replicas_on(cls, device: str) -> int:

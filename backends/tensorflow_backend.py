@@ -129,7 +129,8 @@ class TensorFlowBackend(Backend):
     def offer_cpus(cls, count: int) -> None:
         with suppress(RuntimeError):  # TensorFlow has started: it has as many as it has
             cpu = tf.config.list_physical_devices("CPU")[0]
-            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+            most = max(count, len(tf.config.get_logical_device_configuration(cpu) or []))
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * most)
 
     @classmethod
     def replicas_on(cls, device: str) -> int:
@@ -172,7 +173,9 @@ class TensorFlowBackend(Backend):
 
     def _build(self) -> tuple[dict[str, tf.Variable], Functions]:
         places = [f"/{self.device.upper()}:{i}" for i in range(self.replicas)]
-        self.strategy = tf.distribute.MirroredStrategy(places) if self.replicas > 1 else None
+        # Collective operations of a CPU fail where another number of devices has been at work in the process.
+        reduction = tf.distribute.ReductionToOneDevice() if self.device == "cpu" else tf.distribute.NcclAllReduce()
+        self.strategy = tf.distribute.MirroredStrategy(places, reduction) if self.replicas > 1 else None
         with self._held():
             self.flow = flow = Flow(self.architecture, self.layout, self.precision)
         self._latents_decoded = self._function(self._decode_latents)

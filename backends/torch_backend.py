@@ -25,11 +25,10 @@ from backends.layout import Layout
 from backends.optimisers import Adam, AdamW, Optimiser, RMSProp
 from backends.torch_files import module_name
 from backends.torch_graphs import Beside, CapturedStep, replayed, uploading
-from backends.torch_ranks import mean_over_ranks, other_ranks, parallel, share
+from backends.torch_ranks import MOST_CPU_RANKS, mean_over_ranks, other_ranks, parallel, share
 from backends.values import EpochInputs, Pixels, Stream, TrainingState
 
 LOG_TWO_PI = math.log(2 * math.pi)
-MOST_CPU_RANKS = 64  # each is a process
 MOST_COMPILED = 256  # models and batch sizes that a function is compiled for, in a process
 
 
@@ -293,7 +292,7 @@ class TorchTraining(Training):
         if model.mode == "cudagraph":  # of each coupling, as soon as its gradients are there, and of the rest
             couplings = range(model.architecture.couplings)
             groups = [[n for n in names if n.startswith(f"coupling.{k}.")] for k in couplings] + [["log_scale"]]
-        *early, self._update = [self._make_update(optimiser, group) for group in groups]
+        *early, self._update = (self._make_update(optimiser, group) for group in groups)
         first_kernels = [network[0].weight for network in model.flow.networks]
         self._beside = Beside(model.flow, dict(zip(first_kernels, early, strict=True))) if early else None
         self._captured: CapturedStep | None = None
@@ -310,12 +309,8 @@ class TorchTraining(Training):
         if isinstance(optimiser, RMSProp):
             return lambda row: rmsprop(optimiser, parameters, first, second, row)
         rate = torch.zeros((), dtype=torch.float32, device=device)
-        common: dict[str, Any] = {
-            "betas": (optimiser.beta1, optimiser.beta2),
-            "eps": optimiser.epsilon,
-            "fused": True,
-            "capturable": device.type == "cuda",
-        }
+        common: dict[str, Any] = {"betas": (optimiser.beta1, optimiser.beta2), "eps": optimiser.epsilon}
+        common |= {"fused": True, "capturable": device.type == "cuda"}
         if isinstance(optimiser, Adam):
             adam = torch.optim.Adam(parameters, lr=optimiser.learning_rate, **common)
         else:

@@ -6,8 +6,11 @@ the losses at an epoch's end. The first rank starts the others and ends them.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
+
+PR_SET_PDEATHSIG = 1
+MOST_CPU_RANKS = 64  # each is a process
 
 
 @contextmanager
@@ -65,6 +71,9 @@ def _ended(process: Any) -> bool:
 def _other(
     rank: int, ranks: int, port: int, gpu: bool, threads: int, work: Callable[..., None], arguments: tuple[Any, ...]
 ) -> None:
+    """Be a rank other than the first: the program of its process."""
+    if sys.platform == "linux":  # should the first rank be killed, this one is killed, too, whatever it waits for
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     _join(rank, ranks, port, gpu, threads)
     work(rank, *arguments)
 

@@ -149,12 +149,12 @@ def frameworks(*, training=False):
     return [case for case in cases(training=training) if case.values[0] != "numpy"]
 
 
-def create(name, architecture=SMALL, *, mode=None, precision="float64", dtype=None, seed=0):
+def create(name, architecture=SMALL, *, mode=None, precision="float64", dtype=None, seed=0, replicas=1):
     """A model with the weights above, on the CPU."""
     dtype = dtype or ("float64" if precision == "float64" else "float32")
-    return backends.create(
-        name, architecture, weights(architecture, dtype, seed), device="cpu", precision=precision, mode=mode
-    )
+    given = weights(architecture, dtype, seed)
+    options = {"device": "cpu", "precision": precision, "mode": mode, "replicas": replicas}
+    return backends.create(name, architecture, given, **options)
 
 
 @cache

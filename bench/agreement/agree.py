@@ -113,14 +113,17 @@ def make(arm: str, architecture: Architecture, given: Parameters, device: str, p
     Raises:
         UnavailableError: the arm lacks the device, the precision or the mode.
     """
-    name, _, mode = arm.partition(":")
-    name, _, replicas = name.partition("×")
+    name, replicas, mode = parts(arm)
     device = "cpu" if name == "numpy" else device
     held = parameters.rounded(given, precision)
-    count, mode_asked = int(replicas or 1), mode or None
-    return backends.create(
-        name, architecture, held, device=device, precision=precision, mode=mode_asked, replicas=count
-    )
+    return backends.create(name, architecture, held, device=device, precision=precision, mode=mode, replicas=replicas)
+
+
+def parts(variant: str) -> tuple[str, int, str | None]:
+    """The backend of a variant, its number of devices and its mode, None for the default one."""
+    backend, _, mode = variant.partition(":")
+    backend, _, devices = backend.partition("×")
+    return backend, int(devices or 1), mode or None
 
 
 def every_mode(name: str, device: str) -> list[str]:

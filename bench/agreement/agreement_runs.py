@@ -35,6 +35,7 @@ def run(
     steps: int,
     output: Path | None,
     trained: Path | None = None,
+    devices: Sequence[int] = (),
     console: Console | None = None,
 ) -> str:
     """Make all checks, write them and their tables where asked to.
@@ -47,6 +48,7 @@ def run(
         steps: of lockstep training.
         output: folder; None writes nothing.
         trained: weights of the article's network at the size chosen, for the round trips; None trains some briefly.
+        devices: compare the trainings on so many devices side by side instead, and nothing else.
         console: for progress; standard error.
 
     Returns:
@@ -58,12 +60,15 @@ def run(
     """
     console = console or Console(stderr=True)
     for name in chosen:
-        backends.backend_class(name)
+        kind = backends.backend_class(name)
+        if devices:  # before the framework starts, which settles how many there are
+            kind.offer_cpus(max(devices))
     here = setting(full=full, steps=steps)
-    trips = _trips(here, trained)
+    trips = _trips(here, trained) if not devices else []
     checks: list[Check] = []
     file = None if output is None else agreement_report.ChecksFile(here, device, output)
-    for suite in _suites(here, trips, chosen, device, full=full):
+    parallel = _parallel_suites(here, chosen, device, devices)
+    for suite in parallel if devices else _suites(here, trips, chosen, device, full=full):
         for check in _shown(suite, console):
             checks.append(check)
             if file is not None:
@@ -91,6 +96,15 @@ def run(
     return f"{text}\n\nAll {len(made)} checks are within their tolerances."
 
 
+def _parallel_suites(
+    here: Setting, chosen: Sequence[str], device: str, devices: Sequence[int]
+) -> list[Iterator[Check]]:
+    """Every training on several devices side by side, in lockstep with the reference and repeated."""
+    able = [name for name in chosen if backends.backend_class(name).parallel_modes]
+    variants = [f"{name}×{count}" for name in able for count in devices]
+    return [lockstep(here, variants, "float64", device), determinism(here, variants, device)]
+
+
 def _suites(
     here: Setting, trips: Sequence[Trip], chosen: Sequence[str], device: str, *, full: bool
 ) -> list[Iterator[Check]]:
@@ -112,12 +126,21 @@ def _suites(
     ]
 
 
+def batch_of(*, full: bool) -> int:
+    """Rows of a training step."""
+    return 128 if full else 32
+
+
 def setting(*, full: bool, steps: int) -> Setting:
     """The full-size network on MNIST, or a narrow one on the embedded subset."""
     if full:
         images = data.load("mnist").train_images[:2560]
-        return Setting(images, dict(list(architectures(784, **FULL).items())[:2]), steps=steps, batch=128)
-    return Setting(data.load("mnist-subset").train_images, architectures(784, **NARROW), steps=steps, batch=32)
+        return Setting(
+            images, dict(list(architectures(784, **FULL).items())[:2]), steps=steps, batch=batch_of(full=True)
+        )
+    return Setting(
+        data.load("mnist-subset").train_images, architectures(784, **NARROW), steps=steps, batch=batch_of(full=False)
+    )
 
 
 def _article_alone(setting: Setting) -> Setting:

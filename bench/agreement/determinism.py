@@ -37,7 +37,7 @@ def determinism(setting: Setting, chosen: Sequence[str], device: str) -> Iterato
     """Train each arm in float32 four times; a check for each repetition, its error 0 where every bit is the same."""
     cores = len(os.sched_getaffinity(0))
     for arm in chosen:
-        if "float32" not in backend_class(arm.partition(":")[0]).precisions(device):
+        if "float32" not in backend_class(agree.parts(arm)[0]).precisions(device):
             continue
         first, again = _trainings(setting, arm, device, cores, times=2)
         (other,) = _trainings(setting, arm, device, cores, times=1)

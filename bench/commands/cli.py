@@ -281,6 +281,9 @@ def agree(
         Path | None,
         typer.Option("--weights", help="Trained weights for the round trips. [default: trained briefly]"),
     ] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="Trainings on so many devices side by side instead, as 2,4.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the checks and tables. [default: none]")] = None,
     verbose: Verbose = False,
 ) -> None:
@@ -292,7 +295,16 @@ def agree(
     names = [*backend_names(chosen)] if chosen is not None else _importable()
     on = resolve_device(device)
     with interruptible():
-        made = agreement_runs.run(names, on, full=full, steps=steps, output=output, trained=trained, console=errors)
+        made = agreement_runs.run(
+            names,
+            on,
+            full=full,
+            steps=steps,
+            output=output,
+            trained=trained,
+            devices=device_counts(devices, agreement_runs.batch_of(full=full)) if devices else (),
+            console=errors,
+        )
     typer.echo(made)
 
 

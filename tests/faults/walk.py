@@ -18,7 +18,7 @@ import numpy as np
 
 import backends
 from backends import Architecture, UnavailableError
-from bench.agreement.agree import Check, Setting
+from bench.agreement.agree import Check, Setting, parts
 from bench.agreement.agree_matrix import matrix, sampling
 from bench.agreement.agree_training import lockstep, resume
 from bench.inputs import data
@@ -85,7 +85,7 @@ def judge(variant: str, device: str, setting: Setting | None = None) -> str | No
     Raises:
         UnavailableError: the framework or the device is missing, which says nothing about a fault.
     """
-    backends.backend_class(variant.partition(":")[0].partition("×")[0])
+    backends.backend_class(parts(variant)[0])
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # a fault may let numbers overflow
         try:
