@@ -185,7 +185,7 @@ def _relative(found: NDArray, wanted: NDArray) -> NDArray:
 
 
 def disagreement(probe: Probe, found: dict[str, NDArray], single: dict[str, NDArray]) -> float:
-    """How many times the error that rounding explains the values are off, at most or in the mean.
+    """How many times the error that rounding explains the values are off, root mean square.
 
     Args:
         probe: what is expected.
@@ -196,11 +196,14 @@ def disagreement(probe: Probe, found: dict[str, NDArray], single: dict[str, NDAr
     for name, wanted in probe.outputs.items():
         epsilon = probe.epsilon(name)
         rounding = (single[name] - found[name]) * (epsilon / np.finfo("f4").eps)
-        for norm, times in ((lambda a: np.abs(a).max(), 16), (lambda a: np.sqrt(np.mean(np.square(a))), 4)):
-            allowed = times * (norm(rounding) + epsilon / 2 * norm(found[name]))
-            error = norm(found[name] - wanted)
-            worst = max(worst, float(error / allowed) if np.isfinite(error) and np.isfinite(allowed) else np.inf)
+        allowed = 4 * (_norm(rounding) + epsilon / 2 * _norm(found[name]))
+        error = _norm(found[name] - wanted)
+        worst = max(worst, error / allowed if np.isfinite(error) and np.isfinite(allowed) else np.inf)
     return worst
+
+
+def _norm(array: NDArray) -> float:
+    return float(np.sqrt(np.mean(np.square(array))))
 
 
 def _same(expected: dict[str, NDArray], found: dict[str, NDArray], tolerance: float) -> bool:
