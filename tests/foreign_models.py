@@ -1,7 +1,4 @@
-"""NICE as other programs write it, in PyTorch and Keras, with random weights: to save, and to ask what it computes.
-
-`Flow` has every choice as an argument; the others are the layouts of public programs, in a few lines each.
-"""
+"""NICE as other programs write it, in PyTorch and Keras, with random weights; `Flow` has every choice."""
 
 from itertools import pairwise
 
