@@ -32,10 +32,13 @@ def explain(error: ValidationError, model: Any = None) -> str:
         error: what pydantic says.
         model: of what was validated, where its keys are to be named beside one that it hasn't.
     """
-    problems = error.errors(include_url=False)
-    told = [_problem(each, model) for each in problems[:MOST_PROBLEMS]]
+    found = error.errors(include_url=False)
+    places = [each["loc"] for each in found]
+    # That a list is too short follows from what is wrong inside it.
+    problems = [one for one in found if not any(place[: len(one["loc"])] == one["loc"] != place for place in places)]
+    sentences = [_problem(each, model) for each in problems[:MOST_PROBLEMS]]
     more = [f"and {len(problems) - MOST_PROBLEMS} more"] if len(problems) > MOST_PROBLEMS else []
-    return "; ".join([*told, *more])
+    return "; ".join([*sentences, *more])
 
 
 def _problem(problem: Any, model: Any) -> str:

@@ -3,6 +3,7 @@
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -213,7 +214,7 @@ def first_epoch(rate, folder):
     files = {name: str(folder / name) for name in ("state", "best", "weights")}
     loaded = protocols.load(part.protocol)
     digest = loaded.digest()
-    adam = loaded.optimiser.model_copy(update={"learning_rate": rate * loaded.optimiser.learning_rate})
+    adam = replace(loaded.optimiser, learning_rate=rate * loaded.optimiser.learning_rate)
     loaded = loaded.model_copy(update={"optimiser": adam})
     planned = {"backend": "torch", "device": "cpu", "precision": part.precision, "mode": None, "seed": 0}
     plan = WorkerPlan(protocol=loaded, **planned, round=1, rounds=1, epochs=1, **files)

@@ -122,7 +122,7 @@ def test_help_names_every_command(nice_bench):
         (["sample", "none.safetensors", "--steps", "5"], "--steps doesn't go with --kind grid, but with inpainting"),
         (["sample", "none.safetensors", "--kind", "spectrum", "--seed", "5"], "--seed doesn't go with --kind spectrum"),
         (["port", "none.safetensors", "b.npz"], "none.safetensors: no such file"),
-        (["port", "none.onnx", "b.npz"], "unknown form '.onnx'"),
+        (["port", "none.onnx", "b.npz"], "none.onnx: can't be read; expected an ending among .safetensors"),
     ],
 )
 def test_a_mistake_is_one_line_on_standard_error_and_leaves_nothing(nice_bench, arguments, told):
@@ -244,8 +244,7 @@ def test_tables_are_on_disk_before_anything_is_printed(nice_bench, talkers, monk
         raise BrokenPipeError
 
     monkeypatch.setattr(cli.answers, "verdict", gone)
-    with pytest.raises(BrokenPipeError):
-        nice_bench("run", "--protocol", "smoke", "--device", "cpu", "--output", "out")
+    assert nice_bench("run", "--protocol", "smoke", "--device", "cpu", "--output", "out").code == 1
     assert Path("out/tables/speed.md").is_file()
     assert Path("out/report.html").is_file()
 

@@ -230,7 +230,8 @@ def show_tables(
 
 
 @app.command(
-    help="Turn weights of one form into another, read them back, and print how well every backend agrees on them.\n\n"
+    help="Turn weights of one form into another.\n\n"
+    "They are read back, and how well every backend agrees on them is printed. "
     "Weights trained elsewhere don't say what the flow computes. A probe does:\n\n"
     + "\n\n".join(f"\b\n{lines}" for lines in HOW.values()),
     epilog="Example: nice-bench port nice.pth weights.safetensors --probe probe.npz",

@@ -22,6 +22,8 @@ def devices(records: Source) -> Table:
     """Return images a second by the number of devices: a row a machine, protocol, precision, variant and number."""
     data = prepare(records)
     data = data[data["status"] == "ok"].assign(protocol=data["plan_protocol"])
+    if not (data["devices"] > 1).any():
+        return Table("devices", "Devices side by side", "", pd.DataFrame(), pd.DataFrame(), ())
     table = Rows()
     parts = data["machine"].str.extract(r"^(.*?)(?:, \d+ devices)?$")[0]
     for key, rows in groups(data.assign(machine=parts), ["machine", *VARIANT]):
@@ -31,7 +33,7 @@ def devices(records: Source) -> Table:
         }
         for (count, batch), rate in found.items():
             its = rows[(rows["devices"] == count) & (rows["batch"] == batch)]
-            if max(one for one, _ in found) == 1 or math.isnan(rate):
+            if max(one for one, _ in found) == 1:
                 continue
             alone = {"strong": found.get((1, batch), math.nan), "weak": found.get((1, batch // count), math.nan)}
             figures = {"images_per_second": rate, "speed_up": rate / alone["strong"]}
@@ -45,6 +47,4 @@ def devices(records: Source) -> Table:
                 "reduced a step, MB": number(figures["reduced_bytes"] / 1e6, 4),
             }
             table.add(key | {"devices": count, "batch": batch}, figures, cells, its, [*key, "devices", "batch"])
-    if not table.raw:
-        return Table("devices", "Devices side by side", "", pd.DataFrame(), pd.DataFrame(), ())
     return table.table("devices", "Devices side by side", data, NOTES)
