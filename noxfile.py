@@ -68,9 +68,9 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(name="bench-cpu")
 def bench_cpu(session: nox.Session) -> None:
-    """Compare the frameworks on the CPU, for 2 epochs (`-- --protocol article`: all of them)."""
+    """Compare the frameworks on the CPU, for one epoch in six rounds (`-- --protocol article`: all of it)."""
     install_cpu(session, "cpu")
-    arguments = with_defaults(session.posargs, protocol="article-short", device="cpu")
+    arguments = with_defaults(session.posargs, protocol="article-quick", device="cpu")
     session.run(interpreter(session), "-m", "bench", "run", *arguments)
 
 

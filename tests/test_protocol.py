@@ -46,7 +46,7 @@ def refusal(name, **overrides):
 
 def test_the_protocols_are_these():
     assert protocol.names() == [
-        *("article", "article-noise", "article-short", "article-speed"),
+        *("article", "article-noise", "article-quick", "article-speed"),
         *("convergence-narrow", "convergence-paper-narrow", "paper", "recipe", "smoke"),
         *("trajectory-full", "trajectory-narrow"),
     ]
@@ -62,7 +62,7 @@ def test_a_protocol_is_called_as_its_file(name):
     [
         ("article", 60_000, "test", 0),
         ("article-noise", 60_000, "test", 0),
-        ("article-short", 60_000, "test", 0),
+        ("article-quick", 60_000, "test", 0),
         ("article-speed", 6_400, "validation", 128),
         ("paper", 50_000, "validation", 10_000),
     ],
@@ -77,7 +77,7 @@ def test_images(name, train, select, validation):
     [
         ("article", Pixels(1 / 255), Pixels(1 / 255)),
         ("article-noise", Pixels(1 / 255, -0.01), Pixels(1 / 255)),
-        ("article-short", Pixels(1 / 255), Pixels(1 / 255)),
+        ("article-quick", Pixels(1 / 255), Pixels(1 / 255)),
         ("article-speed", Pixels(1 / 255), Pixels(1 / 255)),
         ("paper", Pixels(1 / 256, 1 / 256), Pixels(1 / 256, 1 / 256)),
     ],
@@ -92,7 +92,7 @@ def test_pixels(name, training, evaluation):
     [
         ("article", Architecture.article()),
         ("article-noise", Architecture.article()),
-        ("article-short", Architecture.article()),
+        ("article-quick", Architecture.article()),
         ("article-speed", Architecture.article()),
         ("paper", Architecture.paper()),
         ("smoke", Architecture(dim=784, couplings=2, hidden_layers=2, hidden_units=32)),
@@ -107,7 +107,7 @@ def test_architecture(name, expected):
     [
         ("article", ARTICLE_ADAM),
         ("article-noise", ARTICLE_ADAM),
-        ("article-short", ARTICLE_ADAM),
+        ("article-quick", ARTICLE_ADAM),
         ("article-speed", ARTICLE_ADAM),
         ("paper", PAPER_RMSPROP),
         ("smoke", ARTICLE_ADAM),
@@ -122,7 +122,7 @@ def test_optimiser(name, expected):
     [
         ("article", 128, 20, "article", "last", -2200),
         ("article-noise", 128, 20, "article", "last", None),
-        ("article-short", 128, 2, "article", "last", -2200),
+        ("article-quick", 128, 1, "article", "last", -2200),
         ("article-speed", 128, 10, "article", "last", None),
         ("paper", 200, 1500, "nll", "best", None),
     ],
@@ -138,7 +138,7 @@ def test_training(name, batch, epochs, loss, keep, target_loss):
     [
         ("article", "glorot_uniform", "glorot_normal"),
         ("article-noise", "glorot_uniform", "glorot_normal"),
-        ("article-short", "glorot_uniform", "glorot_normal"),
+        ("article-quick", "glorot_uniform", "glorot_normal"),
         ("article-speed", "glorot_uniform", "glorot_normal"),
         ("paper", "small_uniform", "zeros"),
     ],
@@ -159,7 +159,7 @@ def test_sampling_goes_from_1_to_65536(name):
     assert (min(batches), max(batches)) == (1, 65_536)
 
 
-@pytest.mark.parametrize("name", ["article", "article-noise", "article-short"])
+@pytest.mark.parametrize("name", ["article", "article-noise", "article-quick"])
 def test_the_caption_of_an_article_protocol_says_what_its_loss_is_not(name):
     caption = protocol.load(name).caption
     assert "not a likelihood" in caption
@@ -173,7 +173,7 @@ REFUSED = [
     (
         "batch = 64\nepochs",
         "batch = 64\nbach = 3\nepochs",
-        "training.bach: found 3, expected one of the keys batch, epochs, rounds",
+        "training.bach: found 3, expected one of the keys batch, epochs, parts, rounds",
     ),
     (
         'name = "adam"',

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from backends import AdamW, Architecture, ArchitectureError, Optimiser, Pixels
+from backends import Adam, AdamW, Architecture, ArchitectureError, Optimiser, Pixels
 from bench.errors import BenchError, explain
 from bench.inputs.streams import Kernels, LogScale, Permutations, patterns
 
@@ -70,11 +70,13 @@ class Initial(_Section):
 class Training(_Section):
     """Batches, epochs, rounds; `loss` is how losses are reported: "article" leaves ½ D log 2π out.
 
-    The target is reached in the first epoch whose loss, of training or of what is selected on, isn't above it.
+    The target is reached in the first epoch whose loss, of training or of what is selected on, isn't above it. An epoch
+    is made in `parts` of equally many steps, which rounds divide among them as they do epochs.
     """
 
     batch: int = Field(gt=0)
     epochs: int = Field(gt=0)
+    parts: int = Field(default=1, gt=0)
     rounds: int = Field(default=1, gt=0)
     loss: Literal["article", "nll"]
     target_loss: float | None = None
@@ -102,7 +104,11 @@ class Measure(_Section):
         return self
 
 
-ADDED_LATER = (("initial", "permutations", "shuffled"), ("training", "target_of", "training"))
+ADDED_LATER = (
+    ("initial", "permutations", "shuffled"),
+    ("training", "target_of", "training"),
+    ("training", "parts", 1),
+)
 """Section, key and default of what protocols didn't have when the first records were made: their digests still hold."""
 
 
@@ -130,8 +136,13 @@ class Protocol(_Section):
             raise ValueError(str(error)) from error
         if self.training.batch > self.data.train:
             raise ValueError(f"training.batch is {self.training.batch}; expected at most data.train, {self.data.train}")
-        if self.training.rounds > self.training.epochs:
-            raise ValueError(f"training.rounds is {self.training.rounds}; expected at most training.epochs")
+        rule = self.training
+        if rule.rounds > rule.epochs * rule.parts:
+            raise ValueError(f"training.rounds is {rule.rounds}; expected at most training.epochs times training.parts")
+        if (steps := self.data.train // rule.batch) % rule.parts:
+            raise ValueError(f"training.parts is {rule.parts}; expected a divisor of the {steps} steps of an epoch")
+        if rule.parts > 1 and not isinstance(self.optimiser, Adam):
+            raise ValueError("training.parts: expected 1 with an optimiser whose schedule goes by epochs")
         if self.initial.kernels == "he_normal" and architecture.output != "linear":
             raise ValueError(
                 f"architecture.output is {architecture.output!r}; expected 'linear' with initial.kernels 'he_normal': "

@@ -162,6 +162,7 @@ class TrainingStream:
         dim: D.
         batch: examples a step; the remainder of N is left out, so that every step has one shape.
         pixels: how bytes and noise become x.
+        parts: how many parts of equally many steps an epoch is made in; the backends take each part for an epoch.
     """
 
     seed: int
@@ -169,19 +170,22 @@ class TrainingStream:
     dim: int
     batch: int
     pixels: Pixels
+    parts: int = 1
 
     @property
     def steps(self) -> int:
-        """Steps an epoch."""
-        return self.examples // self.batch
+        """Steps of an epoch, or of a part of one."""
+        return self.examples // self.batch // self.parts
 
     def epoch(self, epoch: int) -> EpochInputs:
         """Order int32 [steps, batch] and, where the pixels take noise, words uint16 [steps, batch, D]."""
-        used = self.steps * self.batch
-        order = shuffled(self.seed, "order", epoch, self.examples)[:used].reshape(self.steps, self.batch)
+        whole, part = divmod(epoch - 1, self.parts)
+        steps, rows = self.steps * self.parts, slice(part * self.steps, (part + 1) * self.steps)
+        order = shuffled(self.seed, "order", whole + 1, self.examples)[: steps * self.batch].reshape(steps, self.batch)
         if not self.pixels.noise:
-            return EpochInputs(order, None)
-        return EpochInputs(order, noise_words(self.seed, "noise", epoch, (self.steps, self.batch, self.dim)))
+            return EpochInputs(order[rows], None)
+        noise = noise_words(self.seed, "noise", whole + 1, (steps, self.batch, self.dim))
+        return EpochInputs(order[rows], noise[rows])
 
 
 def pixels_to_x(images: NDArray[np.uint8], pixels: Pixels, seed: int = 0, draw: int = 0) -> NDArray[np.float64]:

@@ -100,9 +100,10 @@ class Started(_Message):
 
 
 class EpochDone(_Message):
-    """An epoch is over; the first one of all brings its loss per step."""
+    """An epoch is over, or a part of one, which counts from 1; the first epoch brings its loss per step."""
 
     event: Literal["epoch"] = "epoch"
+    part: int = 1
     point: EpochPoint
     first_epoch_losses: list[float | None] = Field(default_factory=list)
 

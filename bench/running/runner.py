@@ -59,8 +59,8 @@ def run(request: Request, listener: Listener) -> list[Record]:
 
 
 def epochs_by_round(protocol: Protocol) -> list[int]:
-    """The protocol's epochs, spread over its rounds as evenly as can be."""
-    epochs, rounds = protocol.training.epochs, protocol.training.rounds
+    """The protocol's epochs, or their parts, spread over its rounds as evenly as can be."""
+    epochs, rounds = protocol.training.epochs * protocol.training.parts, protocol.training.rounds
     return [epochs // rounds + (i < epochs % rounds) for i in range(rounds)]
 
 

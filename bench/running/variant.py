@@ -25,7 +25,7 @@ from pydantic import BaseModel
 import backends
 from bench import records
 from bench.errors import BenchError
-from bench.records import Measurement, Plan, Record, Status, environment
+from bench.records import EpochPoint, Measurement, Plan, Record, Status, environment
 from bench.running.messages import EpochDone, Event, Finished, Measured, Started
 from bench.running.supervisor import supervise
 from bench.running.worker_environment import worker_environment
@@ -188,12 +188,20 @@ class Variant(ABC, Generic[WorkerPlanT]):
                     digests=self.record.digests | event.digests,
                 )
             case EpochDone():
-                self.record.curve.append(event.point)
+                self.record.curve.append(event.point if event.part == 1 else self._joined(event))
                 if event.first_epoch_losses:
-                    self._change(first_epoch_losses=event.first_epoch_losses)
+                    self._change(first_epoch_losses=[*self.record.first_epoch_losses, *event.first_epoch_losses])
             case Measured():
                 self.add(event.measurement)
         self.take(event)
+
+    def _joined(self, event: EpochDone) -> EpochPoint:
+        """The epoch so far: the last point of the curve, which is taken off it, and another part of the epoch."""
+        before, point = self.record.curve.pop(), event.point
+        mean = None
+        if before.train_loss is not None and point.train_loss is not None:
+            mean = before.train_loss + (point.train_loss - before.train_loss) / event.part
+        return point.model_copy(update={"train_loss": mean, "seconds": before.seconds + point.seconds})
 
     def add(self, measurement: Measurement) -> None:
         """Add a figure to the record."""

@@ -98,8 +98,9 @@ def _round(plan: WorkerPlan, training_only: bool = False) -> Generator[Event, No
     yield _measured("startup", "import_seconds", import_seconds, "s", round=plan.round)
     if plan.round > 1:
         model.resume(state.load(plan.state)[1])
+    rule, dim = protocol.training, model.architecture.dim
     stream = TrainingStream(
-        plan.seed, protocol.data.train, model.architecture.dim, protocol.training.batch, protocol.training_pixels()
+        plan.seed, protocol.data.train, dim, rule.batch, protocol.training_pixels(), parts=rule.parts
     )
     best = yield from _train(model, images, stream, plan)
     gpu_after = gpu_state()
@@ -109,7 +110,7 @@ def _round(plan: WorkerPlan, training_only: bool = False) -> Generator[Event, No
         parameters.save(plan.best, model.architecture, best)
     if plan.round < plan.rounds:
         state.save(plan.state, model.architecture, model.training_state())
-    yield from _wrap(floor.measure(model, protocol, stream.steps, plan.round))
+    yield from _wrap(floor.measure(model, protocol, stream.steps * stream.parts, plan.round))
     yield from _wrap(calibration.measure(model, protocol.measure.seconds_per_timing / 2, plan.round))
     if plan.round == 1 and not training_only:
         yield from _at_the_start(model, images, plan)
@@ -166,27 +167,31 @@ def _train(
         losses = report.losses
         train_loss = likelihood.reported_loss(float(losses.mean()), dim, protocol.training.loss)
         start = time.perf_counter()
-        with model.averaged():
-            test_loss = likelihood.test_loss(model, select, protocol)
-            if protocol.training.keep == "best" and np.isfinite(test_loss) and test_loss < best_loss:
-                best_loss, best = test_loss, model.parameters()
+        epoch, part = divmod(report.epoch - 1, stream.parts)
+        test_loss = None
+        if part + 1 == stream.parts:
+            with model.averaged():
+                test_loss = likelihood.test_loss(model, select, protocol)
+                if protocol.training.keep == "best" and test_loss < best_loss:
+                    best_loss, best = test_loss, model.parameters()
         apart += time.perf_counter() - start + report.first_call_seconds
         epochs_seconds.append(report.seconds)
         waits.append(report.wait_seconds)
         per_step = [likelihood.reported_loss(float(loss), dim, protocol.training.loss) for loss in losses]
         yield EpochDone(
             point=EpochPoint(
-                epoch=report.epoch,
+                epoch=epoch + 1,
                 train_loss=train_loss,
                 test_loss=test_loss,
                 seconds=report.seconds,
                 round=plan.round,
             ),
-            first_epoch_losses=[loss if np.isfinite(loss) else None for loss in per_step] if report.epoch == 1 else [],
+            part=part + 1,
+            first_epoch_losses=[loss if np.isfinite(loss) else None for loss in per_step] if epoch == 0 else [],
         )
         if not np.isfinite(losses).all():
             step = int(np.argmin(np.isfinite(losses)))
-            raise DivergedError(f"loss is {losses[step]} at step {step + 1} of epoch {report.epoch}")
+            raise DivergedError(f"loss is {losses[step]} at step {part * stream.steps + step + 1} of epoch {epoch + 1}")
         others.share()  # from here on: what is evaluated between epochs doesn't count
     whole = time.perf_counter() - begun - apart
     if model.replicas > 1:
@@ -194,7 +199,7 @@ def _train(
         yield _measured("training", "reduced_bytes", gradients * model.dtype.itemsize, "bytes", round=plan.round)
     images_a_second = stream.steps * stream.batch / float(np.median(epochs_seconds))
     for quantity, value, unit in (
-        ("seconds_per_epoch", float(np.median(epochs_seconds)), "s"),
+        ("seconds_per_epoch", stream.parts * float(np.median(epochs_seconds)), "s"),
         ("images_per_second", images_a_second, "images/s"),
         ("harness_fraction", 1 - sum(epochs_seconds) / whole, "1"),
     ):
