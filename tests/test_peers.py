@@ -256,12 +256,11 @@ def test_a_framework_that_is_missing_is_a_record_that_says_so(talked):
         ({"frameworks": "torch,mxnet"}, "mxnet"),
         ({"frameworks": ""}, "--frameworks ''"),
         ({"peers": "zuko"}, "zuko"),
-        ({"precision": "int8"}, "int8"),
     ],
 )
 def test_a_name_that_is_not_known_is_refused(wrong, told):
     with pytest.raises(BenchError, match=told):
-        runner.Request.checked(**{"frameworks": "jax", "peers": None, "precision": "float32"} | wrong)
+        runner.Request.checked(**{"frameworks": "jax", "peers": None} | wrong)
 
 
 @pytest.mark.parametrize(

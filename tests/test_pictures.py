@@ -15,7 +15,7 @@ from backends import Architecture, create, parameters
 from bench import pictures, records
 from bench.errors import BenchError
 from bench.inputs import data
-from bench.pictures import DEFAULTS, Options, inpaint, picture_source
+from bench.pictures import DEFAULTS, inpaint, picture_source
 from bench.pictures.picture_files import GAP, levels, tiled
 from bench.records import collection
 
@@ -35,7 +35,7 @@ def draw(folder, kind="grid", architecture=DIGITS, *, given=None, name="picture.
     given = weights(architecture, "float32") if given is None else given
     parameters.save(folder / "weights.safetensors", architecture, given)
     options = ({} if kind == "spectrum" else {"backend": "numpy", "device": "cpu"}) | options
-    return pictures.draw(kind, folder / "weights.safetensors", folder / name, Options(**options))
+    return pictures.draw(kind, folder / "weights.safetensors", folder / name, options)
 
 
 def grey(path):
@@ -158,7 +158,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
 
 def test_inpainting_shows_its_progress_on_a_terminal(tmp_path):
     parameters.save(tmp_path / "w.safetensors", DIGITS, weights(DIGITS, "float32"))
-    options = Options(backend="numpy", device="cpu", steps=3, protocol="paper")
+    options = {"backend": "numpy", "device": "cpu", "steps": 3, "protocol": "paper"}
     for terminal in (True, False):
         console = Console(file=io.StringIO(), force_terminal=terminal)
         pictures.draw("inpainting", tmp_path / "w.safetensors", tmp_path / "p.png", options, console)

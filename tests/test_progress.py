@@ -25,8 +25,8 @@ def test_of_runs_side_by_side_each_moves_its_own_bar():
         progress.event("torch", epoch(1))
         progress.end("torch", "ok", None)
         first, second = progress._progress.tasks
-    assert (first.completed, first.fields["told"]) == (1, "ok")
-    assert (second.completed, second.fields["told"]) == (0, "starting")
+    assert (first.completed, first.fields["state"]) == (1, "ok")
+    assert (second.completed, second.fields["state"]) == (0, "starting")
 
 
 def test_off_a_terminal_an_epoch_and_a_failure_are_a_line_each():

@@ -34,8 +34,6 @@ from bench.commands.options import (
     Seed,
     Verbose,
     backend_names,
-    check_device,
-    check_precision,
     device_counts,
     errors,
     interruptible,
@@ -120,7 +118,7 @@ def run(
     output: Annotated[
         Path | None, typer.Option(help="Folder for records and weights. [default: a new one in results/runs]")
     ] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one backend's turn.")] = 6 * 3600.0,
+    timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one round of a backend.")] = 6 * 3600.0,
     shown: Annotated[
         str, typer.Option("--tables", help="What is printed after the answers: brief (speed, accuracy), all or none.")
     ] = "brief",
@@ -132,8 +130,6 @@ def run(
     """
     if shown not in TABLES:
         raise BenchError(f"--tables is {shown!r}; expected one of {', '.join(TABLES)}")
-    check_device(device)
-    check_precision(precision)
     if scaling not in ("strong", "weak"):
         raise BenchError(f"--scaling is {scaling!r}; expected strong or weak")
     names = backend_names(chosen)
@@ -172,7 +168,7 @@ def _show(made: list[Record], folder: Path, shown: str) -> None:
     tables.write(there, folder / "tables")
     try:
         where = str(page.write(there, [folder], folder / "report.html"))
-    except BenchError as error:  # a run of hours is told all the same
+    except BenchError as error:  # the answers of a run of hours are printed all the same
         where = f"not made: {error}"
     places = {"Tables": f"{folder / 'tables'}", "Report": where, "Records, weights": str(folder)}
     typer.echo(answers.verdict(answers.sections(made), places))
@@ -191,14 +187,23 @@ def _warn_if_busy() -> None:
         say(f"other processes use {100 * share:.0f} % of this machine's cores: what is timed now will be disturbed")
 
 
-cli_campaign.register(app)
-cli_check.register(app)
-cli_compare.register(app)
-cli_peers.register(app)
-cli_profile.register(app)
-cli_report.register(app)
-cli_sample.register(app)
-cli_sweep.register(app)
+app.command("campaign", epilog="Example: nice-bench campaign gpu --output results --budget 540")(
+    cli_campaign.run_campaign
+)
+app.command(epilog="Example: nice-bench check results/runs/20260131-120000-mine --fail-if-slower")(cli_check.check)
+app.command(
+    epilog='Example: nice-bench compare main results/runs/today --fail-if "speed worse by 10%" --format markdown'
+)(cli_compare.compare)
+app.command(epilog="Example: nice-bench peers --frameworks torch,jax --rounds 5 --steps 20")(cli_peers.peers)
+app.command(epilog="Example: nice-bench profile --backends torch,jax --mode jax=jit --steps 5 --output profiles")(
+    cli_profile.profile
+)
+app.command(epilog="Example: nice-bench report results --output report.html")(cli_report.report)
+app.command(epilog="Example: nice-bench sample weights.safetensors --temperature 0.8")(cli_sample.sample)
+app.command(epilog="Example: nice-bench sweep --axis batch --operations log_prob,train --backends torch,jax")(
+    cli_sweep.sweep
+)
+app.command("plots", epilog="Example: nice-bench plots results --write results/plots")(cli_sweep.draw)
 
 
 @app.command("tables", epilog="Example: nice-bench tables results --format markdown --write results/tables")
@@ -261,10 +266,7 @@ def port(
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Turn weights of one form into another.
-
-    They are read back, and how well every backend agrees on them is printed.
-    """
+    """Turn weights of one form into another."""
     typer.echo(porting.port(source, target, option or [], probe))
 
 
@@ -292,7 +294,6 @@ def agree(
 
     Every ordered pair too: one breach, and the exit code is 1.
     """
-    check_device(device)
     names = [*backend_names(chosen)] if chosen is not None else _importable()
     on = resolve_device(device)
     with interruptible():

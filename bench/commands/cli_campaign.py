@@ -12,19 +12,15 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from bench.commands.options import Interpreters, Verbose, errors, interruptible, pairs, say
+from bench.commands import options
+from bench.commands.options import Interpreters, Verbose
 from bench.errors import BenchError
 from bench.running import campaign, engines
 
 POLL_SECONDS = 10.0
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command("campaign", epilog="Example: nice-bench campaign gpu --output results --budget 540")(carry_out)
-
-
-def carry_out(
+def run_campaign(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(campaign.names())}, or a .toml file.")],
     output: Annotated[Path, typer.Option(help="Folder for all that is made, and for the note of what is done.")],
     engine: Annotated[
@@ -53,29 +49,29 @@ def carry_out(
 
     Called again, it goes on where it was cut off.
     """
-    pairs(python, "--python")
+    options.pairs(python, "--python")
     wanted, resources = campaign.load(name), campaign.resources_of(slurm or [])
     if engine == "local" and (slurm or watch):
         raise BenchError("--slurm and --watch go with --engine slurm")
     if engine == "slurm" and budget is not None:
         raise BenchError("--budget goes with --engine local; a job's time is set by --slurm time=…")
-    with interruptible():
+    with options.interruptible():
         if engine == "local":
-            rows = engines.local(wanted, output, say, budget or 1e9, retries, python or ())
+            rows = engines.local(wanted, output, options.say, budget or 1e9, retries, python or ())
         else:
             rows = _follow(engines.Slurm(wanted, output, retries, resources, python or ()), watch)
     if any(row.job for row in rows):
-        say("Look again with the same command: --watch stays, --retries 0 does not begin again what failed.")
+        options.say("Look again with the same command: --watch stays, --retries 0 does not begin again what failed.")
     left = [row for row in rows if row.status != "done" and not row.job]
     if left:
-        told = (f"{row.step}: {row.status}{f' ({row.reason})' if row.reason else ''}" for row in left)
-        raise BenchError(f"{output}: {'; '.join(told)}")
+        states = (f"{row.step}: {row.status}{f' ({row.reason})' if row.reason else ''}" for row in left)
+        raise BenchError(f"{output}: {'; '.join(states)}")
 
 
 def _follow(jobs: engines.Slurm, watch: bool) -> list[engines.Row]:
     """Submit, and show how it stands: once, or until no job is left."""
     rows: list[engines.Row] = []
-    with Live(console=errors, auto_refresh=False) as live:
+    with Live(console=options.errors, auto_refresh=False) as live:
         while True:
             try:
                 rows, before = jobs.advance(), rows
@@ -83,13 +79,13 @@ def _follow(jobs: engines.Slurm, watch: bool) -> list[engines.Row]:
                 if not any(row.job for row in rows):
                     raise
                 before = rows
-                say(f"{error}; asking again in {POLL_SECONDS:g} s")
-            if errors.is_terminal:
+                options.say(f"{error}; asking again in {POLL_SECONDS:g} s")
+            if options.errors.is_terminal:
                 live.update(_table(rows), refresh=True)
             else:
                 for row in rows:
                     if (row.step, row.status) not in [(old.step, old.status) for old in before]:
-                        say(" ".join(filter(None, [f"{row.step}: {row.status}", row.job, row.reason])))
+                        options.say(" ".join(filter(None, [f"{row.step}: {row.status}", row.job, row.reason])))
             if not watch or not any(row.job for row in rows):
                 return rows
             time.sleep(POLL_SECONDS)

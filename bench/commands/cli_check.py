@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bench.commands.options import (
-    Chosen,
-    Device,
-    Interpreters,
-    Verbose,
-    backend_names,
-    check_device,
-    interruptible,
-    listed,
-    loaded_records,
-    measured,
-    pairs,
-    show,
-)
+from bench.commands import options
+from bench.commands.options import Chosen, Device, Interpreters, Verbose
 from bench.commands.progress import LiveProgress
 from bench.errors import BenchError
 from bench.records import Record, RecordError
@@ -32,11 +19,6 @@ from bench.regression.check_runs import PARTS, Part, Where
 from bench.regression.convergence import MARGIN
 from bench.regression.verdicts import Verdict
 from bench.running.variant import resolve_device
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command(epilog="Example: nice-bench check results/runs/20260131-120000-mine --fail-if-slower")(check)
 
 
 def check(
@@ -73,24 +55,23 @@ def check(
     Step by step and over seeds; the exit code is 1 if one is off.
     Speed is compared too, by ratios to what was measured in the same process; a slow-down alone doesn't fail.
     """
-    check_device(device)
     if folders and only:
         raise BenchError("--only is of no use with RECORDS: leave one of them out")
-    names, parts = backend_names(chosen), _parts(only)
+    names, parts = options.backend_names(chosen), _parts(only)
     where = Where(
-        folder=output or Path("results/runs", f"{time.strftime('%Y%m%d-%H%M%S')}-check"),
+        folder=options.folder(output, "check"),
         device=resolve_device(device),
-        interpreters=pairs(python, "--python"),
+        interpreters=options.pairs(python, "--python"),
         timeout=timeout,
     )
     if not (folders or update):
         _check_references(parts, where.device, references)
     skipped: list[RecordError] = []
     if folders:
-        with interruptible():
-            found = loaded_records(folders, skipped)
+        with options.interruptible():
+            found = options.loaded_records(folders, skipped)
     else:
-        found = measured(lambda progress: _run(parts, names, where, progress, update=update))
+        found = options.measured(lambda progress: _run(parts, names, where, progress, update=update))
     if update and skipped:
         raise BenchError("no reference is made of records of which some can't be read")
     if update:
@@ -99,7 +80,7 @@ def check(
             typer.echo(path)
         return
     judged = checks.judge(found, references, names)
-    show(verdicts.table(judged))
+    options.show(verdicts.table(judged))
     if not folders:
         typer.echo(f"Records: {where.folder}")
     _refuse(judged, fail_if_slower=fail_if_slower)
@@ -143,7 +124,7 @@ def _update(found: Sequence[Record], margin: float, references: Path, parts: Seq
 
 
 def _parts(only: list[str] | None) -> list[Part]:
-    asked = listed(only)
+    asked = options.listed(only)
     known = {part.name: part for part in PARTS}
     unknown = [name for name in asked if name not in known]
     if unknown:

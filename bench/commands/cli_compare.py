@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from bench.commands.options import Verbose, columns, say
+from bench.commands import options
+from bench.commands.options import Verbose
 from bench.comparison import compare_tables, conditions, matching, revisions
 from bench.comparison.compare import Margins, Row
 from bench.comparison.compare import compare as compared
@@ -19,19 +20,11 @@ from bench.records import Record
 from bench.tables.render import WIDTH, render
 
 FAILS, CANNOT_TELL = 1, 3
-FORMATS = ("text", "markdown", "json")
 CONDITION = (
     'Repeatable: "TOPIC worse by N%", in nats for loss and likelihood, in × for agreement; "TOPIC worse" for any '
-    f"change told apart from none. TOPIC: {', '.join(TOPICS)}. Exit code 1 if one fails, 3 if none does but one can't "
-    "be told (too few rounds, or nothing comparable)."
+    f"difference that is more than noise. TOPIC: {', '.join(TOPICS)}. Exit code 1 if one fails, 3 if none does but "
+    "one can't be decided (too few rounds, or nothing comparable)."
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command(
-        epilog='Example: nice-bench compare main results/runs/today --fail-if "speed worse by 10%" --format markdown'
-    )(compare)
 
 
 def compare(
@@ -43,18 +36,13 @@ def compare(
             "With --by: one, the folder results by default.",
         ),
     ] = None,
-    by: Annotated[str | None, typer.Option(help=f"Compare within one set instead: {', '.join(matching.BYS)}.")] = None,
+    by: Annotated[matching.By | None, typer.Option(help="Compare within one set instead.")] = None,
     baseline: Annotated[
         str | None, typer.Option(help="Of --by: what the others are compared with. [default: the first]")
     ] = None,
-    fail_if: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=CONDITION,
-        ),
-    ] = None,
+    fail_if: Annotated[list[str] | None, typer.Option(help=CONDITION)] = None,
     unclear_passes: Annotated[
-        bool, typer.Option("--unclear-passes", help="Exit with 0, and a warning, where a condition can't be told.")
+        bool, typer.Option("--unclear-passes", help="Exit with 0, and a warning, where a condition can't be decided.")
     ] = False,
     margin: Annotated[
         float, typer.Option(min=0.1, help="Per cent: a change beyond this must be ruled out for “the same”.")
@@ -68,13 +56,11 @@ def compare(
             "whatever else was edited (the number of rounds, the caption).",
         ),
     ] = False,
-    style: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.")] = "text",
+    style: Annotated[Literal["text", "markdown", "json"], typer.Option("--format")] = "text",
     write: Annotated[Path | None, typer.Option(help="Write it into this file instead.")] = None,
     verbose: Verbose = False,
 ) -> None:
     """Compare sets of records: faster, slower, the same, can't tell."""
-    if style not in FORMATS:
-        raise BenchError(f"--format is {style!r}; expected one of {', '.join(FORMATS)}")
     asked = [conditions.parse(text) for text in fail_if or []]
     margins = Margins(margin / 100, margin_nats)
     rows, notes = _rows(sets or [], by, baseline, margins, ignore_digest, strict=bool(asked))
@@ -85,8 +71,8 @@ def compare(
         text = _json(rows, notes, judgements)
     else:
         said = f"{margin:g} % or {margin_nats:g} nats"
-        text = render(compare_tables.table(rows, notes, said), style, WIDTH if write else columns())
-        text += "".join(f"\n{_told(each)}\n" for each in judgements)
+        text = render(compare_tables.table(rows, notes, said), style, WIDTH if write else options.columns())
+        text += "".join(f"\n{_sentence(each)}\n" for each in judgements)
     if write is None:
         typer.echo(text)
     else:
@@ -99,7 +85,13 @@ def compare(
 
 
 def _rows(
-    sets: Sequence[str], by: str | None, baseline: str | None, margins: Margins, ignore_digest: bool, *, strict: bool
+    sets: Sequence[str],
+    by: matching.By | None,
+    baseline: str | None,
+    margins: Margins,
+    ignore_digest: bool,
+    *,
+    strict: bool,
 ) -> tuple[list[Row], list[str]]:
     """Return the comparison, and what has to be said about the sets; `strict` refuses records that can't be read."""
     if by is None:
@@ -114,48 +106,45 @@ def _rows(
         return compared(pairs, margins), notes
     if len(sets) > 1:
         raise BenchError(f"--by compares within one set; found {len(sets)}")
-    attribute = next((name for name in matching.BYS if name == by), None)
-    if attribute is None:
-        raise BenchError(f"--by is {by!r}; expected one of {', '.join(matching.BYS)}")
     side = revisions.read(sets[0] if sets else revisions.FOLDER, strict=strict)
-    found = matching.by(observations(side.records), attribute, baseline, ignore_digest=ignore_digest)
-    notes = [f"{side.name}, by {attribute}.", *_noted(side), *_failures("", side.records)]
+    found = matching.by(observations(side.records), by, baseline, ignore_digest=ignore_digest)
+    notes = [f"{side.name}, by {by}.", *_noted(side), *_failures("", side.records)]
     return compared(found, margins, runs=False), notes
 
 
 def _json(rows: Sequence[Row], notes: Sequence[str], judgements: Sequence[conditions.Judgement]) -> str:
     """Everything, with every digit."""
-    told = [{"condition": each.condition.text, "answer": each.answer, "reason": each.reason} for each in judgements]
-    found = {"notes": [*notes], "rows": [compare_tables.plain(row) for row in rows], "conditions": told}
+    decided = [{"condition": each.condition.text, "answer": each.answer, "reason": each.reason} for each in judgements]
+    found = {"notes": [*notes], "rows": [compare_tables.plain(row) for row in rows], "conditions": decided}
     return json.dumps(found, ensure_ascii=False, allow_nan=False, indent=1)
 
 
 def _noted(side: revisions.Side) -> list[str]:
     if side.note is None:
         return []
-    say(f"nice-bench: {side.note}")
+    options.say(f"nice-bench: {side.note}")
     return [f"{side.note}."]
 
 
 def _failures(name: str, records: Sequence[Record]) -> list[str]:
     failed = [record for record in records if record.status != "ok"]
-    told = (
+    each = (
         f"{' '.join(filter(None, (record.plan.backend, record.plan.mode)))}: {record.status} "
         f"({record.reason or 'no reason recorded'})"
         for record in failed
     )
-    return [f"Not complete{f' in {name}' if name else ''}: {'; '.join(told)}."] if failed else []
+    return [f"Not complete{f' in {name}' if name else ''}: {'; '.join(each)}."] if failed else []
 
 
-def _told(judgement: conditions.Judgement) -> str:
+def _sentence(judgement: conditions.Judgement) -> str:
     return f"{judgement.condition.text}: {judgement.answer}" + (f": {judgement.reason}" if judgement.reason else "")
 
 
 def _end(judgements: Sequence[conditions.Judgement], unclear_passes: bool) -> None:
-    """Say on standard error what failed or can't be told, and end with the exit code that says so too."""
+    """Say on standard error what failed or can't be decided, and end with the exit code that says so too."""
     bad = [each for each in judgements if each.answer != "holds"]
     for each in bad:
-        say(f"nice-bench: {_told(each)}")
+        options.say(f"nice-bench: {_sentence(each)}")
     if any(each.answer == "fails" for each in bad):
         raise typer.Exit(FAILS)
     if bad and not unclear_passes:

@@ -7,12 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import Folders, Verbose, loaded_records
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command(epilog="Example: nice-bench report results --output report.html")(report)
+from bench.commands import options
+from bench.commands.options import Folders, Verbose
 
 
 def report(
@@ -28,5 +24,5 @@ def report(
     """
     from bench.report import page  # here, since plotly's and pandas' parts would slow every command's start down
 
-    written = page.write(loaded_records(folders), folders or [Path("results")], output)
+    written = page.write(options.loaded_records(folders), folders or [Path("results")], output)
     typer.echo(f"{written} ({written.stat().st_size / 1e6:.1f} MB)")

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import backends
 from bench import pictures
-from bench.commands.options import Verbose, check_device, errors
+from bench.commands.options import Device, Verbose, errors
 from bench.errors import BenchError
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command(
-        epilog="Example: nice-bench sample weights.safetensors --temperature 0.8; "
-        "nice-bench sample weights.safetensors --kind inpainting --steps 2000"
-    )(sample)
 
 
 def sample(
     weights: Annotated[Path, typer.Argument(help="Canonical weights, as `run` leaves them.")],
     kind: Annotated[str, typer.Option(help=f"One of {', '.join(pictures.DEFAULTS)}.")] = "grid",
     backend: Annotated[str | None, typer.Option(help="[default: the first one that can be used here]")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or gpu. [default: auto]")] = None,
+    device: Device | None = None,
     temperature: Annotated[
         list[float] | None,
-        typer.Option(
-            min=0,
-            help="Scales the latents; of a grid repeatable, for panels. [default: 0.8, traversal 0.5]",
-        ),
+        typer.Option(min=0, help="Scales the latents; of a grid repeatable, for panels. [default: 0.8, traversal 0.5]"),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**64 - 1, help="Of latents, masks and noise. [default: 0]")
@@ -63,18 +52,8 @@ def sample(
 
     Its caption lies beside it as .json; it is the same for every backend.
     """
-    if device is not None:
-        check_device(device)
     if backend is not None and backend not in backends.REGISTRY:
         raise BenchError(f"--backend is {backend!r}; expected one of {', '.join(backends.REGISTRY)}")
-    options = pictures.Options(
-        backend=backend,
-        device=device,
-        temperatures=tuple(temperature) if temperature else None,
-        rows=rows,
-        greys=greys,
-        seed=seed,
-        steps=steps,
-        protocol=protocol,
-    )
-    typer.echo(pictures.draw(kind, weights, output or Path(f"samples-{kind}.png"), options, errors))
+    asked: dict[str, Any] = {"backend": backend, "device": device, "protocol": protocol, "steps": steps, "rows": rows}
+    asked |= {"greys": greys, "seed": seed, "temperatures": tuple(temperature) if temperature else None}
+    typer.echo(pictures.draw(kind, weights, output or Path(f"samples-{kind}.png"), asked, errors))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,23 +19,23 @@ from bench.errors import BenchError
 from bench.records import RecordError, collection
 from bench.records.fields import MOST_SEED, printable
 from bench.running.variant import DEFAULT_BACKENDS
-from bench.tables.frame import PRECISIONS
 from bench.tables.render import WIDTH, Table, render
 
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")]
 Chosen = Annotated[
     str | None, typer.Option("--backends", help=f"Comma-separated. [default: {','.join(DEFAULT_BACKENDS)}]")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or gpu.")]
-Precision = Annotated[str, typer.Option(help="float64, float32, tf32 or bfloat16.")]
+Device = Literal["auto", "cpu", "gpu"]
+Precision = Literal["float64", "float32", "tf32", "bfloat16"]
 Modes = Annotated[
     list[str] | None,
-    typer.Option(help="BACKEND=MODE, repeatable; several modes of a backend take turns. [default: its usual one]"),
+    typer.Option(help="BACKEND=MODE, repeatable; several modes of a backend alternate. [default: its usual one]"),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of weights, order and noise.")]
 Interpreters = Annotated[
     list[str] | None, typer.Option(help="BACKEND=INTERPRETER, repeatable: the Python that has its framework.")
 ]
+Output = Annotated[Path | None, typer.Option(help="Folder for what is made. [default: a new one in results/runs]")]
 Folders = Annotated[list[Path] | None, typer.Argument(help="Records, or folders of records. [default: results]")]
 
 
@@ -87,6 +88,11 @@ def loaded_records(folders: list[Path] | None, skipped: list[RecordError] | None
     return loaded
 
 
+def folder(output: Path | None, kind: str) -> Path:
+    """Return the folder that is named, or a new one called after the time and the kind of run."""
+    return output or Path("results/runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{kind}")
+
+
 def say_which(made: list[records.Record], there: list[records.Record]) -> None:
     """Say which records were shown, where the folder holds others than the run has made."""
     if len(there) > len(made):
@@ -101,18 +107,6 @@ def columns() -> int:
 def show(made: Sequence[Table] | Table, style: str = "text") -> None:
     """Print tables."""
     typer.echo(render(made, style, columns()))
-
-
-def check_precision(precision: str) -> None:
-    """Refuse what is no precision."""
-    if precision not in PRECISIONS:
-        raise BenchError(f"--precision is {precision!r}; expected float64, float32, tf32 or bfloat16")
-
-
-def check_device(device: str) -> None:
-    """Refuse what is no device."""
-    if device not in ("auto", "cpu", "gpu"):
-        raise BenchError(f"--device is {device!r}; expected auto, cpu or gpu")
 
 
 def device_counts(given: str, batch: int | None) -> list[int]:

@@ -50,7 +50,7 @@ class LiveProgress:
             TextColumn("{task.description:<24}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[told]:<44}"),
+            TextColumn("{task.fields[state]:<44}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -69,38 +69,38 @@ class LiveProgress:
 
     def begin(self, label: str, round_: int, total: int | None) -> None:
         """A variant's round begins."""
-        self._here.task = self._progress.add_task(f"{label}, round {round_}", total=total, told="starting")
+        self._here.task = self._progress.add_task(f"{label}, round {round_}", total=total, state="starting")
 
     def event(self, label: str, event: Event) -> None:
         """An epoch, a point of a sweep or a peer moves the bar; a measurement is named."""
         if isinstance(event, EpochDone):
             point = event.point
-            told = f"loss {_nats(point.train_loss)}, test {_nats(point.test_loss)}, {point.seconds:.1f} s an epoch"
-            self._progress.update(self._here.task, advance=1, told=told)
+            state = f"loss {_nats(point.train_loss)}, test {_nats(point.test_loss)}, {point.seconds:.1f} s an epoch"
+            self._progress.update(self._here.task, advance=1, state=state)
             if not self.console.is_terminal:
-                self.console.print(f"{label}: epoch {point.epoch}: {told}", soft_wrap=True, highlight=False)
+                self.console.print(f"{label}: epoch {point.epoch}: {state}", soft_wrap=True, highlight=False)
         elif isinstance(event, PointBegun):
             at = event.point
-            self._progress.update(self._here.task, advance=1, told=f"{at.operation} at {at.axis} {at.value}")
+            self._progress.update(self._here.task, advance=1, state=f"{at.operation} at {at.axis} {at.value}")
         elif isinstance(event, PeerBegun):
-            self._progress.update(self._here.task, advance=1, told=f"{event.peer}: {event.stage}")
+            self._progress.update(self._here.task, advance=1, state=f"{event.peer}: {event.stage}")
         elif isinstance(event, Measured):
             self._measured(label, event.measurement)
 
     def end(self, label: str, status: Status, reason: str | None) -> None:
         """The round is over."""
-        self._progress.update(self._here.task, told=status)
+        self._progress.update(self._here.task, state=status)
         if status != "ok":
             self.console.print(f"{label}: {status}: {reason}", soft_wrap=True, highlight=False, markup=False)
 
     def _measured(self, label: str, m: Measurement) -> None:
         """A figure is named; off a terminal a point of a sweep and a peer have a line with their time."""
         if m.measure not in ("sweep", "peers"):
-            self._progress.update(self._here.task, told=f"{m.measure}: {m.quantity}")
+            self._progress.update(self._here.task, state=f"{m.measure}: {m.quantity}")
         elif m.quantity in ("seconds", "step_seconds") and not self.console.is_terminal:
             at = " ".join(f"{key} {value}" for key, value in m.context.items())
-            told = f"{label}: {at}: {m.note or f'{m.value:.4g} {m.unit}'}"
-            self.console.print(told, soft_wrap=True, highlight=False, markup=False)
+            line = f"{label}: {at}: {m.note or f'{m.value:.4g} {m.unit}'}"
+            self.console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _nats(loss: float | None) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 from backends import Adam, Architecture
 from bench.errors import BenchError
@@ -37,13 +37,12 @@ class Request(variant.Request):
     rounds: int = 5
 
     @classmethod
-    def checked(cls, *, frameworks: str, peers: str | None, precision: str, **rest: Any) -> Request:
+    def checked(cls, *, frameworks: str, peers: str | None, **rest: Any) -> Request:
         """Make one from what a user typed.
 
         Args:
             frameworks: names with commas between.
             peers: the same; None for all.
-            precision: "float32" or "tf32".
             rest: the other attributes.
 
         Raises:
@@ -52,9 +51,7 @@ class Request(variant.Request):
         chosen = _among("--frameworks", frameworks, FRAMEWORKS)
         known = [entry.name for framework in chosen for entry in of_framework(framework)]
         only = _among("--peers", peers, known) if peers is not None else ()
-        if precision not in get_args(Precision):
-            raise BenchError(f"--precision is {precision!r}; expected one of {', '.join(get_args(Precision))}")
-        return cls(backends=chosen, peers=only, precision=precision, **rest)
+        return cls(backends=chosen, peers=only, **rest)
 
 
 def _among(option: str, given: str, known: Sequence[str]) -> list[str]:

@@ -10,8 +10,9 @@ inpainting      the paper's: test digits of which a part is hidden, completed (`
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from bench.pictures import inpaint as paper
 from bench.pictures import picture_source
 from bench.pictures.picture_files import MOST_GREYS, Picture, check_name, grey_image, levels, save, side_by_side, tiled
 from bench.pictures.picture_source import Source
+from bench.tables.render import listed
 
 STEPS_BETWEEN = 11
 """Points of an interpolation and of a traversal, ends included."""
@@ -34,39 +36,25 @@ FARTHEST = 3.0
 """Standard deviations to either side, of a traversal."""
 STANDARD_DEVIATION = {"gaussian": 1.0, "logistic": np.pi / np.sqrt(3)}
 
-
 MOST_ROWS = 100
 """The most rows of a grid, which has as many columns, all of them decoded at once."""
 
 
 @dataclass(frozen=True)
-class Options:
-    """What is asked for; None is the kind's own default, and has to be None where it doesn't go with the kind.
+class Settings:
+    """What a picture is drawn with; what doesn't go with the kind has no meaning.
 
     Attributes:
-        backend: that decodes; the first one that can be used here.
+        kind: one of `DEFAULTS`.
+        backend: that decodes; without one, the first that can be used here.
         device: "auto", "cpu" or "gpu".
         temperatures: scale the latents.
         rows: down, and of a grid also across.
         greys: levels of grey; fewer make a smaller file.
         seed: of everything that is drawn at random.
         steps: of inpainting.
-        protocol: says how bytes become x; that of the record beside the weights.
+        protocol: says how bytes become x; without one, that of the record beside the weights.
     """
-
-    backend: str | None = None
-    device: str | None = None
-    temperatures: tuple[float, ...] | None = None
-    rows: int | None = None
-    greys: int | None = None
-    seed: int | None = None
-    steps: int | None = None
-    protocol: str | None = None
-
-
-@dataclass(frozen=True)
-class Settings:
-    """`Options` with the kind's defaults filled in; what doesn't go with the kind has no meaning."""
 
     kind: str
     backend: str | None = None
@@ -90,14 +78,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 """Kind → the options that go with it, and what they are if not given."""
 
 
-def draw(kind: str, weights: Path, output: Path, options: Options, console: Console | None = None) -> Path:
+def draw(kind: str, weights: Path, output: Path, options: Mapping[str, Any], console: Console | None = None) -> Path:
     """Draw a picture of weights, and write it as `picture_files.save` does.
 
     Args:
         kind: one of `DEFAULTS`.
         weights: canonical ones.
         output: a .png file.
-        options: see there.
+        options: attributes of `Settings`; None is the kind's own default.
         console: where progress is shown, if it is a terminal; standard error.
 
     Raises:
@@ -110,18 +98,15 @@ def draw(kind: str, weights: Path, output: Path, options: Options, console: Cons
     check_name(output)
     source = picture_source.read(weights)
     if kind == "spectrum":
-        save(spectrum(source), output)
-        return output
+        return save(spectrum(source), output)
     source.side()  # raises where there is none, before a framework is loaded
     model = source.model(settings.backend, settings.device)
     if kind == "inpainting":
-        save(inpainting(source, model, settings, console or Console(stderr=True)), output)
-    else:
-        save(KINDS[kind](source, model, settings), output)
-    return output
+        return save(inpainting(source, model, settings, console or Console(stderr=True)), output)
+    return save(KINDS[kind](source, model, settings), output)
 
 
-def resolved(kind: str, options: Options) -> Settings:
+def resolved(kind: str, options: Mapping[str, Any]) -> Settings:
     """The options with the kind's defaults filled in.
 
     Raises:
@@ -129,7 +114,7 @@ def resolved(kind: str, options: Options) -> Settings:
     """
     if kind not in DEFAULTS:
         raise BenchError(f"--kind is {kind!r}; expected one of {', '.join(DEFAULTS)}")
-    given = {f.name: getattr(options, f.name) for f in fields(options) if getattr(options, f.name) is not None}
+    given = {name: value for name, value in options.items() if value is not None}
     for name in given:
         if name not in DEFAULTS[kind]:
             kinds = [other for other, known in DEFAULTS.items() if name in known]
@@ -152,11 +137,11 @@ def grid(source: Source, model: Backend, settings: Settings) -> Picture:
     rows, temperatures = settings.rows, settings.temperatures
     latents = source.latents(settings.seed, rows * rows)
     panels = [tiled(levels(model.decode(t * latents), settings.greys), rows, source.side()) for t in temperatures]
-    listed = _numbers(temperatures)
+    scales = listed([f"{t:g}" for t in temperatures])
     several = len(temperatures) > 1
-    seen = f"{rows} × {rows} images decoded from latents of the prior times the temperature {listed}"
+    seen = f"{rows} × {rows} images decoded from latents of the prior times the temperature {scales}"
     seen += ", from left to right; the same latents in each panel" if several else ""
-    title = f"Samples at temperature{'s' if several else ''} {listed}"
+    title = f"Samples at temperature{'s' if several else ''} {scales}"
     return _picture(title, seen, side_by_side(panels, settings.greys), source, model, settings)
 
 
@@ -198,7 +183,7 @@ def traversal(source: Source, model: Backend, settings: Settings) -> Picture:
     seen = (
         f"one latent of the prior times the temperature {temperature:g}, decoded with a single dimension changed from "
         f"−{FARTHEST:g} to {FARTHEST:g} standard deviations of the prior. Rows: the dimensions of rank "
-        f"{_numbers(ranks)} by σ = exp(−s), with σ = {sigmas}"
+        f"{listed([f'{rank}' for rank in ranks])} by σ = exp(−s), with σ = {sigmas}"
     )
     return _picture("Traversal of single latent dimensions", seen, picture, source, model, settings)
 
@@ -233,7 +218,8 @@ def inpainting(source: Source, model: Backend, settings: Settings, console: Cons
     protocol, pixels = source.pixels(settings.protocol)
     hidden = paper.hidden_pixels(seed)
     made = paper.ascent(model.score, images, hidden, pixels, seed, steps)
-    completed = _last(track(made, "inpainting", steps, console=console, disable=not console.is_terminal))
+    shown = track(made, "inpainting", steps, console=console, disable=not console.is_terminal)
+    completed = deque(shown, maxlen=1).pop()
     given = levels(images / 255, greys)
     panels = [
         tiled(panel, 10, source.side())
@@ -266,16 +252,3 @@ def _picture(
 def _caption(seen: str, source: Source, drawn: str = "") -> str:
     text = f"{seen[0].upper()}{seen[1:]}. Model: {source.described()}."
     return f"{text} Drawn with {drawn}." if drawn else text
-
-
-def _last(states: Iterable[NDArray]) -> NDArray:
-    state = None
-    for state in states:  # noqa: B007
-        pass
-    assert state is not None
-    return state
-
-
-def _numbers(values: Iterable[float]) -> str:
-    each = [f"{value:g}" for value in values]
-    return each[0] if len(each) == 1 else f"{', '.join(each[:-1])} and {each[-1]}"

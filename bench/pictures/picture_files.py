@@ -61,8 +61,8 @@ def grey_image(indices: NDArray[np.uint8], greys: int) -> Image.Image:
     return image
 
 
-def save(picture: Picture, output: Path) -> None:
-    """Write the PNG, with title and caption in its metadata, and beside it a .json of both.
+def save(picture: Picture, output: Path) -> Path:
+    """Write the PNG, with title and caption in its metadata, beside it a .json of both, and return the PNG's path.
 
     Raises:
         BenchError: a name that doesn't end in .png, or a file that can't be written.
@@ -79,6 +79,7 @@ def save(picture: Picture, output: Path) -> None:
         output.with_suffix(".json").write_text(beside + "\n", encoding="utf-8")
     except OSError as error:
         raise BenchError(f"{output}: can't be written ({error.strerror or error})") from error
+    return output
 
 
 def check_name(output: Path) -> None:
