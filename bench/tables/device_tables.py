@@ -21,12 +21,12 @@ NOTES = (
 def devices(records: Source) -> Table:
     """Return images a second by the number of devices: a row a machine, protocol, precision, variant and number."""
     data = prepare(records)
-    data = data[data["status"] == "ok"].assign(protocol=data["plan_protocol"])
+    data = data[data["status"] == "ok"]
     if not (data["devices"] > 1).any():
         return Table("devices", "Devices side by side", "", pd.DataFrame(), pd.DataFrame(), ())
-    table = Rows()
-    parts = data["machine"].str.extract(r"^(.*?)(?:, \d+ devices)?$")[0]
-    for key, rows in groups(data.assign(machine=parts), ["machine", *VARIANT]):
+    machines = data["machine"].str.replace(r", \d+ devices$", "", regex=True)
+    data, table = data.assign(protocol=data["plan_protocol"], machine=machines), Rows()
+    for key, rows in groups(data, ["machine", *VARIANT]):
         found = {
             (int(one["devices"]), int(one["batch"])): over_rounds(pick(its, "training", "images_per_second")).middle
             for one, its in groups(rows, ["devices", "batch"])
