@@ -155,7 +155,7 @@ def checked(tmp_path, *errors):
 
 def test_a_suite_that_passed_says_so_and_is_a_heat_map(tmp_path):
     found = checked(tmp_path, 1e-10, 0.0)
-    assert found.told == ["All 2 checks passed."]
+    assert found.sentences == ["All 2 checks passed."]
     (panel,) = found.group.panels
     assert list(panel.data[0]["z"][0]) == pytest.approx([-1.0, -4.0])
     assert list(panel.data[0]["text"][0]) == ["0.10", "0"]
@@ -163,5 +163,5 @@ def test_a_suite_that_passed_says_so_and_is_a_heat_map(tmp_path):
 
 def test_a_suite_that_failed_says_so_first(tmp_path):
     found = checked(tmp_path, 1e-10, 2e-9)
-    assert found.told == ["1 of 2 checks FAILED.", "lockstep, jax: 1 failed: loss."]
+    assert found.sentences == ["1 of 2 checks FAILED.", "lockstep, jax: 1 failed: loss."]
     assert list(found.group.panels[0].data[0]["text"][0]) == ["0.10", "2.0 FAILED"]

@@ -13,7 +13,7 @@ from bench.tables.render import at_most
 
 def told(*records):
     """The sentences of the only group of these records."""
-    (found,) = map(sentences.told, sections(records))
+    (found,) = map(sentences.sentences_of, sections(records))
     return found
 
 
@@ -174,7 +174,7 @@ def test_failures_are_listed_with_their_reasons_equal_ones_together():
 
 def test_machines_have_sentences_of_their_own():
     records = [run("torch", 60.0, 61.0), run("jax", 45.0, 46.0, machine=XEON)]
-    found = [sentences.told(section) for section in sections(records)]
+    found = [sentences.sentences_of(section) for section in sections(records)]
     assert len(found) == 2
     assert all("nothing was timed beside it" in one(its, "an epoch") for its in found)
 

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import pandas as pd
+import plotly.graph_objects as go
 
-from bench.report.panels import Group, Panel, axis, error_bars, look, panel, thinned, ticks
+from bench.figures.palette import colour_of
+from bench.report.panels import Group, Panel, axis, error_bars, line, look, panel, thinned, ticks
 from bench.tables import KINDS, final_losses, largest_difference
 from bench.tables.frame import PRECISIONS, rank
 from bench.tables.labels import SECTION, groups, place, said, section_label
 from bench.tables.pivot import RECORD, over_rounds, pick
 from bench.tables.render import MISSING
-from bench.tables.series_tables import worst_of
+from bench.tables.series_tables import round_trips_of, worst_of
 
 BAND_OPACITY = 0.18
+GREY = {"color": "#888888"}
+HALF_LEVEL = GREY | {"width": 1, "dash": "dash"}
 LABEL_CHARACTERS = 26  # of a line of a heat map's label
 
 
@@ -40,55 +44,45 @@ def series_of(rows: pd.DataFrame) -> list[str]:
 
 def losses(rows: pd.DataFrame) -> Iterator[Panel]:
     """A panel for each of training and test loss, and one for how far apart the series are."""
-    import plotly.graph_objects as go
-
-    curve = rows[rows["measure"] == "curve"]
-    if curve.empty or curve["loss"].nunique() != 1:
+    points = rows[rows["measure"] == "curve"]
+    if points.empty or points["loss"].nunique() != 1:
         return
-    kind, names = KINDS[str(curve["loss"].iloc[0])], series_of(rows)
+    kind, names = KINDS[str(points["loss"].iloc[0])], series_of(rows)
     apart = []
     for part, said_part in (("train", "Training"), ("test", "Test")):
-        its = pick(curve, "curve", f"{part}_loss")
+        its = pick(points, "curve", f"{part}_loss")
         if its["value"].notna().sum() == 0:
             continue
-        epochs, told = thinned(sorted({int(epoch) for epoch in its["at_epoch"]}))
+        epochs, left_out = thinned(sorted({int(epoch) for epoch in its["at_epoch"]}))
         its = its[its["at_epoch"].isin(epochs)]
         traces = []
         for name, found in groups(its, ["series"]):
             by_epoch = {int(at["at_epoch"]): over_rounds(some) for at, some in groups(found, ["at_epoch"])}
-            style = look(str(name["series"]), names)
+            series = str(name["series"])
             if found["seed"].nunique() > 1:
                 lows, highs = [s.low for s in by_epoch.values()], [s.high for s in by_epoch.values()]
                 traces.append(
                     go.Scatter(
                         x=[*by_epoch, *reversed(by_epoch)],
-                        y=[*_plain(highs), *reversed(_plain(lows))],
+                        y=[*highs, *reversed(lows)],
                         fill="toself",
-                        fillcolor=style["line"]["color"],
+                        fillcolor=colour_of(series, names),
                         opacity=BAND_OPACITY,
                         line={"width": 0},
                         mode="lines",
                         hoverinfo="skip",
                         showlegend=False,
-                        legendgroup=name["series"],
-                        name=f"{said(str(name['series']))}, lowest to highest",
+                        legendgroup=series,
+                        name=f"{said(series)}, lowest to highest",
                     )
                 )
-            traces.append(
-                go.Scatter(
-                    x=list(by_epoch),
-                    y=_plain([s.middle for s in by_epoch.values()]),
-                    name=said(str(name["series"])),
-                    legendgroup=name["series"],
-                    mode="lines+markers",
-                    **style,
-                )
-            )
+            middles = [s.middle for s in by_epoch.values()]
+            traces.append(line(series, names, list(by_epoch), middles, legendgroup=series))
         several = its["seed"].nunique() > 1
         spread = f"Median over rounds{' and seeds, the band from lowest to highest' if several else '; one seed'}."
         table = f"curves-{rows['plan_protocol'].iloc[0]}"
         layout = {"xaxis": axis("epoch", rangemode="tozero"), "yaxis": axis(f"{said_part.lower()} {kind}")}
-        yield panel(f"loss-{part}", f"{said_part} loss", f"{spread} {told}", table, traces, layout)
+        yield panel(f"loss-{part}", f"{said_part} loss", f"{spread} {left_out}", table, traces, layout)
         apart += _differences(its, names, part)
     if apart:
         caption = (
@@ -102,8 +96,6 @@ def losses(rows: pd.DataFrame) -> Iterator[Panel]:
 
 def _differences(its: pd.DataFrame, names: list[str], part: str) -> list:
     """Lines of the largest difference between any two series, and of each to the first."""
-    import plotly.graph_objects as go
-
     here = series_of(its)
     if len(here) < 2:
         return []
@@ -115,11 +107,11 @@ def _differences(its: pd.DataFrame, names: list[str], part: str) -> list:
         some = its[its["series"].isin(pair)]
         by_epoch = {int(at["at_epoch"]): largest_difference(its)[0] for at, its in groups(some, ["at_epoch"])}
         two = len(pair) == 2
-        style = look(pair[1], names) if two else {"line": {"color": "#888888"}, "marker": {"color": "#888888"}}
+        style = look(pair[1], names) if two else {"line": GREY, "marker": GREY}
         traces.append(
             go.Scatter(
                 x=list(by_epoch),
-                y=[value if value > 0 else None for value in _finite_or_zero(by_epoch.values())],
+                y=[value if value > 0 else None for value in by_epoch.values()],
                 name=f"{part}: {f'{said(pair[1])} to {said(pair[0])}' if two else 'any two'}",
                 mode="lines+markers",
                 marker=style["marker"] | {"size": 6},
@@ -131,8 +123,6 @@ def _differences(its: pd.DataFrame, names: list[str], part: str) -> list:
 
 def epoch_times(rows: pd.DataFrame) -> Iterator[Panel]:
     """Seconds an epoch: every round, the median, and the floor."""
-    import plotly.graph_objects as go
-
     rows = rows[rows["status"] == "ok"]  # the table has what the others did until they ended
     timed, floor = pick(rows, "training", "seconds_per_epoch"), pick(rows, "floor", "train_epoch_seconds")
     names = [name for name in series_of(rows) if timed[timed["series"] == name]["value"].notna().any()]
@@ -143,14 +133,13 @@ def epoch_times(rows: pd.DataFrame) -> Iterator[Panel]:
     points = timed[timed["series"].isin(names)].dropna(subset=["value"])
     colours = [look(name, series_of(rows))["line"]["color"] for name in names]
     found = pd.DataFrame(measured)
-    grey = {"color": "#888888"}
     traces = [
         go.Scatter(
             x=points["value"].tolist(),
             y=[said(str(name)) for name in points["series"]],
             name="a round",
             mode="markers",
-            marker=grey | {"symbol": "circle-open", "size": 7},
+            marker=GREY | {"symbol": "circle-open", "size": 7},
         ),
         go.Scatter(
             x=[s.middle for s in measured],
@@ -158,34 +147,23 @@ def epoch_times(rows: pd.DataFrame) -> Iterator[Panel]:
             name="median [lowest–highest]",
             mode="markers",
             marker={"color": colours, "size": 13, "symbol": "diamond", "line": {"color": "#777777", "width": 1}},
-            error_x=error_bars(found["middle"], found["low"], found["high"]) | grey,
+            error_x=error_bars(found["middle"], found["low"], found["high"]) | GREY,
         ),
     ]
     if any(math.isfinite(value) for value in floors):
-        bar = grey | {"symbol": "line-ns-open", "size": 20, "line": {"width": 3}}
-        traces.append(
-            go.Scatter(x=_plain(floors), y=[said(name) for name in names], name="floor", mode="markers", marker=bar)
-        )
+        bar = GREY | {"symbol": "line-ns-open", "size": 20, "line": {"width": 3}}
+        traces.append(go.Scatter(x=floors, y=[said(name) for name in names], name="floor", mode="markers", marker=bar))
     caption = "The floor is the least time that the products and bytes of an epoch take on this machine, in the median."
     layout = {
         "xaxis": axis("seconds an epoch", rangemode="tozero"),
         "yaxis": axis("", autorange="reversed", type="category"),
     }
-    yield panel(
-        "epoch",
-        "Time per epoch and its floor",
-        caption,
-        "speed",
-        traces,
-        layout,
-        height=max(260, 130 + 44 * len(names)),
-    )
+    height = max(260, 130 + 44 * len(names))
+    yield panel("epoch", "Time per epoch and its floor", caption, "speed", traces, layout, height)
 
 
 def sampling(rows: pd.DataFrame) -> Iterator[Panel]:
     """Throughput of sampling against batch size."""
-    import plotly.graph_objects as go
-
     its = pick(rows, "sampling", "samples_per_second").dropna(subset=["value"])
     if its.empty or "at_batch" not in its:
         return
@@ -193,17 +171,9 @@ def sampling(rows: pd.DataFrame) -> Iterator[Panel]:
     for name, found in groups(its, ["series"]):
         by_batch = {int(at["at_batch"]): over_rounds(some) for at, some in groups(found, ["at_batch"])}
         spreads = pd.DataFrame(list(by_batch.values()))
-        style = look(str(name["series"]), series_of(rows))
-        traces.append(
-            go.Scatter(
-                x=list(by_batch),
-                y=spreads["middle"].tolist(),
-                error_y=error_bars(spreads["middle"], spreads["low"], spreads["high"]),
-                name=said(str(name["series"])),
-                mode="lines+markers",
-                **style,
-            )
-        )
+        bars = error_bars(spreads["middle"], spreads["low"], spreads["high"])
+        heights = spreads["middle"].tolist()
+        traces.append(line(str(name["series"]), series_of(rows), list(by_batch), heights, error_y=bars))
     caption = "Median [95 % interval]; over several rounds or seeds, their median [lowest–highest]."
     batches = sorted({int(batch) for batch in its["at_batch"]})
     layout = {"xaxis": axis("batch", log=True, **ticks(batches)), "yaxis": axis("samples a second", log=True)}
@@ -212,13 +182,7 @@ def sampling(rows: pd.DataFrame) -> Iterator[Panel]:
 
 def invertibility(rows: pd.DataFrame) -> Iterator[Panel]:
     """Worst error of one round trip by precision, of one machine and protocol."""
-    import plotly.graph_objects as go
-
-    its = pick(rows, "invertibility", "max_error")
-    wanted = {"at_inputs": "test", "at_direction": "x-z-x", "at_trips": 1}
-    for column, value in wanted.items():
-        its = its[its[column] == value] if column in its else its[:0]
-    its = its[its["at_coupling"].isna()] if "at_coupling" in its else its
+    its = round_trips_of(rows)
     if its["value"].isna().all():
         return
     precisions = sorted(set(its["precision"]), key=lambda name: rank(str(name).split(" ")[0], PRECISIONS))
@@ -233,10 +197,7 @@ def invertibility(rows: pd.DataFrame) -> Iterator[Panel]:
         traces.append(
             go.Scatter(
                 x=[name for name in precisions if name in worst],
-                y=[
-                    value if value > 0 else None
-                    for value in _finite_or_zero(worst[n] for n in precisions if n in worst)
-                ],
+                y=[worst[name] if worst[name] > 0 else None for name in precisions if name in worst],
                 name=f"{said(str(key['series']))}, {key['at_weights']}",
                 mode="lines+markers",
                 **style,
@@ -255,9 +216,6 @@ def invertibility(rows: pd.DataFrame) -> Iterator[Panel]:
     yield panel("invertibility", "Invertibility by precision", caption, "invertibility", traces, layout)
 
 
-HALF_LEVEL = {"color": "#888888", "width": 1, "dash": "dash"}
-
-
 def agreement(rows: pd.DataFrame) -> Iterator[Panel]:
     """The errors against the float64 reference as a heat map: a row per quantity, a column per series."""
     its = rows[rows["measure"] == "agreement"]
@@ -267,9 +225,7 @@ def agreement(rows: pd.DataFrame) -> Iterator[Panel]:
         lines.append((label, [worst_of(found[found["series"] == name]) for name in names]))
     if lines:
         caption = "Greatest relative error against the float64 reference at the same weights; worst over seeds, rounds."
-        shown = [[(value, text) for value, text in cells] for _, cells in lines]
-        labels = [label for label, _ in lines]
-        yield heat_map("agreement", "Agreement", caption, "agreement", names, labels, shown, span=(-16, 0))
+        yield heat_map("agreement", "Agreement", caption, "agreement", names, lines, span=(-16, 0))
 
 
 def heat_map(
@@ -278,12 +234,13 @@ def heat_map(
     caption: str,
     table: str,
     columns: list[str],
-    labels: list[str],
-    cells: list[list[tuple[float, str]]],
+    rows: list[tuple[str, list[tuple[float, str]]]],
     span: tuple[float, float],
 ) -> Panel:
-    """A heat map of log₁₀ of the cells' values over `span`, with their texts; what isn't finite has the last colour."""
-    import plotly.graph_objects as go
+    """A heat map of log₁₀ of values over `span`; a row is its label and a value and text for each column.
+
+    What isn't finite has the last colour.
+    """
 
     def level(value: float, text: str) -> float | None:
         if math.isnan(value):
@@ -293,12 +250,12 @@ def heat_map(
     # Light enough everywhere for dark text; orange begins where log₁₀ is 0: at an error as large as what it may be.
     end = -span[0] / (span[1] - span[0])
     blues = [[0.0, "#f4f9fd"], [min(end, 0.999), "#6fb4e3"]]
-    lines = [textwrap.wrap(label, LABEL_CHARACTERS) for label in labels]
+    lines = [textwrap.wrap(label, LABEL_CHARACTERS) for label, _ in rows]
     trace = go.Heatmap(
         x=[said(column.replace(":", " ")) for column in columns],
-        y=["<br>".join(line) for line in lines],
-        z=[[level(*cell) for cell in line] for line in cells],
-        text=[["" if text == MISSING else text for _, text in line] for line in cells],
+        y=["<br>".join(each) for each in lines],
+        z=[[level(*cell) for cell in cells] for _, cells in rows],
+        text=[["" if text == MISSING else text for _, text in cells] for _, cells in rows],
         texttemplate="%{text}",
         textfont={"color": "#111111"},
         hovertemplate="%{y}<br>%{x}: %{text}<extra></extra>",
@@ -313,14 +270,12 @@ def heat_map(
         "xaxis": axis("", side="top", type="category", showgrid=False),
         "yaxis": axis("", autorange="reversed", type="category", showgrid=False),
     }
-    height = 110 + 18 * max(sum(len(line) + 0.5 for line in lines), 8)
+    height = 110 + 18 * max(sum(len(each) + 0.5 for each in lines), 8)
     return panel(name, title, caption, table, [trace], layout, height=round(height))
 
 
 def seeds(rows: pd.DataFrame) -> Iterator[Panel]:
     """The final losses of each seed; nothing where there is one seed only."""
-    import plotly.graph_objects as go
-
     if rows["seed"].nunique() < 2 or rows["loss"].nunique() != 1:
         return
     kind, names, traces = KINDS[str(rows["loss"].iloc[0])], series_of(rows), []
@@ -344,11 +299,3 @@ def seeds(rows: pd.DataFrame) -> Iterator[Panel]:
     layout = {"xaxis": axis("", type="category"), "yaxis": axis(f"final {kind}"), "showlegend": False}
     if traces:
         yield panel("seeds", "Spread over seeds", caption, "accuracy", traces, layout)
-
-
-def _plain(values: list[float]) -> list[float | None]:
-    return [value if math.isfinite(value) else None for value in values]
-
-
-def _finite_or_zero(values: Iterable[float]) -> list[float]:
-    return [value if math.isfinite(value) else 0.0 for value in values]

@@ -82,7 +82,7 @@ def _context(row: pd.Series) -> str:
 
 def sweep_sentences(records: Sequence[Record]) -> dict[str, list[str]]:
     """The best throughput over batch sizes, by the label of a group."""
-    told: dict[str, list[str]] = {}
+    sentences: dict[str, list[str]] = {}
     for key, rows in groups(sweeps(prepare(records)), SECTION):
         found = [curve for curve in curves(rows) if curve.axis == "batch" and not curve.points.empty]
         for operation, name in SAID.items():
@@ -94,13 +94,13 @@ def sweep_sentences(records: Sequence[Record]) -> dict[str, list[str]]:
                     parts.append(f"{said(str(curve.key['series']))} {number(rate)} at batch {size:.0f}")
             if parts:
                 sentence = f"Swept over batch sizes, most examples a second ({name}): {listed(parts)}."
-                told.setdefault(section_label(key), []).append(sentence)
-    return told
+                sentences.setdefault(section_label(key), []).append(sentence)
+    return sentences
 
 
 def peer_sentences(table: Table) -> list[str]:
     """What the usual libraries take for the step that this harness takes, by machine, precision, size and framework."""
-    raw, told = table.raw, []
+    raw, sentences = table.raw, []
     if raw.empty:
         return []
     keys = ["machine", "precision", "size", "batch", "run", "framework"]
@@ -111,14 +111,12 @@ def peer_sentences(table: Table) -> list[str]:
         named = zip(timed["peer"], ratios, strict=True)
         parts = [f"{peer} {spread(middle, low, high, 3)} ×" for peer, (middle, low, high) in named]
         where = f"On {key['machine']}, {key['precision']}, {key['size']}, batch {key['batch']}"
+        where += f", {said(str(key['framework']))}"
         if parts:
-            told.append(f"{where}, {said(str(key['framework']))}: times the step of this harness: {listed(parts)}.")
+            sentences.append(f"{where}: times the step of this harness: {listed(parts)}.")
         lost = others[others["times_ours"].isna()]
-        told += [
-            f"{where}, {said(str(key['framework']))}: {peer}: {status}."
-            for peer, status in lost[["peer", "status"]].values
-        ]
-    return told
+        sentences += [f"{where}: {peer}: {status}." for peer, status in lost[["peer", "status"]].values]
+    return sentences
 
 
 def environments(records: Sequence[Record]) -> tuple[Table, list[tuple[str, str]]]:

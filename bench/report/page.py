@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import gzip
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from plotly.offline import get_plotlyjs
 
 from bench import tables
 from bench.comparison.answers import Answer, Section, sections
@@ -27,7 +27,7 @@ from bench.report.suites import suites
 from bench.report.sweep_figures import sweep_groups
 from bench.tables.frame import order
 from bench.tables.labels import prepare
-from bench.tables.render import MISSING, Table
+from bench.tables.render import MISSING
 
 TEMPLATE = Path(__file__).parent / "template"
 OPEN = ("speed", "accuracy")
@@ -54,25 +54,20 @@ def write(records: Sequence[Record], paths: Iterable[Path], output: Path) -> Pat
 
 def html(records: Sequence[Record], paths: Sequence[Path]) -> str:
     """The page as text."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from plotly.offline import get_plotlyjs
-
     records = sorted(records, key=order)
     found = suites(paths)
     shown, left_out = pictures(paths)
     made = tables.all_tables(records, brief=True)
     about, environments = overview.environments(records)
+    missing = overview.missing_figures(records)
     runs = prepare([record for record in records if record.plan.kind == "run"])
     answered = sections(records)
     boards = {"records": _groups(runs, records), "suites": [suite.group for suite in found if suite.group.panels]}
     boards["first"] = _first(boards["records"], answered)
     peers = next((table for table in made if table.name == "peers"), None)
+    loader = FileSystemLoader(TEMPLATE)
     template = Environment(
-        loader=FileSystemLoader(TEMPLATE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template.filters |= {"anchor": anchor, "is_number": is_number}
     return template.get_template("page.html").render(
@@ -80,11 +75,11 @@ def html(records: Sequence[Record], paths: Sequence[Path]) -> str:
         failures=overview.failures(records),
         first=answered[0].label if answered else "",
         answers=[*answered[0].answers, still_holds(records)] if answered else [],
-        told=_told(answered, records),
+        sentences=_sentences(answered, records),
         peers=overview.peer_sentences(peers) if peers else [],
         suites=found,
-        boards={name: [finite(asdict(group)) for group in its] for name, its in boards.items()},
-        tables=[*made, *_missing(records), *(table for suite in found for table in suite.tables)],
+        boards={name: [asdict(group) for group in its] for name, its in boards.items()},
+        tables=[*made, *([missing] if len(missing.raw) else []), *(table for suite in found for table in suite.tables)],
         open=OPEN,
         most_rows=MOST_ROWS,
         about=about,
@@ -95,15 +90,6 @@ def html(records: Sequence[Record], paths: Sequence[Path]) -> str:
         plotly=packed(get_plotlyjs()),
         missing=MISSING,
     )
-
-
-def finite(value: Any) -> Any:
-    """`value` with None for every number in it that JSON has no word for: one of them and no plot would be drawn."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @cache
@@ -133,19 +119,14 @@ def still_holds(records: Sequence[Record]) -> Answer:
     bad = [verdict for verdict in verdicts if verdict.outcome == "regression"]
     if not bad:
         return Answer(question, "yes", [f"None of {len(verdicts)} verdicts against the references is a regression."])
-    told = [f"{each.backend}, {each.protocol} {each.precision}, {each.quantity}: {each.found}." for each in bad]
-    return Answer(question, f"no: {len(bad)} of {len(verdicts)} are regressions", told)
+    lost = [f"{each.backend}, {each.protocol} {each.precision}, {each.quantity}: {each.found}." for each in bad]
+    return Answer(question, f"no: {len(bad)} of {len(verdicts)} are regressions", lost)
 
 
 def _first(groups: Sequence[Group], answered: Sequence[Section]) -> list[Group]:
     """The plot of the first screen: the time of an epoch in the group that was measured best."""
     panels = [each for group in groups if group.label == answered[0].label for each in group.panels] if answered else []
     return [Group("", [replace(each, name="first")]) for each in panels if each.name == "epoch"]
-
-
-def _missing(records: Sequence[Record]) -> list[Table]:
-    table = overview.missing_figures(records)
-    return [] if table.raw.empty else [table]
 
 
 def _groups(runs: pd.DataFrame, records: Sequence[Record]) -> list[Group]:
@@ -159,9 +140,9 @@ def _groups(runs: pd.DataFrame, records: Sequence[Record]) -> list[Group]:
     return [group for group in found.values() if group.panels]
 
 
-def _told(found: Sequence[Section], records: Sequence[Record]) -> list[tuple[str, list[str]]]:
+def _sentences(found: Sequence[Section], records: Sequence[Record]) -> list[tuple[str, list[str]]]:
     """The sentences of each group, by its label."""
-    told = {section.label: sentences.told(section) for section in found}
+    by_label = {section.label: sentences.sentences_of(section) for section in found}
     for label, its in overview.sweep_sentences([r for r in records if r.plan.kind == "sweep"]).items():
-        told.setdefault(label, []).extend(its)
-    return list(told.items())
+        by_label.setdefault(label, []).extend(its)
+    return list(by_label.items())

@@ -7,13 +7,16 @@ the figures of one group (machine, protocol, precision) at a time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 
 from bench.figures.palette import colour_of
+from bench.tables.labels import said
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "pentagon")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -57,8 +60,6 @@ def panel(
     name: str, title: str, caption: str, table: str, traces: Sequence[Any], layout: Mapping[str, Any], height: int = 380
 ) -> Panel:
     """Return a panel of plotly's graph objects, which check their properties."""
-    import plotly.graph_objects as go
-
     common = {
         "template": "none",
         "height": height,
@@ -68,7 +69,16 @@ def panel(
     }
     figure = go.Figure(data=list(traces), layout=common | dict(layout)).to_plotly_json()
     figure["layout"].pop("template", None)
-    return Panel(name, title, " ".join(caption.split()), table, figure["data"], figure["layout"])
+    return Panel(name, title, " ".join(caption.split()), table, finite(figure["data"]), finite(figure["layout"]))
+
+
+def finite(value: Any) -> Any:
+    """`value` with None for every number in it that JSON has no word for: one of them and no plot would be drawn."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def axis(title: str, *, log: bool = False, **more: Any) -> dict[str, Any]:
@@ -87,28 +97,20 @@ def look(series: str, all_series: Sequence[str]) -> dict[str, Any]:
     """Line and marker of a series: its backend's colour, a dash and a symbol for itself alone."""
     place = list(all_series).index(series)
     colour = colour_of(series, all_series)
-    return {
-        "line": {"color": colour, "dash": DASHES[place % len(DASHES)], "width": 2},
-        "marker": {
-            "color": colour,
-            "symbol": SYMBOLS[place % len(SYMBOLS)],
-            "size": 8,
-            "line": {"color": OUTLINE, "width": 1},
-        },
-    }
+    edge = {"color": OUTLINE, "width": 1}
+    marker = {"color": colour, "symbol": SYMBOLS[place % len(SYMBOLS)], "size": 8, "line": edge}
+    return {"line": {"color": colour, "dash": DASHES[place % len(DASHES)], "width": 2}, "marker": marker}
+
+
+def line(series: str, all_series: Sequence[str], x: Sequence[Any], y: Sequence[Any], **more: Any) -> Any:
+    """Return the line of a series through its points, in its look."""
+    return go.Scatter(x=x, y=y, name=said(series), mode="lines+markers", **look(series, all_series), **more)
 
 
 def error_bars(middle: pd.Series, low: pd.Series, high: pd.Series) -> dict[str, Any]:
     """Bars from `low` to `high`; none where these are missing."""
-    above, below = (high - middle).fillna(0.0), (middle - low).fillna(0.0)
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": above.tolist(),
-        "arrayminus": below.tolist(),
-        "width": 4,
-        "thickness": 1.2,
-    }
+    ends = {"array": (high - middle).fillna(0.0).tolist(), "arrayminus": (middle - low).fillna(0.0).tolist()}
+    return {"type": "data", "symmetric": False, **ends, "width": 4, "thickness": 1.2}
 
 
 def thinned(epochs: Sequence[int]) -> tuple[list[int], str]:

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image, UnidentifiedImageError
+
 from bench.errors import BenchError
 from bench.records.collection import files_below
 from bench.records.fields import printable
@@ -50,8 +52,6 @@ def pictures(paths: Iterable[Path], most: int = MOST_BYTES) -> tuple[list[Pictur
 
 
 def _picture(file: Path) -> Picture:
-    from PIL import Image, UnidentifiedImageError  # here, since it would slow every command's start down
-
     try:
         with Image.open(file) as image:
             width, height = image.size

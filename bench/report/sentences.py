@@ -17,11 +17,12 @@ from bench.tables import KINDS, trained
 from bench.tables.labels import LOSS_DIGITS, groups, said
 from bench.tables.pivot import Spread, over_rounds, pick
 from bench.tables.render import at_most, listed, number
+from bench.tables.series_tables import round_trips_of
 
 HALF_LEVEL = 0.5
 
 
-def told(section: Section) -> list[str]:
+def sentences_of(section: Section) -> list[str]:
     """The sentences of one machine, protocol and precision: what did not end well first, then the other answers."""
     *answers, trouble = section.answers
     well = section.rows[section.rows["status"] == "ok"]
@@ -52,7 +53,7 @@ def targets(rows: pd.DataFrame) -> Iterator[str]:
                 reached.append((time, f"{series} in epoch {after:g} ({number(time, 3)} s)"))
         target = f"the target loss {number(float(key['target_loss']), LOSS_DIGITS)}"
         if reached:
-            yield f"{_capital(target)} was reached by {listed([text for _, text in sorted(reached)])}."
+            yield f"{target[0].upper()}{target[1:]} was reached by {listed([text for _, text in sorted(reached)])}."
         if not_reached:
             yield f"{listed(not_reached)} did not reach {target} in {rows['epochs'].max()} epochs."
 
@@ -66,7 +67,8 @@ def best_losses(rows: pd.DataFrame) -> Iterator[str]:
     for key, its in groups(curve, ["series"]):
         lowest = its.groupby(["run", "seed"], dropna=False)["value"].min()
         spreads[str(key["series"])] = Spread(float(lowest.median()), float(lowest.min()), float(lowest.max()))
-    parts = [f"{said(name)} {number(s.middle, LOSS_DIGITS)}" for name, s in _by_middle(spreads)]
+    ordered = sorted(spreads.items(), key=lambda item: item[1].middle)
+    parts = [f"{said(name)} {number(s.middle, LOSS_DIGITS)}" for name, s in ordered]
     count = curve["seed"].nunique()
     middles = [s.middle for s in spreads.values()]
     within = f", within {at_most(max(middles) - min(middles))} nats of each other" if len(middles) > 1 else ""
@@ -109,10 +111,7 @@ def sampling(rows: pd.DataFrame) -> Iterator[str]:
 
 def round_trips(rows: pd.DataFrame) -> Iterator[str]:
     """How far one round trip of the test images lands from them."""
-    its = trained(pick(rows, "invertibility", "max_error"))
-    for column, value in {"at_inputs": "test", "at_direction": "x-z-x", "at_trips": 1}.items():
-        its = its[its[column] == value] if column in its else its[:0]
-    its = its[its["at_coupling"].isna()] if "at_coupling" in its else its
+    its = trained(round_trips_of(rows))
     missing, parts, largest = worst_by_series(its, "the error of a round trip x → z → x")
     yield from missing
     if parts:
@@ -123,16 +122,5 @@ def round_trips(rows: pd.DataFrame) -> Iterator[str]:
         )
 
 
-# Words
-
-
-def _by_middle(spreads: dict[str, Spread]) -> list[tuple[str, Spread]]:
-    return sorted(spreads.items(), key=lambda item: item[1].middle)
-
-
 def _interval_of(s: Spread) -> str:
     return f"{number(s.middle)} [{number(s.low)}–{number(s.high)}]" if s.low < s.high else number(s.middle)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -27,7 +27,7 @@ class Suite:
     """One file of checks: where from, what it comes to, and how it is shown."""
 
     label: str
-    told: list[str]
+    sentences: list[str]
     group: Group
     tables: list[Table]
 
@@ -46,12 +46,12 @@ def _suite(data: pd.DataFrame, head: list[str], folder: str) -> Suite:
     machine = (head[0] if head else "").removeprefix("machine: ").split(";")[0] or "unknown machine"
     label = f"{machine} · {folder}"
     failed = data[~data["passed"]]
-    told = [f"{len(failed)} of {len(data)} checks FAILED."] if len(failed) else [f"All {len(data)} checks passed."]
+    sentences = [f"{len(failed)} of {len(data)} checks FAILED."] if len(failed) else [f"All {len(data)} checks passed."]
     for (suite, backend), rows in failed.groupby(["suite", "backend"], sort=False):
-        told.append(f"{suite}, {backend}: {len(rows)} failed: {', '.join(sorted(set(rows['quantity'])))}.")
+        sentences.append(f"{suite}, {backend}: {len(rows)} failed: {', '.join(sorted(set(rows['quantity'])))}.")
     panels = [panel for suite, title in TITLES.items() for panel in _panels(data[data["suite"] == suite], suite, title)]
     tables = agreement_report.tables(data, head, brief=True)
-    return Suite(label, told, Group(label, panels), tables)
+    return Suite(label, sentences, Group(label, panels), tables)
 
 
 def _panels(rows: pd.DataFrame, suite: str, title: str) -> list[Panel]:
@@ -65,21 +65,19 @@ def _panels(rows: pd.DataFrame, suite: str, title: str) -> list[Panel]:
     share = (rows["error"] / rows["tolerance"]).where(rows["error"] != 0, 0.0)
     worst = rows.assign(share=share.fillna(np.inf)).groupby(["quantity", "precision", "backend"], sort=False)
     shares, passed = worst["share"].max(), worst["passed"].all()
-    columns, labels, cells = list(dict.fromkeys(rows["backend"])), [], []
+    columns, lines = list(dict.fromkeys(rows["backend"])), []
     for quantity, precision in dict.fromkeys(zip(rows["quantity"], rows["precision"], strict=True)):
         keys = [(quantity, precision, backend) for backend in columns]
-        labels.append(f"{quantity} · {precision}")
-        cells.append(
-            [
-                (float(shares[key]), number(float(shares[key]), 2) + ("" if passed[key] else " FAILED"))
-                if key in shares.index
-                else (float("nan"), MISSING)
-                for key in keys
-            ]
-        )
+        cells = [
+            (float(shares[key]), number(float(shares[key]), 2) + ("" if passed[key] else " FAILED"))
+            if key in shares.index
+            else (float("nan"), MISSING)
+            for key in keys
+        ]
+        lines.append((f"{quantity} · {precision}", cells))
     caption = (
         "Largest error as a share of its tolerance, over all architectures, weights and steps; above 1 (orange) it "
         "has failed; empty: not compared."
     )
     name, table = f"suite-{suite}", f"agreement-{suite}"
-    return [heat_map(name, title, caption, table, columns, labels, cells, span=(-4, 1))]
+    return [heat_map(name, title, caption, table, columns, lines, span=(-4, 1))]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from bench.report.panels import Group, Panel, axis, error_bars, look, panel, ticks
+from bench.report.panels import Group, Panel, axis, error_bars, line, panel, ticks
 from bench.tables.labels import SECTION, groups, said, section_label
 from bench.tables.sweep_tables import SAID, SIZES, Curve, curves, sweeps
 
@@ -25,23 +25,13 @@ def sweep_groups(data: pd.DataFrame) -> Iterator[tuple[str, Group]]:
 
 
 def _panel(size: str, operation: str, found: list[Curve]) -> Panel:
-    import plotly.graph_objects as go
-
     names, traces = [str(curve.key["series"]) for curve in found], []
     throughput = size == "batch"
     for curve in found:
         points, series = curve.points, str(curve.key["series"])
         bars = {} if throughput else {"error_y": error_bars(points["seconds"], points["low"], points["high"])}
-        traces.append(
-            go.Scatter(
-                x=points["size"].tolist(),
-                y=points["examples_per_second" if throughput else "seconds"].tolist(),
-                name=said(series),
-                mode="lines+markers",
-                **bars,
-                **look(series, names),
-            )
-        )
+        heights = points["examples_per_second" if throughput else "seconds"]
+        traces.append(line(series, names, points["size"].tolist(), heights.tolist(), **bars))
     what = "throughput" if throughput else "time"
     title = f"{SAID[operation][0].upper()}{SAID[operation][1:]}: {what} against {'batch size' if throughput else size}"
     left_out = [

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.records import Record
 from bench.tables.labels import SECTION, Row, Source, groups, prepare
-from bench.tables.pivot import Rows, clean, contexts_of, labels_of, over_rounds
+from bench.tables.pivot import Rows, clean, contexts_of, labels_of, over_rounds, pick
 from bench.tables.render import MISSING, Table, number
 
 
@@ -69,6 +69,14 @@ def invertibility(records: Source, *, brief: bool = False) -> Table:
         notes.append("Other inputs, single couplings, RMS and ULP: in the CSV file.")
     used["quantity"] = [INVERTIBILITY.get(name, name) for name in used["quantity"]]
     return _by_series("invertibility", "Invertibility", data, used, [*contexts, "quantity"], notes, worst=True)
+
+
+def round_trips_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the largest errors of one round trip x → z → x of test images through the whole flow."""
+    found = pick(rows, "invertibility", "max_error")
+    for column, value in {"at_inputs": "test", "at_direction": "x-z-x", "at_trips": 1}.items():
+        found = found[found[column] == value] if column in found else found[:0]
+    return found[found["at_coupling"].isna()] if "at_coupling" in found else found
 
 
 def _by_series(

@@ -83,9 +83,9 @@
     script.textContent = await unpack("plotly");
     document.head.append(script);
   } catch (error) {
-    const told = document.getElementById("no-plots");
-    told.textContent = `The plots can't be drawn in this browser (${error.message}); the tables have their figures.`;
-    told.hidden = false;
+    const message = document.getElementById("no-plots");
+    message.textContent = `The plots can't be drawn in this browser (${error.message}); the tables have their figures.`;
+    message.hidden = false;
     return;
   }
   for (const board of document.querySelectorAll(".board")) {
