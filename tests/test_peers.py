@@ -109,7 +109,7 @@ class Late(Reference):
         return super().seconds()
 
 
-def make_arm(entry, work):
+def make_peer(entry, work):
     given = work.weights
     match entry.name:
         case "absent":
@@ -151,7 +151,7 @@ def checked():
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker, "of_framework", lambda framework: [Entry(name, framework, "", "") for name in FATES])
-        patch.setattr(worker, "make_arm", make_arm)
+        patch.setattr(worker, "make_peer", make_peer)
         events = list(worker.measure(plan))
     assert events[-1].event == "finished"
     made = [event.measurement for event in events if event.event == "measured"]
@@ -196,7 +196,7 @@ def test_other_modes_of_the_harness_are_checked_and_timed_like_its_peers():
 
 
 def test_turns_change_so_that_nobody_is_always_first_or_after_the_same_one():
-    rounds = [worker.turns(list("abc"), round_) for round_ in range(1, 7)]
+    rounds = [worker.order_of(list("abc"), round_) for round_ in range(1, 7)]
     assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
     assert {order[0] for order in rounds} == {"a", "b", "c"}
     assert rounds[1] == rounds[0][::-1]

@@ -88,15 +88,12 @@ class FlowJax(Peer):
         return eqx.tree_at(lambda s: s.scale, Scale(jnp.ones_like(log_scale)), exponential)
 
     def log_prob(self, x: NDArray[np.float32]) -> NDArray:
-        """log p(x) in nats, [B, D] → [B]."""
         return np.array(self._density(self._combine(self._params, self._static), jnp.asarray(x[:, self._entry])))
 
     def load(self, batches: NDArray[np.float32]) -> None:
-        """Keep the batches on the device."""
         self._batches = [jnp.asarray(x[:, self._entry]) for x in batches]
 
     def train(self) -> None:
-        """A step on each batch."""
         key = jax.random.key(0)
         for x in self._batches:
             self._params, self._state, _ = self._make_step(
@@ -137,15 +134,12 @@ class Distrax(Peer):
         self._update = update
 
     def log_prob(self, x: NDArray[np.float32]) -> NDArray:
-        """log p(x) in nats, [B, D] → [B]."""
         return np.array(self._density(self._p, jnp.asarray(x[:, self._entry])))
 
     def load(self, batches: NDArray[np.float32]) -> None:
-        """Keep the batches on the device."""
         self._batches = [jnp.asarray(x[:, self._entry]) for x in batches]
 
     def train(self) -> None:
-        """A step on each batch."""
         for x in self._batches:
             self._p, self._state = self._update(self._p, self._state, x)
         jax.block_until_ready(self._p)

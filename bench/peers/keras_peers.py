@@ -82,7 +82,6 @@ class KerasPeer(Peer):
         return model
 
     def log_prob(self, x: NDArray[np.float32]) -> NDArray:
-        """log p(x) in nats, [B, D] → [B]."""
         z = np.asarray(self._model.predict(x, batch_size=len(x), verbose=0))
         log_det = float(ops.convert_to_numpy(ops.sum(self._scale.kernel)))
         return -0.5 * (z**2).sum(axis=1) + log_det - 0.5 * self._dim * math.log(2 * math.pi)

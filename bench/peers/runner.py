@@ -91,7 +91,7 @@ def run(request: Request, listener: Listener) -> list[Record]:
                 architecture=settings["architecture"],
                 optimiser=settings["optimiser"],
                 loss="article",
-                caption=f"{CAPTION} Batch {request.batch}, {request.steps} steps a turn.",
+                caption=f"{CAPTION} Batch {request.batch}, {request.steps} steps a round.",
             )
             variants.append(Peers(request, framework, plan, run_id))
         return carry_out(variants, [None], listener)

@@ -63,15 +63,12 @@ class TensorFlowProbability(Peer):
         return tfp.distributions.TransformedDistribution(base, bijector), [*variables, scale]
 
     def log_prob(self, x: NDArray[np.float32]) -> NDArray:
-        """log p(x) in nats, [B, D] → [B]."""
         return self._density(tf.constant(x[:, self._entry])).numpy()
 
     def load(self, batches: NDArray[np.float32]) -> None:
-        """Keep the batches on the device."""
         self._batches = [tf.constant(x[:, self._entry]) for x in batches]
 
     def train(self) -> None:
-        """A step on each batch."""
         for x in self._batches:
             self._update(x)
         tf.test.experimental.sync_devices()

@@ -48,16 +48,13 @@ class TorchPeer(Peer):
         return -self._log_prob(x).mean()
 
     def log_prob(self, x: NDArray[np.float32]) -> NDArray:
-        """log p(x) in nats, [B, D] → [B]."""
         with torch.no_grad():
             return self._log_prob(self._to_device(x)).cpu().numpy()
 
     def load(self, batches: NDArray[np.float32]) -> None:
-        """Keep the batches on the device."""
         self._batches = self._to_device(batches)
 
     def train(self) -> None:
-        """A step on each batch."""
         for x in self._batches:
             self._optimiser.zero_grad()
             loss = self._loss(x)
@@ -163,7 +160,7 @@ class NormFlows(TorchPeer):
 
 
 class FrEIA(TorchPeer):
-    """FrEIA: `NICECouplingBlock`, which couples both halves in turn, `LearnedElementwiseScaling`, `SequenceINN`."""
+    """FrEIA: `NICECouplingBlock` (couples one half, then the other), `LearnedElementwiseScaling`, `SequenceINN`."""
 
     def _build(self, flow: Halves) -> nn.Module:
         from FrEIA.framework import SequenceINN
@@ -188,7 +185,7 @@ class FrEIA(TorchPeer):
 
 
 class Negative(nn.Module):
-    """−x: FrEIA's block adds what the article subtracts, and after a ReLU no weights can turn the sign."""
+    """−x: FrEIA's block adds what the article subtracts, and after a ReLU no weights can change the sign."""
 
     def forward(self, x: Tensor) -> Tensor:
         """−x."""

@@ -1,4 +1,4 @@
-"""The peers of one framework beside its backend, in one process: each is checked first, then all are timed in turns.
+"""The peers of one framework beside its backend, in one process: each is checked first, then all are timed in rounds.
 
 A time counts only where the work is the same. So a peer has to give the float64 reference's log p before it trains,
 and the trained backend's log p after as many steps on the same batches; else it is a row that says by how much not.
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from bench.inputs.streams import TrainingStream, initial_parameters, normals
 from bench.measures.agreement import relative
 from bench.measures.precision import probe
 from bench.peers import peer_class
-from bench.peers.interface import Peer, missed
+from bench.peers.interface import missed
 from bench.records import Measurement
 from bench.records.environment import fingerprint, gpu_state
 from bench.running.failures import reason_of, status_of
@@ -59,7 +59,7 @@ def main() -> int:
 
 @dataclass(frozen=True)
 class Work:
-    """What everyone is given.
+    """What the backend and its peers are given.
 
     Attributes:
         weights: canonical, float32, no bias 0: one that were left out would show.
@@ -102,45 +102,16 @@ class Work:
         return model.log_prob(self.checked)
 
 
-class Arm(Protocol):
-    """Someone who is timed."""
+@dataclass(frozen=True)
+class Timed:
+    """What is timed: log p of x in nats, [B, D] → [B], and a call that makes `steps` training steps: its seconds."""
 
-    def log_prob(self, x: NDArray[np.float32]) -> NDArray:
-        """log p(x) in nats, [B, D] → [B]."""
-
-    def seconds(self) -> float:
-        """Make `steps` training steps; how long that took."""
-
-
-class Ours:
-    """The harness' own backend, in its own training loop; one epoch is `steps` steps."""
-
-    def __init__(self, model: Backend, work: Work, epochs: int) -> None:
-        self.log_prob = model.log_prob
-        self._epochs = model.train(work.images, work.optimiser, work.stream, epochs)
-
-    def seconds(self) -> float:
-        """An epoch, as the records of `nice-bench run` count it."""
-        return next(self._epochs).seconds
-
-
-class Theirs:
-    """A peer."""
-
-    def __init__(self, peer: Peer, batches: NDArray[np.float32]) -> None:
-        self.log_prob = peer.log_prob
-        self._train = peer.train
-        peer.load(batches)
-
-    def seconds(self) -> float:
-        """A pass over the batches."""
-        start = time.perf_counter()
-        self._train()
-        return time.perf_counter() - start
+    log_prob: Callable[[NDArray[np.float32]], NDArray]
+    seconds: Callable[[], float]
 
 
 def measure(plan: PeersPlan) -> Iterator[Event]:
-    """Build, check and time everyone; a peer that fails at any stage is a row, and the others go on."""
+    """Build, check and time the backend and its peers; one that fails at any stage is a row, and the others go on."""
     work = Work.of(plan)
     yield PeerBegun(peer=OURS, stage="build")
     model = make_model(plan, work)
@@ -152,22 +123,29 @@ def measure(plan: PeersPlan) -> Iterator[Event]:
     )
     expected = work.reference()
     yield PeerBegun(peer=OURS, stage="warm-up")
-    ours = Ours(model, work, plan.rounds + 1)
+    ours = make_ours(model, plan, work)
     yield from _checked(OURS, ours, work, expected, plan)
     ours.seconds()
     trained = model.log_prob(work.checked)
-    arms: dict[str, Arm] = {OURS: ours}
-    others: dict[str, Callable[[], Arm]] = {
-        our_mode(mode): partial(make_ours, plan, work, mode)
+    timed = {OURS: ours}
+    others: dict[str, Callable[[], Timed]] = {
+        our_mode(mode): partial(lambda mode: make_ours(make_model(plan, work, mode), plan, work), mode)
         for mode in (model.modes_on(plan.device) if plan.modes else ())
         if mode != model.mode and our_mode(mode) not in plan.lost
     }
     wanted = [entry for entry in of_framework(plan.framework) if entry.name in plan.peers]
-    others |= {entry.name: partial(make_arm, entry, work) for entry in wanted}
+    others |= {entry.name: partial(make_peer, entry, work) for entry in wanted}
     for name, make in others.items():
         yield PeerBegun(peer=name, stage="check and warm-up")
-        yield from _admit(name, make, arms, work, expected, trained, plan)
-    yield from _rounds(arms, plan)
+        try:
+            found = make()
+            yield from _checked(name, found, work, expected, plan)
+            found.seconds()
+            yield from _trained(name, found.log_prob(work.checked) - expected, trained - expected)
+            timed[name] = found
+        except Exception as error:
+            yield _missed(name, error)
+    yield from _rounds(timed, plan)
     yield Finished(status="ok")
 
 
@@ -177,33 +155,13 @@ def make_model(plan: PeersPlan, work: Work, mode: str | None = None) -> Backend:
     return backends.create(name, work.architecture, work.weights, device=device, precision=precision, mode=mode)
 
 
-def make_ours(plan: PeersPlan, work: Work, mode: str) -> Ours:
-    """The harness' own backend in another mode, as someone to be timed."""
-    return Ours(make_model(plan, work, mode), work, plan.rounds + 1)
+def make_ours(model: Backend, plan: PeersPlan, work: Work) -> Timed:
+    """The harness' own backend in its own training loop; an epoch is `steps` steps, timed as `nice-bench run` does."""
+    epochs = model.train(work.images, work.optimiser, work.stream, plan.rounds + 1)
+    return Timed(model.log_prob, lambda: next(epochs).seconds)
 
 
-def _admit(
-    name: str,
-    make: Callable[[], Arm],
-    arms: dict[str, Arm],
-    work: Work,
-    expected: NDArray,
-    trained: NDArray,
-    plan: PeersPlan,
-) -> Iterator[Event]:
-    """Build and check somebody, let it warm up, check it again, and add it to those to be timed."""
-    try:
-        arm = make()
-        yield from _checked(name, arm, work, expected, plan)
-        arm.seconds()
-        yield from _trained(name, arm.log_prob(work.checked) - expected, trained - expected)
-    except Exception as error:
-        yield _missed(name, error)
-    else:
-        arms[name] = arm
-
-
-def make_arm(entry: Entry, work: Work) -> Arm:
+def make_peer(entry: Entry, work: Work) -> Timed:
     """Build a peer.
 
     Raises:
@@ -214,16 +172,23 @@ def make_arm(entry: Entry, work: Work) -> Arm:
         peer = kind(work.architecture, work.weights, work.optimiser)
     except ImportError as error:
         raise backends.UnavailableError(f"{entry.name}: can't be imported here ({error})") from error
-    return Theirs(peer, work.batches())
+    peer.load(work.batches())
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        peer.train()
+        return time.perf_counter() - start
+
+    return Timed(peer.log_prob, seconds)
 
 
-def _checked(name: str, arm: Arm, work: Work, expected: NDArray, plan: PeersPlan) -> Iterator[Event]:
+def _checked(name: str, timed: Timed, work: Work, expected: NDArray, plan: PeersPlan) -> Iterator[Event]:
     """Record how far log p at the weights as given is from the reference's.
 
     Raises:
         PeerError: farther than the tolerance.
     """
-    found = arm.log_prob(work.checked)
+    found = timed.log_prob(work.checked)
     error = relative(found, expected) if found.shape == expected.shape else float("inf")
     yield _measured("log_prob_error", error, "relative", peer=name)
     if not error <= TOLERANCES[plan.precision]:
@@ -242,23 +207,23 @@ def _trained(name: str, change: NDArray, expected: NDArray) -> Iterator[Event]:
         raise PeerError(f"the change of log p by training is off by {error:.1e}, more than {TRAINED_TOLERANCE}")
 
 
-def _rounds(arms: dict[str, Arm], plan: PeersPlan) -> Iterator[Event]:
-    """Everyone's turn in each round, in changing order, so that a drift of the machine hits all alike."""
+def _rounds(timed: dict[str, Timed], plan: PeersPlan) -> Iterator[Event]:
+    """Time each one in each round, in changing order, so that a drift of the machine hits all alike."""
     for round_ in range(1, plan.rounds + 1):
-        for name in turns(list(arms), round_):
+        for name in order_of(list(timed), round_):
             yield PeerBegun(peer=name, stage=f"round {round_}")
             try:
-                seconds = arms[name].seconds() / plan.steps
+                seconds = timed[name].seconds() / plan.steps
             except Exception as error:
                 if name == OURS:
                     raise
-                del arms[name]
+                del timed[name]
                 yield _missed(name, error)
                 continue
             yield _measured("step_seconds", seconds, "s", n=plan.steps, peer=name, round=round_)
 
 
-def turns(names: list[str], round_: int) -> list[str]:
+def order_of(names: list[str], round_: int) -> list[str]:
     """The order of a round, from 1: there in one, back in the next, then there again from another start."""
     shift = (round_ - 1) // 2 % len(names)
     order = [*names[shift:], *names[:shift]]
