@@ -110,7 +110,7 @@ def check_the_figure(checks, head, folder):
     assert agreement_plots.write(checks, head, folder).read_bytes() == first
 
 
-def test_pairs_of_arms_that_were_not_made_have_no_figure():
+def test_pairs_of_variants_that_were_not_made_have_no_figure():
     pairs = {"numpy → torch": 0.0, "torch → numpy": 1.0, "jax:jit → jax:jit": 0.0}
     checks = [
         agree.Check("matrix", "article", pair, "float64", "initial", "parameters", error, float("nan"), 0.0)
@@ -199,14 +199,14 @@ def zero_bias():
 MODES = [("torch", ["torch", "torch:compile"]), ("jax", ["jax", "jax:jit"]), ("numpy", ["numpy"])]
 
 
-@pytest.mark.parametrize(("name", "arms"), MODES)
-def test_every_mode_is_an_arm_the_default_one_by_the_bare_name(name, arms):
+@pytest.mark.parametrize(("name", "variants"), MODES)
+def test_every_mode_is_a_variant_the_default_one_by_the_bare_name(name, variants):
     if name not in backend_names():
         pytest.skip(f"NICE_BENCH_TEST_BACKENDS leaves {name} out")
-    assert agree.every_mode(name, "cpu") == arms
+    assert agree.every_mode(name, "cpu") == variants
 
 
 @pytest.mark.skipif("jax" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves jax out")
-def test_an_arm_is_made_in_its_mode():
+def test_a_variant_is_made_in_its_mode():
     assert agree.make("jax:jit", ARTICLE, weights(ARTICLE), "cpu", "float32").mode == "jit"
     assert agree.make("jax", ARTICLE, weights(ARTICLE), "cpu", "float32").mode == "scan"

@@ -67,7 +67,7 @@ def test_a_decoder_that_is_not_the_inverse_is_a_breach(monkeypatch):
     assert not any(c.passed for c in found(["numpy"], ["float32"]) if c.quantity.startswith("test, x-z-x: RMS"))
 
 
-def test_a_precision_that_an_arm_lacks_is_passed_over():
+def test_a_precision_that_a_variant_lacks_is_passed_over():
     assert {check.precision for check in found(["numpy"], ["float32", "tf32", "bfloat16"])} == {"float32"}
 
 

@@ -16,20 +16,14 @@ this suite finds every one.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 import backends
-from backends import (
-    Adam,
-    Architecture,
-    Backend,
-    EpochInputs,
-    Pixels,
-    parameters,
-)
+from backends import Adam, Architecture, Backend, EpochInputs, Optimiser, Pixels, parameters
 from backends.parameters import Parameters
 from bench.inputs.streams import initial_parameters, noise_words, shuffled
 from bench.measures.likelihood import DEQUANTISED
@@ -45,7 +39,7 @@ class Check:
     Attributes:
         suite: "matrix", "lockstep", "resume" or "sampling".
         case: which architecture, optimiser or pair.
-        backend: the arm that was compared with the reference, or the pair of arms.
+        backend: the variant that was compared with the reference, or the pair of variants.
         precision: of the backend.
         weights: "initial" or "trained"; where it makes no difference, "".
         quantity: what was compared.
@@ -107,13 +101,13 @@ def architectures(dim: int, hidden_layers: int, hidden_units: int) -> dict[str, 
     }
 
 
-def make(arm: str, architecture: Architecture, given: Parameters, device: str, precision: str) -> Backend:
-    """The model of an arm, with weights rounded to the precision's dtype. The reference is on the CPU.
+def make(variant: str, architecture: Architecture, given: Parameters, device: str, precision: str) -> Backend:
+    """The model of a variant, with weights rounded to the precision's dtype. The reference is on the CPU.
 
     Raises:
-        UnavailableError: the arm lacks the device, the precision or the mode.
+        UnavailableError: the variant lacks the device, the precision or the mode.
     """
-    name, replicas, mode = parts(arm)
+    name, replicas, mode = parts(variant)
     device = "cpu" if name == "numpy" else device
     held = parameters.rounded(given, precision)
     return backends.create(name, architecture, held, device=device, precision=precision, mode=mode, replicas=replicas)
@@ -127,7 +121,7 @@ def parts(variant: str) -> tuple[str, int, str | None]:
 
 
 def every_mode(name: str, device: str) -> list[str]:
-    """A backend's arms: its default mode under its bare name, then the others that it has on a device."""
+    """A backend's variants: its default mode under its bare name, then the others that it has on a device."""
     kind = backends.backend_class(name)
     if name == "numpy":
         return [name]
@@ -139,9 +133,7 @@ def weights_of(setting: Setting, case: str, architecture: Architecture) -> dict[
     """Initial weights, and weights that the reference has trained for a while; float32, so that all hold them."""
     initial = initial_weights(setting, case, architecture)
     model = make("numpy", architecture, initial, "cpu", "float64")
-    stream = Stream(setting, DEQUANTISED if case.startswith("paper") else ARTICLE, steps=20)
-    for _ in model.train(stream.images, Adam(), stream, 1):
-        pass
+    train(model, Adam(), Stream(setting, DEQUANTISED if case.startswith("paper") else ARTICLE, steps=20))
     return {"initial": initial, "trained": parameters.astype(model.parameters(), "float32")}
 
 
@@ -166,3 +158,9 @@ class Stream:
         order = np.stack(orders)[:, : self.batch]
         shape = (*order.shape, self.images.shape[1])
         return EpochInputs(order, noise_words(self.seed, "noise", epoch, shape) if self.pixels.noise else None)
+
+
+def train(model: Backend, optimiser: Optimiser, stream: Stream, epochs: int = 1) -> Backend:
+    """Train a model, and return it."""
+    deque(model.train(stream.images, optimiser, stream, epochs), maxlen=0)
+    return model

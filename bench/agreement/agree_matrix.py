@@ -26,16 +26,16 @@ def matrix(setting: Setting, chosen: Sequence[str], precisions: Sequence[str], d
         for name, given in weights.items():
             yield from _ported(case, architecture, name, given, chosen, device)
         expected = {name: Expected(architecture, given, x) for name, given in weights.items()}
-        for arm in chosen:
+        for variant in chosen:
             for precision in precisions:
                 try:
-                    model = make(arm, architecture, weights["initial"], device, precision)
+                    model = make(variant, architecture, weights["initial"], device, precision)
                 except UnavailableError:
                     continue
-                yield from expected["initial"].compare(model, case, arm, "initial")
+                yield from expected["initial"].compare(model, case, variant, "initial")
                 # Into the same model, since a new one would compile everything anew.
                 model.resume(TrainingState(parameters.rounded(weights["trained"], precision)))
-                yield from expected["trained"].compare(model, case, arm, "trained")
+                yield from expected["trained"].compare(model, case, variant, "trained")
 
 
 def _ported(
@@ -78,7 +78,7 @@ class Expected:
         self.settled = x[model.nearest_zero > Rounding(architecture, "float32", len(x)).chain]
         if not len(self.settled):
             raise BenchError(
-                "every row has a ReLU that float32 might turn: no gradient can be compared; take more rows"
+                "every row has a ReLU whose sign float32 might change: no gradient can be compared; take more rows"
             )
         self.at_settled, self.at_all = reference.gradients(self.settled), reference.gradients(x)
         self.score_at_settled, self.score_at_all = reference.score(self.settled), reference.score(x)
@@ -94,23 +94,14 @@ class Expected:
         self.size_log_prob = float(squares.max() + np.abs(self.log_prob).max() + self.size_log_det + constant)
         self.amplified = max(1.0, self.size_z / float(np.abs(self.z).max()))
 
-    def compare(self, model: Backend, case: str, arm: str, weights: str) -> Iterator[Check]:
+    def compare(self, model: Backend, case: str, variant: str, weights: str) -> Iterator[Check]:
         """Each quantity of a model at the same weights."""
         rounding = Rounding(self.architecture, model.precision, len(self.x))
 
         def check(quantity: str, error: NDArray, size: float, tolerance: float) -> Check:
             relative = np.abs(error.astype(np.float64)) / size
-            return Check(
-                "matrix",
-                case,
-                arm,
-                model.precision,
-                weights,
-                quantity,
-                float(relative.max()),
-                float(np.sqrt((relative**2).mean())),
-                tolerance,
-            )
+            errors = float(relative.max()), float(np.sqrt((relative**2).mean()))
+            return Check("matrix", case, variant, model.precision, weights, quantity, *errors, tolerance)
 
         z, log_det = model.encode(self.x)
         yield check("z", z - self.z, self.size_z, rounding.chain)

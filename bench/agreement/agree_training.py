@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from backends import Adam, AdamW, Architecture, Backend, Optimiser, Pixels, RMSProp, parameters
 from backends.optimisers import AVERAGE
 from backends.parameters import Parameters
-from bench.agreement.agree import ARTICLE, ARTICLE_NOISE, Check, Setting, Stream, initial_weights, make
+from bench.agreement.agree import ARTICLE, ARTICLE_NOISE, Check, Setting, Stream, initial_weights, make, train
 from bench.measures.likelihood import DEQUANTISED
 
 LOCKSTEP_TOLERANCE = 1e-11
@@ -20,6 +20,9 @@ LARGEST_TOLERANCE = 1e-9
 """Of the largest difference of one parameter over the largest parameter. Adam divides by √v̂ + ε: where a gradient is
 below ε = 10⁻⁷, its rounding error is multiplied by lr/ε = 10⁴ in every step. A sum of terms of size 10 has an error of
 10⁻¹⁵, so that 100 steps may move such a parameter 10⁻⁹ apart, while the vector as a whole stays together."""
+
+LOCKSTEP = {"loss": LOCKSTEP_TOLERANCE, "parameters": LOCKSTEP_TOLERANCE, "largest parameter": LARGEST_TOLERANCE}
+"""Quantity → what its error may be in float64."""
 
 LOCKSTEPS: dict[str, tuple[str, Optimiser, Pixels, int]] = {
     # case: architecture, optimiser, pixels, steps an epoch. Steps of one epoch each let every step be looked at; longer
@@ -47,36 +50,28 @@ def lockstep(
         initial = initial_weights(setting, name, architecture)
         stream = Stream(setting, pixels, steps)
         epochs = setting.steps // steps
-        arms = {
-            arm: make(arm, architecture, initial, device, precision)
-            for arm in chosen
-            if arm != "numpy" or precision != "float64"
+        models = {
+            variant: make(variant, architecture, initial, device, precision)
+            for variant in chosen
+            if variant != "numpy" or precision != "float64"
         }
         reference = make("numpy", architecture, initial, "cpu", "float64")
-        losses: dict[str, list[float]] = {arm: [] for arm in arms}
-        vectors: dict[str, list[float]] = {arm: [] for arm in arms}
-        largest: dict[str, list[float]] = {arm: [] for arm in arms}
-        runs = {arm: model.train(stream.images, optimiser, stream, epochs) for arm, model in arms.items()}
+        errors: dict[str, list[tuple[float, float, float]]] = {variant: [] for variant in models}
+        runs = {variant: model.train(stream.images, optimiser, stream, epochs) for variant, model in models.items()}
         for expected in reference.train(stream.images, optimiser, stream, epochs):
             vector = _vector(reference)
-            size = float(np.abs(vector).max())
-            for arm, run in runs.items():
-                found = next(run).losses
-                losses[arm].append(float(np.abs(found / expected.losses - 1).max()))
-                apart = _vector(arms[arm]) - vector
-                vectors[arm].append(float(np.linalg.norm(apart) / np.linalg.norm(vector)))
-                largest[arm].append(float(np.abs(apart).max()) / size)
-        for arm in arms:
-            for quantity, series, allowed in (
-                ("loss", losses[arm], LOCKSTEP_TOLERANCE),
-                ("parameters", vectors[arm], LOCKSTEP_TOLERANCE),
-                ("largest parameter", largest[arm], LARGEST_TOLERANCE),
-            ):
+            for variant, run in runs.items():
+                loss = float(np.abs(next(run).losses / expected.losses - 1).max())
+                apart = _vector(models[variant]) - vector
+                norm = float(np.linalg.norm(apart) / np.linalg.norm(vector))
+                errors[variant].append((loss, norm, float(np.abs(apart).max() / np.abs(vector).max())))
+        for variant, steps_off in errors.items():
+            for (quantity, allowed), series in zip(LOCKSTEP.items(), np.transpose(steps_off).tolist(), strict=True):
                 tolerance = allowed if precision == "float64" else np.inf
                 rms = float(np.sqrt(np.mean(np.square(series))))
-                yield Check("lockstep", case, arm, precision, "", quantity, float(np.max(series)), rms, tolerance)
+                yield Check("lockstep", case, variant, precision, "", quantity, float(np.max(series)), rms, tolerance)
                 for epoch, error in enumerate(series, start=1) if steps == 1 else ():
-                    yield Check("lockstep", case, arm, precision, "", quantity, error, np.nan, tolerance, epoch)
+                    yield Check("lockstep", case, variant, precision, "", quantity, error, np.nan, tolerance, epoch)
 
 
 def _vector(model: Backend) -> NDArray[np.float64]:
@@ -105,20 +100,15 @@ def resume(
         initial = parameters.astype(initial_weights(setting, case, architecture), "float64")
         stream = Stream(setting, DEQUANTISED, steps=3)
 
-        def start(arm: str, start: Parameters = initial, architecture: Architecture = architecture) -> Backend:
-            return make(arm, architecture, start, device, "float64")
+        def start(variant: str, start: Parameters = initial, architecture: Architecture = architecture) -> Backend:
+            return make(variant, architecture, start, device, "float64")
 
-        def train(model: Backend, epochs: int, optimiser: Optimiser = optimiser, stream: Stream = stream) -> Backend:
-            for _ in model.train(stream.images, optimiser, stream, epochs):
-                pass
-            return model
-
-        vector = _vector(train(start("numpy"), 2))
+        vector = _vector(train(start("numpy"), optimiser, stream, 2))
         for first, second in zip(chosen, [*chosen[1:], *chosen[:1]], strict=True):
             resumed = start(second)
-            train(resumed, 2)  # so that parameters, moments and step count are stale, none of them the state's
-            resumed.resume(train(start(first), 1).training_state())
-            error = np.abs(_vector(train(resumed, 1)) - vector) / np.abs(vector).max()
+            train(resumed, optimiser, stream, 2)  # so that nothing that is trained or counted is the state's by chance
+            resumed.resume(train(start(first), optimiser, stream).training_state())
+            error = np.abs(_vector(train(resumed, optimiser, stream)) - vector) / np.abs(vector).max()
             rms = float(np.sqrt((error**2).mean()))
             pair = f"{first} → {second}"
             yield Check("resume", case, pair, "float64", "", "parameters", float(error.max()), rms, LOCKSTEP_TOLERANCE)

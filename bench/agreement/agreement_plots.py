@@ -15,7 +15,7 @@ from bench.figures.plots import STYLE, canvas, look, save
 
 NAME = "agreement-lockstep"
 LINES = {"float64": ":", "float32": "-"}
-TOLD = (
+CAPTION = (
     "Norm of the difference of all parameters from the float64 reference's, over their norm, after each step of "
     "training from one start with the same order and noise. Dashed: the tolerance of float64."
 )
@@ -34,16 +34,18 @@ def parting(data: pd.DataFrame, head: Sequence[str]) -> Figure:
     steps = data[(data["suite"] == "lockstep") & (data["quantity"] == "parameters") & data["step"].notna()]
     if steps.empty:
         raise BenchError("no lockstep check was made step by step; expected some to draw")
-    cases, arms = list(dict.fromkeys(steps["case"])), list(dict.fromkeys(steps["backend"]))
-    caption = " ".join([*(f"{line[0].upper()}{line[1:]}." for line in head), TOLD])
+    cases, variants = list(dict.fromkeys(steps["case"])), list(dict.fromkeys(steps["backend"]))
+    caption = " ".join([*(f"{line[0].upper()}{line[1:]}." for line in head), CAPTION])
     with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):
         figure, panels = canvas(len(cases), "How fast trajectories part", caption)
         for panel, case in zip(panels, cases, strict=True):
             panel.set(yscale="log", title=case, xlabel="step")
             panel.axhline(LOCKSTEP_TOLERANCE, color="black", linestyle="--", linewidth=0.9)
-            for (precision, arm), rows in steps[steps["case"] == case].groupby(["precision", "backend"], sort=False):
-                backend = str(arm).replace(":", " ")
-                style = look(backend, [a.replace(":", " ") for a in arms]) | {"linestyle": LINES[str(precision)]}
+            for (precision, variant), rows in steps[steps["case"] == case].groupby(
+                ["precision", "backend"], sort=False
+            ):
+                backend = str(variant).replace(":", " ")
+                style = look(backend, [a.replace(":", " ") for a in variants]) | {"linestyle": LINES[str(precision)]}
                 shown = rows["error"].where(rows["error"] > 0)  # none at all has no place on a logarithmic axis
                 every = max(1, len(rows) // 10)
                 panel.plot(rows["step"], shown, label=f"{backend}, {precision}", markevery=every, **style)

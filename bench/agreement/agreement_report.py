@@ -37,22 +37,9 @@ IN_BRIEF = (
 )
 """Of the round trips, what a terminal is shown."""
 
-COLUMNS = [
-    "suite",
-    "case",
-    "backend",
-    "precision",
-    "weights",
-    "quantity",
-    "step",
-    "error",
-    "rms",
-    "tolerance",
-    "passed",
-]
-TYPES = (
-    dict.fromkeys(COLUMNS, "str") | dict.fromkeys(("step", "error", "rms", "tolerance"), "float") | {"passed": "bool"}
-)
+TEXTS, FIGURES = ("suite", "case", "backend", "precision", "weights", "quantity"), ("step", "error", "rms", "tolerance")
+COLUMNS = [*TEXTS, *FIGURES, "passed"]
+TYPES = dict.fromkeys(TEXTS, "str") | dict.fromkeys(FIGURES, "float") | {"passed": "bool"}
 
 
 def frame(checks: Iterable[Check]) -> pd.DataFrame:
@@ -184,15 +171,15 @@ def _by_backend(name: str, title: str, data: pd.DataFrame, caption: str, brief: 
         tolerance = rows["tolerance"].min()
         raw.append({**labels, "tolerance": tolerance, **figures})
         shown.append({**labels, "tolerance": number(tolerance, 2) if np.isfinite(tolerance) else "none", **cells})
-    told = (
+    caption = (
         f"{caption} Largest error, relative to the terms that the reference adds up; "
         f"tolerances: bench/measures/rounding.py."
     )
     if brief:
-        told += " Over all architectures and weights, the worst; the smallest of their tolerances."
+        caption += " Over all architectures and weights, the worst; the smallest of their tolerances."
     columns = pd.DataFrame(shown).fillna("–")
     columns = columns.drop(columns=[c for c in columns if (columns[c] == "").all()])
-    return Table(name, title, told, columns, pd.DataFrame(raw), tuple(key for key in keys if key in columns))
+    return Table(name, title, caption, columns, pd.DataFrame(raw), tuple(key for key in keys if key in columns))
 
 
 def _ported(data: pd.DataFrame, caption: str) -> Table:
@@ -203,12 +190,14 @@ def _ported(data: pd.DataFrame, caption: str) -> Table:
     counted = data.assign(source=pairs[0], target=pairs[1]).groupby(["source", "target"], sort=False)["passed"]
     good, total = counted.sum(), counted.count()
     names = list(dict.fromkeys(pairs[0]))
-    told_of = {pair: f"{good[pair]} of {total[pair]}" for pair in total.index}
-    shown = pd.DataFrame([{"from": a} | {f"to {b}": told_of.get((a, b), MISSING) for b in names} for a in names])
+    cells = {pair: f"{good[pair]} of {total[pair]}" for pair in total.index}
+    shown = pd.DataFrame([{"from": a} | {f"to {b}": cells.get((a, b), MISSING) for b in names} for a in names])
     share = (good / total).to_dict()
     raw = pd.DataFrame([{"from": a} | {f"to {b}": share.get((a, b)) for b in names} for a in names])
-    told = f"{caption} Sets of parameters (architectures, initial and trained, float64 and float32) equal bit for bit."
-    return Table("agreement-porting", "Parameters ported", told, shown, raw, ("from",))
+    caption = (
+        f"{caption} Sets of parameters (architectures, initial and trained, float64 and float32) equal bit for bit."
+    )
+    return Table("agreement-porting", "Parameters ported", caption, shown, raw, ("from",))
 
 
 def _versions(backend: str) -> dict[str, str]:

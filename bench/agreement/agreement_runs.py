@@ -110,11 +110,12 @@ def _suites(
 ) -> list[Iterator[Check]]:
     """The parts of the suite."""
     cases = tuple(LOCKSTEPS)[:2] if full else tuple(LOCKSTEPS)
-    arms = [] if full else [arm for name in chosen for arm in every_mode(name, device)]
-    others = [arm for arm in arms if arm not in chosen]
+    variants = [] if full else [variant for name in chosen for variant in every_mode(name, device)]
+    article = replace(here, architectures={"article": here.architectures["article"]})
+    others = [variant for variant in variants if variant not in chosen]
     return [
         matrix(here, chosen, PRECISIONS, device),
-        matrix(_article_alone(here), others, ["float64"], device),
+        matrix(article, others, ["float64"], device),
         lockstep(here, chosen, "float64", device, cases),
         lockstep(here, others, "float64", device, cases[:2]),
         lockstep(here, chosen, "float32", device, cases[:2]),
@@ -141,10 +142,6 @@ def setting(*, full: bool, steps: int) -> Setting:
     return Setting(
         data.load("mnist-subset").train_images, architectures(784, **NARROW), steps=steps, batch=batch_of(full=False)
     )
-
-
-def _article_alone(setting: Setting) -> Setting:
-    return replace(setting, architectures={"article": setting.architectures["article"]})
 
 
 def _trips(setting: Setting, trained: Path | None) -> list[Trip]:

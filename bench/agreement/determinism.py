@@ -34,21 +34,21 @@ TIMEOUT = 1800.0
 
 
 def determinism(setting: Setting, chosen: Sequence[str], device: str) -> Iterator[Check]:
-    """Train each arm in float32 four times; a check for each repetition, its error 0 where every bit is the same."""
+    """Train each variant in float32 four times; a check's error is 0 where every bit is that of the first time."""
     cores = len(os.sched_getaffinity(0))
-    for arm in chosen:
-        if "float32" not in backend_class(agree.parts(arm)[0]).precisions(device):
+    for variant in chosen:
+        if "float32" not in backend_class(agree.parts(variant)[0]).precisions(device):
             continue
-        first, again = _trainings(setting, arm, device, cores, times=2)
-        (other,) = _trainings(setting, arm, device, cores, times=1)
+        first, again = _trainings(setting, variant, device, cores, times=2)
+        (other,) = _trainings(setting, variant, device, cores, times=1)
         repetitions = {"again in the process": again, "in another process": other}
         if cores > 1:
-            (repetitions["on 1 thread"],) = _trainings(setting, arm, device, 1, times=1)
+            (repetitions["on 1 thread"],) = _trainings(setting, variant, device, 1, times=1)
         for quantity, found in repetitions.items():
             promised = device == "cpu" and quantity != "on 1 thread"
             tolerance = 0.0 if promised else np.inf
             error = _difference(first, found)
-            yield Check("determinism", "article, Adam", arm, "float32", "", quantity, error, np.nan, tolerance)
+            yield Check("determinism", "article, Adam", variant, "float32", "", quantity, error, np.nan, tolerance)
 
 
 def _difference(first: Parameters, found: Parameters) -> float:
@@ -60,7 +60,7 @@ def _difference(first: Parameters, found: Parameters) -> float:
     return max(apart / largest, float(np.finfo(np.float64).tiny))
 
 
-def _trainings(setting: Setting, arm: str, device: str, threads: int, times: int) -> list[Parameters]:
+def _trainings(setting: Setting, variant: str, device: str, threads: int, times: int) -> list[Parameters]:
     """Final weights of trainings one after the other in a fresh process that has so many threads."""
     with tempfile.TemporaryDirectory(prefix="nice-bench-") as folder:
         images = Path(folder, "images.npy")
@@ -68,7 +68,7 @@ def _trainings(setting: Setting, arm: str, device: str, threads: int, times: int
         outputs = [str(Path(folder, f"{time}.safetensors")) for time in range(times)]
         order = {
             "architecture": setting.architectures["article"].to_dict(),
-            "arm": arm,
+            "variant": variant,
             "device": device,
             "images": str(images),
             "batch": setting.batch,
@@ -87,7 +87,7 @@ def _trainings(setting: Setting, arm: str, device: str, threads: int, times: int
         )
         if process.returncode:
             last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            raise BenchError(f"determinism: {arm} on {threads} threads ended with {process.returncode}: {last}")
+            raise BenchError(f"determinism: {variant} on {threads} threads ended with {process.returncode}: {last}")
         return [parameters.load(output)[1] for output in outputs]
 
 
@@ -101,10 +101,8 @@ def main() -> None:
     setting = Setting(np.load(order["images"]), {"article": architecture}, STEPS, order["batch"], order["seed"])
     initial = agree.initial_weights(setting, "article", architecture)
     for output in order["outputs"]:
-        model = agree.make(order["arm"], architecture, initial, order["device"], "float32")
-        stream = Stream(setting, ARTICLE, STEPS)
-        for _ in model.train(stream.images, Adam(), stream, 1):
-            pass
+        model = agree.make(order["variant"], architecture, initial, order["device"], "float32")
+        agree.train(model, Adam(), Stream(setting, ARTICLE, STEPS))
         parameters.save(output, architecture, model.parameters())
 
 

@@ -1,4 +1,4 @@
-"""Invertibility in depth: round trips of every arm and precision, each beside what roundoff predicts of it.
+"""Invertibility in depth: round trips of every variant and precision, each beside what roundoff predicts of it.
 
 The measure is `bench.measures.invertibility`; the prediction is that same measure, taken of `rounding_model`.
 What exceeds it by more than `SLACK` is not rounding, and a breach. What is large and predicted is explained by it: an
@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Architecture, Backend, UnavailableError
+from backends import Architecture, UnavailableError
 from backends.parameters import Parameters, rounded
 from bench.agreement.agree import Check, make
 from bench.agreement.rounding_model import RoundingModel
@@ -52,27 +53,23 @@ class Trip:
 def round_trips(trip: Trip, chosen: Sequence[str], precisions: Sequence[str], device: str) -> Iterator[Check]:
     """Errors in grey levels, end to end and per coupling, and the change of log p in nats.
 
-    A check's error is the measured figure, its tolerance `SLACK` times the predicted one. Precisions that an arm lacks
-    are passed over.
+    A check's error is the measured figure, its tolerance `SLACK` times the predicted one. Precisions that a variant
+    lacks are passed over.
     """
     for precision in precisions:
         predicted: dict[str, float] = {}
-        for arm in chosen:
+        for variant in chosen:
             try:
-                model = make(arm, trip.architecture, trip.parameters, device, precision)
+                model = make(variant, trip.architecture, trip.parameters, device, precision)
             except UnavailableError:
                 continue
             predicted = predicted or _predicted(trip, precision)
-            for quantity, error in _figures(_measured(trip, model)).items():
+            whole = measure(model, trip.x, trip.weights, trip.seed)
+            found = chain(whole, measure_couplings(model, trip.x, trip.weights))
+            for quantity, error in _figures(found).items():
                 tolerance = SLACK * predicted[quantity]
-                yield Check(
-                    "invertibility", trip.case, arm, precision, trip.weights, quantity, error, np.nan, tolerance
-                )
-
-
-def _measured(trip: Trip, model: Backend) -> Iterator[Measurement]:
-    yield from measure(model, trip.x, trip.weights, trip.seed)
-    yield from measure_couplings(model, trip.x, trip.weights)
+                about = ("invertibility", trip.case, variant, precision, trip.weights)
+                yield Check(*about, quantity, error, np.nan, tolerance)
 
 
 def _predicted(trip: Trip, precision: str) -> dict[str, float]:
@@ -88,13 +85,13 @@ def _predicted(trip: Trip, precision: str) -> dict[str, float]:
 def _figures(measurements: Iterator[Measurement]) -> dict[str, float]:
     """What was measured of what → how much; None was not a number."""
     return {
-        _told(measurement): np.nan if measurement.value is None else measurement.value
+        _label(measurement): np.nan if measurement.value is None else measurement.value
         for measurement in measurements
         if measurement.quantity in JUDGED
     }
 
 
-def _told(measurement: Measurement) -> str:
+def _label(measurement: Measurement) -> str:
     context = measurement.context
     where = f", coupling {context['coupling']} alone" if "coupling" in context else ""
     times = "" if context["trips"] == 1 else f" × {context['trips']}"

@@ -33,8 +33,8 @@ def judge(runs: Iterable[Record], references: Path, backends: Sequence[str]) -> 
     groups = grouped(runs)
     known = {group: its for group, its in groups.items() if (references / reference.name_of(*group)).is_file()}
     if not known:
-        told = ", ".join(" ".join(group) for group in groups) or "nothing"
-        raise BenchError(f"no reference in {references} for {told}; `nice-bench check --update` makes references")
+        missing = ", ".join(" ".join(group) for group in groups) or "nothing"
+        raise BenchError(f"no reference in {references} for {missing}; `nice-bench check --update` makes references")
     held = [(its, reference.load(references / reference.name_of(*group))) for group, its in known.items()]
     losses = [verdict for its, against in held for verdict in judge_losses(its, against, backends)]
     return losses + check_speed.judge([(_good(_present(*each, backends), each[1]), each[1]) for each in held])
@@ -69,19 +69,23 @@ def make(runs: Sequence[Record], margin: float) -> Reference:
     """A reference of one protocol, device and precision from its records; those of the oracle are in float64.
 
     Raises:
-        BenchError: there are too few, one has failed, or by this very reference they would not pass.
+        BenchError: there are too few, one has failed, or by this reference they would not pass.
     """
-    arms = [run for run in runs if run.plan.backend != "numpy"]
-    if not arms:
+    compared = [run for run in runs if run.plan.backend != "numpy"]
+    if not compared:
         raise BenchError("no records to make a reference of")
-    plan = arms[0].plan
-    made, speed = reference.made_of(runs), check_speed.make(arms)
+    plan = compared[0].plan
+    made, speed = reference.made_of(runs), check_speed.make(compared)
     found: Reference
     if any(part.kind == "trajectory" and part.protocol == plan.protocol for part in PARTS):
         found = trajectory.make(runs, plan.precision, made, speed)
     else:
-        found = convergence.make(arms, margin, made, speed)
-    bad = [v for v in judge_losses(arms, found, sorted({r.plan.backend for r in arms})) if v.outcome == "regression"]
+        found = convergence.make(compared, margin, made, speed)
+    bad = [
+        v
+        for v in judge_losses(compared, found, sorted({r.plan.backend for r in compared}))
+        if v.outcome == "regression"
+    ]
     if bad:
         raise BenchError(
             f"{plan.protocol}: its own runs would not pass: {bad[0].check}, {bad[0].backend}, {bad[0].quantity}: "
@@ -129,6 +133,6 @@ def _fault(run: Record, against: Reference) -> str | None:
     return None
 
 
-def _no_run(against: Reference, backend: str, seed: int, told: str) -> Verdict:
+def _no_run(against: Reference, backend: str, seed: int, found: str) -> Verdict:
     who = (against.protocol, against.precision, backend)
-    return Verdict("run", *who, f"seed {seed}", told, "a run that ends well", "regression")
+    return Verdict("run", *who, f"seed {seed}", found, "a run that ends well", "regression")

@@ -1,7 +1,7 @@
 """What the regression check runs, and the running of it: by the runner of every other command, on cores of its own.
 
 Runs of one thread may go side by side, each on a core of its own. A folder that holds some of the records already is
-completed: what was interrupted, goes on.
+completed: what was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Where:
 
 
 def check_jobs(part: Part, backends: Sequence[str]) -> list[Job]:
-    """What a check runs; the backends take turns."""
+    """What a check runs; the backends alternate."""
     return [Job(part.protocol, name, part.precision, seed, part.threads) for seed in part.seeds for name in backends]
 
 
@@ -116,8 +116,8 @@ def run(jobs: Sequence[Job], where: Where, listener: Listener, abreast: int = 1)
     Args:
         jobs: what to run.
         where: device, folder, interpreters.
-        listener: told of every event.
-        abreast: how many go side by side, where there are cores for that many; on a GPU they take turns.
+        listener: notified of every event.
+        abreast: how many go side by side, where there are cores for that many; on a GPU one after the other.
 
     Returns:
         A record for each job, in their order.

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 def main(cores: Sequence[int]) -> int:
     """Work as `bench.running.worker` does."""
     # Before NumPy or any framework is imported: they count the cores that they may use once.
-    if hasattr(os, "sched_setaffinity"):  # elsewhere JAX and TensorFlow take all cores, whatever they are told
+    if hasattr(os, "sched_setaffinity"):  # elsewhere JAX and TensorFlow take all cores, whatever they are asked
         usable = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {usable[core] for core in cores})
     os.environ["OMP_NUM_THREADS"] = str(len(cores))

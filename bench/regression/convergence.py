@@ -103,18 +103,37 @@ def judge(runs: Sequence[Record], reference: Convergence) -> list[Verdict]:
     verdicts = []
     for backend, its in found.items():
         if backend not in reference.losses:
-            verdicts.append(_verdict("convergence", reference, backend, "losses", "no reference", "one", "regression"))
+            verdicts.append(
+                Verdict(
+                    "convergence",
+                    reference.protocol,
+                    reference.precision,
+                    backend,
+                    "losses",
+                    "no reference",
+                    "one",
+                    "regression",
+                )
+            )
             continue
         for measure, (i, epoch) in every:
+            quantity = f"{measure.replace('_', ' ')}, epoch {epoch}"
             losses = np.array([_loss(run, measure, epoch) for run in its.values()])
             sample = np.array(reference.losses[backend][measure][i])
-            verdicts.append(_converged(losses, sample, confidence, reference, backend, f"{_told(measure)} {epoch}"))
+            verdicts.append(
+                _converged(
+                    losses, sample, confidence, reference, backend, f"{measure.replace('_', ' ')}, epoch {epoch}"
+                )
+            )
     for (first, second), (measure, (_, epoch)) in itertools.product(itertools.combinations(found, 2), every):
+        quantity = f"{measure.replace('_', ' ')}, epoch {epoch}"
         seeds = sorted(found[first].keys() & found[second].keys())
         apart = np.array(
             [_loss(found[first][s], measure, epoch) - _loss(found[second][s], measure, epoch) for s in seeds]
         )
-        verdicts.append(_equivalent(apart, reference, f"{first} − {second}", f"{_told(measure)} {epoch}"))
+        verdicts.append(
+            _equivalent(apart, reference, f"{first} − {second}", f"{measure.replace('_', ' ')}, epoch {epoch}")
+        )
     return verdicts
 
 
@@ -140,42 +159,30 @@ def _converged(
     middle, half = (low + high) / 2, (high - low) / 2
     share = abs(mean - middle) / half if half else (0.0 if mean == middle else math.inf)
     outcome = "ok" if share <= 1 else "regression"  # also if it is not a number
-    told = f"{mean:.2f} nats ({len(losses)} runs)" if math.isfinite(mean) else "not a number"
+    found = f"{mean:.2f} nats ({len(losses)} runs)" if math.isfinite(mean) else "not a number"
     allowed = f"{low:.2f} to {high:.2f} nats"
-    return _verdict("convergence", reference, backend, quantity, told, allowed, outcome, share)
+    return Verdict(
+        "convergence", reference.protocol, reference.precision, backend, quantity, found, allowed, outcome, share
+    )
 
 
 def _equivalent(apart: NDArray, reference: Convergence, pair: str, quantity: str) -> Verdict:
     allowed = f"±{reference.margin:g} nats"
     if len(apart) < 2:
-        told = f"{len(apart)} seeds in common; 2 or more could show it"
-        return _verdict("equivalence", reference, pair, quantity, told, allowed, "not comparable")
+        found = f"{len(apart)} seeds in common; 2 or more could show it"
+        return Verdict(
+            "equivalence", reference.protocol, reference.precision, pair, quantity, found, allowed, "not comparable"
+        )
     low, high = equivalence(apart)
     share = max(abs(low), abs(high)) / reference.margin
     outcome = "ok" if share <= 1 else "regression"
-    told = f"{apart.mean():+.3f} [{low:+.3f} to {high:+.3f}] nats"
-    return _verdict("equivalence", reference, pair, quantity, told, allowed, outcome, share)
-
-
-def _verdict(
-    check: str,
-    reference: Convergence,
-    backend: str,
-    quantity: str,
-    found: str,
-    allowed: str,
-    outcome: str,
-    share: float | None = None,
-) -> Verdict:
-    who = (reference.protocol, reference.precision, backend)
-    return Verdict(check, *who, quantity, found, allowed, outcome, share)
+    found = f"{apart.mean():+.3f} [{low:+.3f} to {high:+.3f}] nats"
+    return Verdict(
+        "equivalence", reference.protocol, reference.precision, pair, quantity, found, allowed, outcome, share
+    )
 
 
 def _loss(run: Record, measure: str, epoch: int) -> float:
     point: EpochPoint | None = next((point for point in run.curve if point.epoch == epoch), None)
     loss = None if point is None else getattr(point, measure)
     return math.nan if loss is None else loss
-
-
-def _told(measure: str) -> str:
-    return f"{measure.replace('_', ' ')}, epoch"

@@ -70,9 +70,9 @@ class Trajectory(_Reference):
     Attributes:
         seed: of weights, order and noise.
         initial_parameters: digest of the weights that it starts from.
-        arms: the runs that the spread is of.
+        arms: the runs that the spread is of; called so in the files.
         losses: nats, as the protocol reports them.
-        spread: the largest distance from `losses` that any arm had reached up to a step, nats; see `trajectory`.
+        spread: the largest distance from `losses` that any of them had reached up to a step, nats; see `trajectory`.
         factor: how many times the spread is allowed.
     """
 

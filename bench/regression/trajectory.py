@@ -20,12 +20,12 @@ from bench.regression.reference import Made, Speed, Trajectory
 from bench.regression.verdicts import Verdict
 
 FACTOR = 5.0
-"""How many times the spread is allowed: of other processors and versions there are more than the few arms it is of."""
+"""How many times the spread is allowed: of other processors and versions there are more than the few that it is of."""
 
 ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-8}
 
 NOTE = (
-    "losses: by NumPy in float64. spread: largest distance of any arm up to a step, at least one rounding of the loss. "
+    "losses: by NumPy in float64. spread: largest distance of any run up to a step, at least one rounding of the loss. "
     "Allowed at a step: factor × spread."
 )
 
@@ -38,27 +38,27 @@ def make(runs: Sequence[Record], precision: str, made: Made, speed: list[Speed])
     """
     usable = [run for run in runs if run.status == "ok"]
     oracle = next((r for r in usable if r.plan.backend == "numpy" and r.plan.precision == "float64"), None)
-    arms = [run for run in usable if run.plan.backend != "numpy" and run.plan.precision == precision]
-    if oracle is None or len({run.plan.backend for run in arms}) < 2:
+    compared = [run for run in usable if run.plan.backend != "numpy" and run.plan.precision == precision]
+    if oracle is None or len({run.plan.backend for run in compared}) < 2:
         raise BenchError(
             "a trajectory's reference takes a run by numpy in float64 and runs of two backends or more; "
             f"found {', '.join(sorted({f'{r.plan.backend} in {r.plan.precision}' for r in usable})) or 'none'}"
         )
     losses = np.array(oracle.first_epoch_losses, float)
-    apart = np.max([np.abs(_losses(run, len(losses)) - losses) for run in arms], axis=0)
+    apart = np.max([np.abs(_losses(run, len(losses)) - losses) for run in compared], axis=0)
     rounding = ROUNDOFF[precision] * (np.abs(losses) + _constant(oracle))
     spread = np.maximum(np.maximum.accumulate(apart), rounding)
     if not np.isfinite(spread).all():
         raise BenchError("a run has a loss that is not a number: no reference can be made of it")
     digits = 3 - math.floor(math.log10(FACTOR * float(spread.min())))
-    inputs = {(r.digests["data"], r.digests["initial_parameters"], r.plan.seed) for r in (oracle, *arms)}
+    inputs = {(r.digests["data"], r.digests["initial_parameters"], r.plan.seed) for r in (oracle, *compared)}
     if len(inputs) != 1:
         raise BenchError("the runs had different data, initial weights or seeds: no reference can be made of them")
     plan = oracle.plan
     return Trajectory(
         protocol=plan.protocol,
         protocol_digest=plan.protocol_digest,
-        device=arms[0].plan.device,
+        device=compared[0].plan.device,
         precision=precision,
         data=oracle.digests["data"],
         made=made,
@@ -66,7 +66,7 @@ def make(runs: Sequence[Record], precision: str, made: Made, speed: list[Speed])
         note=NOTE,
         seed=plan.seed,
         initial_parameters=oracle.digests["initial_parameters"],
-        arms=sorted({f"{r.plan.backend} {r.plan.mode}, cores: {r.environment.get('cores')}" for r in arms}),
+        arms=sorted({f"{r.plan.backend} {r.plan.mode}, cores: {r.environment.get('cores')}" for r in compared}),
         factor=FACTOR,
         losses=[round(float(loss), digits) for loss in losses],
         spread=[float(f"{value:.2g}") for value in spread],
