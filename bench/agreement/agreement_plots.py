@@ -41,9 +41,8 @@ def parting(data: pd.DataFrame, head: Sequence[str]) -> Figure:
         for panel, case in zip(panels, cases, strict=True):
             panel.set(yscale="log", title=case, xlabel="step")
             panel.axhline(LOCKSTEP_TOLERANCE, color="black", linestyle="--", linewidth=0.9)
-            for (precision, variant), rows in steps[steps["case"] == case].groupby(
-                ["precision", "backend"], sort=False
-            ):
+            here = steps[steps["case"] == case]
+            for (precision, variant), rows in here.groupby(["precision", "backend"], sort=False):
                 backend = str(variant).replace(":", " ")
                 style = look(backend, [a.replace(":", " ") for a in variants]) | {"linestyle": LINES[str(precision)]}
                 shown = rows["error"].where(rows["error"] > 0)  # none at all has no place on a logarithmic axis

@@ -194,9 +194,7 @@ def _ported(data: pd.DataFrame, caption: str) -> Table:
     shown = pd.DataFrame([{"from": a} | {f"to {b}": cells.get((a, b), MISSING) for b in names} for a in names])
     share = (good / total).to_dict()
     raw = pd.DataFrame([{"from": a} | {f"to {b}": share.get((a, b)) for b in names} for a in names])
-    caption = (
-        f"{caption} Sets of parameters (architectures, initial and trained, float64 and float32) equal bit for bit."
-    )
+    caption += " Sets of parameters (architectures, initial and trained, float64 and float32) equal bit for bit."
     return Table("agreement-porting", "Parameters ported", caption, shown, raw, ("from",))
 
 

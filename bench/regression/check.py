@@ -81,11 +81,8 @@ def make(runs: Sequence[Record], margin: float) -> Reference:
         found = trajectory.make(runs, plan.precision, made, speed)
     else:
         found = convergence.make(compared, margin, made, speed)
-    bad = [
-        v
-        for v in judge_losses(compared, found, sorted({r.plan.backend for r in compared}))
-        if v.outcome == "regression"
-    ]
+    backends = sorted({run.plan.backend for run in compared})
+    bad = [verdict for verdict in judge_losses(compared, found, backends) if verdict.outcome == "regression"]
     if bad:
         raise BenchError(
             f"{plan.protocol}: its own runs would not pass: {bad[0].check}, {bad[0].backend}, {bad[0].quantity}: "

@@ -97,43 +97,27 @@ def make(runs: Sequence[Record], margin: float, made: Made, speed: list[Speed]) 
 
 def judge(runs: Sequence[Record], reference: Convergence) -> list[Verdict]:
     """Hold runs, all of which ended well, against the reference; then against each other."""
+    where = (reference.protocol, reference.precision)
     found = by_seed(runs)
     every = list(itertools.product(MEASURES, enumerate(reference.checkpoints)))
     confidence = 1 - reference.false_alarms / (len(every) * len(found))
     verdicts = []
     for backend, its in found.items():
         if backend not in reference.losses:
-            verdicts.append(
-                Verdict(
-                    "convergence",
-                    reference.protocol,
-                    reference.precision,
-                    backend,
-                    "losses",
-                    "no reference",
-                    "one",
-                    "regression",
-                )
-            )
+            verdicts.append(Verdict("convergence", *where, backend, "losses", "no reference", "one", "regression"))
             continue
         for measure, (i, epoch) in every:
             quantity = f"{measure.replace('_', ' ')}, epoch {epoch}"
             losses = np.array([_loss(run, measure, epoch) for run in its.values()])
             sample = np.array(reference.losses[backend][measure][i])
-            verdicts.append(
-                _converged(
-                    losses, sample, confidence, reference, backend, f"{measure.replace('_', ' ')}, epoch {epoch}"
-                )
-            )
+            verdicts.append(_converged(losses, sample, confidence, reference, backend, quantity))
     for (first, second), (measure, (_, epoch)) in itertools.product(itertools.combinations(found, 2), every):
         quantity = f"{measure.replace('_', ' ')}, epoch {epoch}"
         seeds = sorted(found[first].keys() & found[second].keys())
         apart = np.array(
             [_loss(found[first][s], measure, epoch) - _loss(found[second][s], measure, epoch) for s in seeds]
         )
-        verdicts.append(
-            _equivalent(apart, reference, f"{first} − {second}", f"{measure.replace('_', ' ')}, epoch {epoch}")
-        )
+        verdicts.append(_equivalent(apart, reference, f"{first} − {second}", quantity))
     return verdicts
 
 
@@ -154,6 +138,7 @@ def equivalence(apart: NDArray[np.float64], level: float = EQUIVALENCE_LEVEL) ->
 def _converged(
     losses: NDArray, sample: NDArray, confidence: float, reference: Convergence, backend: str, quantity: str
 ) -> Verdict:
+    where = (reference.protocol, reference.precision)
     low, high = interval(sample, len(losses), confidence)
     mean = float(losses.mean())
     middle, half = (low + high) / 2, (high - low) / 2
@@ -161,25 +146,20 @@ def _converged(
     outcome = "ok" if share <= 1 else "regression"  # also if it is not a number
     found = f"{mean:.2f} nats ({len(losses)} runs)" if math.isfinite(mean) else "not a number"
     allowed = f"{low:.2f} to {high:.2f} nats"
-    return Verdict(
-        "convergence", reference.protocol, reference.precision, backend, quantity, found, allowed, outcome, share
-    )
+    return Verdict("convergence", *where, backend, quantity, found, allowed, outcome, share)
 
 
 def _equivalent(apart: NDArray, reference: Convergence, pair: str, quantity: str) -> Verdict:
+    where = (reference.protocol, reference.precision)
     allowed = f"±{reference.margin:g} nats"
     if len(apart) < 2:
         found = f"{len(apart)} seeds in common; 2 or more could show it"
-        return Verdict(
-            "equivalence", reference.protocol, reference.precision, pair, quantity, found, allowed, "not comparable"
-        )
+        return Verdict("equivalence", *where, pair, quantity, found, allowed, "not comparable")
     low, high = equivalence(apart)
     share = max(abs(low), abs(high)) / reference.margin
     outcome = "ok" if share <= 1 else "regression"
     found = f"{apart.mean():+.3f} [{low:+.3f} to {high:+.3f}] nats"
-    return Verdict(
-        "equivalence", reference.protocol, reference.precision, pair, quantity, found, allowed, outcome, share
-    )
+    return Verdict("equivalence", *where, pair, quantity, found, allowed, outcome, share)
 
 
 def _loss(run: Record, measure: str, epoch: int) -> float:
