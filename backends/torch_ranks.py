@@ -36,6 +36,8 @@ def other_ranks(ranks: int, gpu: bool, work: Callable[..., None], arguments: tup
     Raises:
         RuntimeError: a rank has failed.
     """
+    if distributed.is_initialized():
+        raise RuntimeError("another training on several devices is under way in this process")
     threads = torch.get_num_threads()
     port = _free_port()
     context = multiprocessing.get_context("spawn")
