@@ -14,10 +14,10 @@ from bench.agreement.agree import ARTICLE, ARTICLE_NOISE, Check, Setting, Stream
 from bench.measures.likelihood import DEQUANTISED
 
 LOCKSTEP_TOLERANCE = 1e-11
-"""Of the relative difference in float64 after any of 100 steps, of losses and of the whole parameter vector (norm)."""
+"""The largest relative difference in float64 after any of 100 steps, of losses and of the whole parameter vector."""
 
 LARGEST_TOLERANCE = 1e-9
-"""Of the largest difference of one parameter over the largest parameter. Adam divides by √v̂ + ε: where a gradient is
+"""The largest difference of one parameter over the largest parameter. Adam divides by √v̂ + ε: where a gradient is
 below ε = 10⁻⁷, its rounding error is multiplied by lr/ε = 10⁴ in every step. A sum of terms of size 10 has an error of
 10⁻¹⁵, so that 100 steps may move such a parameter 10⁻⁹ apart, while the vector as a whole stays together."""
 

@@ -35,7 +35,7 @@ IN_BRIEF = (
     "100 times out of range, x-z-x: max, grey levels",
     "test, x-z-x: change of log p, nats",
 )
-"""Of the round trips, what a terminal is shown."""
+"""The round trips that a terminal is shown."""
 
 TEXTS, FIGURES = ("suite", "case", "backend", "precision", "weights", "quantity"), ("step", "error", "rms", "tolerance")
 COLUMNS = [*TEXTS, *FIGURES, "passed"]

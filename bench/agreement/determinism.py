@@ -3,7 +3,7 @@
 In one process, in another one, and on another number of threads, against a first training in a process of its own:
 digests of the final weights are compared, and where they differ, by how much the weights do. A CPU adds up in one
 order as long as the number of threads stays, so there the same bits are demanded. How a sum is divided among threads
-is nobody's promise, and on a GPU it may differ from one run to the next (cuBLAS, XLA's autotuning): there the
+is not promised, and on a GPU it may differ from one run to the next (cuBLAS, XLA's autotuning): there the
 difference is reported, not judged.
 
 This module is also the program of those processes: what to train on standard input, weights into a file.

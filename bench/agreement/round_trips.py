@@ -24,7 +24,7 @@ from bench.measures.rounding import LAMBDA
 from bench.records import Measurement
 
 SLACK = LAMBDA
-"""By which what is found may exceed one draw of the predicted errors; near 1 where there are many inputs."""
+"""How many times one draw of the predicted errors an error may be; near 1 would do where there are many inputs."""
 
 JUDGED = ("max_error", "rms_error", "log_prob_change")
 

@@ -37,10 +37,10 @@ from bench.running.worker_io import begin, tell
 PIXELS = Pixels(1 / 255, 0.0)
 CHECKED_ROWS = 32
 TOLERANCES = {"float32": 1e-4, "tf32": 1e-2}
-"""Of log p at the same weights, relative to the reference's largest."""
+"""The largest error of log p at the same weights, relative to the reference's largest."""
 
 TRAINED_TOLERANCE = 0.1
-"""Of log p after the warm-up's steps, relative to the largest change that these made. One that leaves a step or a
+"""The largest error of the change of log p by the warm-up, relative to the largest change. One that leaves a step or a
 parameter out is farther off; Keras, whose Adam has its ε in another place, is not (0.01)."""
 
 

@@ -100,7 +100,7 @@ class Source:
 
 
 def read(path: Path) -> Source:
-    """Read weights, and their record if it lies beside them and is of these very weights.
+    """Read weights, and their record if it lies beside them and is of these weights.
 
     Raises:
         ParameterError: they can't be used.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 MARK = "nice-bench profiled steps"
@@ -57,7 +57,7 @@ class Trace:
     window: Span
     work: list[Work]
     launches: list[Span] | None = None
-    waits: list[Span] | None = field(default=None)
+    waits: list[Span] | None = None
 
 
 class TraceError(RuntimeError):

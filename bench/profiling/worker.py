@@ -16,7 +16,6 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-from numpy.typing import NDArray
 
 import backends
 from backends import Backend, UnavailableError, parameters
@@ -63,7 +62,8 @@ def profile(plan: WorkerPlan, steps: int, folder: Path, dump: Path) -> Iterator[
         precision=probe(model),
         digests={"initial_parameters": parameters.digest(initial)},
     )
-    images = _images(steps * protocol.training.batch, model.architecture.dim)
+    shape = (steps * protocol.training.batch, model.architecture.dim)
+    images = np.resize(data.load("mnist-subset").train_images, shape)  # the first ones, repeated where there are fewer
     pixels = protocol.training_pixels()
     stream = TrainingStream(plan.seed, len(images), model.architecture.dim, protocol.training.batch, pixels)
     reports = model.train(images, protocol.make_optimiser(), stream, EPOCHS)
@@ -92,11 +92,6 @@ def _tracer(backend: str) -> ModuleType:
 def _one_epoch(model: Backend, reports: Iterator) -> None:
     next(reports)
     model.synchronise()
-
-
-def _images(count: int, dim: int) -> NDArray[np.uint8]:
-    """Return the first embedded images, repeated where there are fewer, uint8 [count, dim]."""
-    return np.resize(data.load("mnist-subset").train_images, (count, dim))
 
 
 if __name__ == "__main__":

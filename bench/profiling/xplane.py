@@ -15,17 +15,8 @@ from bench.profiling.hlo import Categories
 OPERATION = re.compile(r"^(?!__inference)[\w./\-]+:(\w+)$")
 """A TensorFlow operation, as `name:Type`."""
 
-NO_WORK = {
-    "PartitionedCall",
-    "StatefulPartitionedCall",
-    "While",
-    "If",
-    "NoOp",
-    "Const",
-    "VarHandleOp",
-    "_Arg",
-    "_Retval",
-}
+NO_WORK = {"PartitionedCall", "StatefulPartitionedCall", "While", "If"}
+NO_WORK |= {"NoOp", "Const", "VarHandleOp", "_Arg", "_Retval"}
 """Operations that compute nothing themselves, though others may run inside them."""
 
 

@@ -27,7 +27,7 @@ from bench.regression.verdicts import Verdict
 from bench.tables.render import MISSING
 
 LEVEL = 0.02
-"""Of the two-sided tests of all ratios together: 1 % that any is called slower which is not."""
+"""The level of the two-sided tests of all ratios together: in 1 % of checks one is called slower which is not."""
 
 LEAST_RUNS = 3
 NAMES = {"floor": "epoch over its floor", "calibration": "epoch over NumPy's product"}

@@ -1,7 +1,7 @@
 """References of the regression check: what a loss was, and how far two good runs may lie apart.
 
 A file under results/references for each protocol, device and precision, made by `nice-bench check --update` from
-records and by nobody else: its digest says whether it has been edited since. Its kind tells it apart from a record.
+records and by nothing else: its digest says whether it has been edited since. Its kind tells it apart from a record.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _Reference(_Value):
 
     @property
     def file_name(self) -> str:
-        """Of the file that it is kept in."""
+        """The name of the file that it is kept in."""
         return name_of(self.protocol, self.device, self.precision)
 
 

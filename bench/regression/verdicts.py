@@ -45,19 +45,9 @@ def table(verdicts: Sequence[Verdict]) -> Table:
     """A row for each verdict, those that fail first."""
     rows = sorted(verdicts, key=lambda verdict: ORDER.index(verdict.outcome))
     raw = pd.DataFrame([vars(row) for row in rows], columns=list(Verdict.__dataclass_fields__))
-    shown = pd.DataFrame(
-        {
-            "check": raw["check"],
-            "protocol": raw["protocol"],
-            "precision": raw["precision"],
-            "backend": raw["backend"],
-            "quantity": raw["quantity"],
-            "found": raw["found"],
-            "allowed": raw["allowed"],
-            "× allowed": [number(share, 3) for share in raw["share"].astype(float)],
-            "verdict": raw["outcome"],
-        }
-    )
+    shown = raw.drop(columns=["outcome", "share"])
+    shown["× allowed"] = [number(share, 3) for share in raw["share"].astype(float)]
+    shown["verdict"] = raw["outcome"]
     caption = (
         "Against the references of `nice-bench check`. Trajectory: the step that comes nearest to its tolerance, or is "
         "furthest beyond. Convergence: mean of the runs, against the two-sided t interval for such a mean. "

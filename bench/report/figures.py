@@ -165,7 +165,7 @@ def epoch_times(rows: pd.DataFrame) -> Iterator[Panel]:
 def sampling(rows: pd.DataFrame) -> Iterator[Panel]:
     """Throughput of sampling against batch size."""
     its = pick(rows, "sampling", "samples_per_second").dropna(subset=["value"])
-    if its.empty or "at_batch" not in its:
+    if its.empty:
         return
     traces = []
     for name, found in groups(its, ["series"]):
@@ -220,7 +220,7 @@ def agreement(rows: pd.DataFrame) -> Iterator[Panel]:
     """The errors against the float64 reference as a heat map: a row per quantity, a column per series."""
     its = rows[rows["measure"] == "agreement"]
     names, lines = series_of(its), []
-    for key, found in groups(its, ["at_weights", "quantity"] if "at_weights" in its else ["quantity"]):
+    for key, found in groups(its, ["at_weights", "quantity"] if its["at_weights"].notna().any() else ["quantity"]):
         label = " · ".join(str(value) for value in key.values())
         lines.append((label, [worst_of(found[found["series"] == name]) for name in names]))
     if lines:

@@ -34,7 +34,7 @@ OPEN = ("speed", "accuracy")
 """The tables that are unfolded at first."""
 
 MOST_ROWS = 1000
-"""Of one table; of longer ones the page has the beginning, and says so."""
+"""The most rows of a table that are shown; of longer ones the page has the beginning, and says so."""
 
 
 def write(records: Sequence[Record], paths: Iterable[Path], output: Path) -> Path:

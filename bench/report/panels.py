@@ -24,7 +24,7 @@ OUTLINE = "#777777"  # of markers: seen on white and on black
 
 MOST_TICKS = 9
 MOST_POINTS = 200
-"""Of one line; of longer curves every n-th epoch is drawn, and the caption says so."""
+"""The most points of a line; of longer curves every n-th epoch is drawn, and the caption says so."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def error_bars(middle: pd.Series, low: pd.Series, high: pd.Series) -> dict[str, 
 
 
 def thinned(epochs: Sequence[int]) -> tuple[list[int], str]:
-    """Of many epochs every n-th, and the last one; and what the caption says of it."""
+    """Return every n-th of many epochs and the last one, and what the caption says of that."""
     step = -(-len(epochs) // MOST_POINTS)
     if step <= 1:
         return list(epochs), ""

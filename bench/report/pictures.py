@@ -19,7 +19,7 @@ from bench.records.collection import files_below
 from bench.records.fields import printable
 
 MOST_BYTES = 1_800_000
-"""Of all pictures together, before they become a third larger as text; what goes beyond it is left out, by name."""
+"""The most bytes of all pictures, which become a third more as text; what goes beyond is left out, by name."""
 
 
 @dataclass(frozen=True)

@@ -73,13 +73,8 @@ def all_tables(records: Iterable[Record], *, brief: bool = False) -> list[Table]
     data = prepare(runs)
     tables = [headline(data), likelihood_times(data), speed(data), accuracy(data), *per_protocol]
     tables += [agreement(data), invertibility(data, brief=brief), sampling(data), floors(data), forward_floors(data)]
-    tables += [
-        devices(data),
-        profile(kinds["profile"]),
-        scaling(kinds["sweep"]),
-        peers(kinds["peers"]),
-        micro(kinds["micro"]),
-    ]
+    tables += [devices(data), profile(kinds["profile"]), scaling(kinds["sweep"])]
+    tables += [peers(kinds["peers"]), micro(kinds["micro"])]
     return [table for table in tables if not table.raw.empty]
 
 
@@ -106,27 +101,25 @@ def write(records: Iterable[Record], folder: str | Path, formats: Sequence[str] 
     for name in formats:
         if name not in allowed:
             raise BenchError(f"format {name!r}: expected one of {', '.join(allowed)}")
-    records, folder, paths = list(records), Path(folder), []
+    records, folder = list(records), Path(folder)
     every, brief, tidy = all_tables(records), all_tables(records, brief=True), frame(records)
+    files: dict[str, bytes] = {}
+    for name in formats:
+        if name == "parquet":
+            files["measurements.parquet"] = tidy.to_parquet(index=False)
+            continue
+        for table in every if name == "csv" else brief:
+            files[f"{table.name}.{SUFFIXES[name]}"] = render(table, name).encode()
+        if name == "csv":
+            files["measurements.csv.gz"] = gzip.compress(to_csv(tidy).encode(), mtime=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in formats:
-            if name == "parquet":
-                paths.append(folder / "measurements.parquet")
-                with atomically(paths[-1]) as temporary:
-                    tidy.to_parquet(temporary, index=False)
-                continue
-            for table in every if name == "csv" else brief:
-                paths.append(folder / f"{table.name}.{SUFFIXES[name]}")
-                with atomically(paths[-1]) as temporary:
-                    temporary.write_text(render(table, name), encoding="utf-8", newline="\n")
-            if name == "csv":
-                paths.append(folder / "measurements.csv.gz")
-                with atomically(paths[-1]) as temporary:
-                    temporary.write_bytes(gzip.compress(to_csv(tidy).encode(), mtime=0))
+        for name, content in files.items():
+            with atomically(folder / name) as temporary:
+                temporary.write_bytes(content)
     except OSError as error:
         raise BenchError(f"{folder}: cannot write tables here: {error.strerror or error}") from error
-    return paths
+    return [folder / name for name in files]
 
 
 # The tables
@@ -279,7 +272,7 @@ def largest_difference(rows: pd.DataFrame) -> tuple[float, float]:
 
 def trained(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows but for those that were measured at initial weights."""
-    return rows[(rows["at_weights"] != "initial").fillna(True)] if "at_weights" in rows else rows
+    return rows[(rows["at_weights"] != "initial").fillna(True)]
 
 
 def _labels(key: Row, rows: pd.DataFrame) -> dict[str, str]:

@@ -21,7 +21,7 @@ NOTES = (
     "Floor: the larger of the products of a step, at their shapes and with nothing between them, and the bytes of a",
     "step, at the bandwidth of adding to an array in place; × sum: against the two one after the other.",
     "Chain: the same products waiting for each other, written by hand in the framework; between 1 and 1.3 × the floor",
-    "where the floor is right. †: outside that: the floor, and what is told as its multiple, is off by as much.",
+    "where the floor is right. †: outside that: the floor, and what is called its multiple, is off by as much.",
 )
 LEAST_CHAIN, MOST_CHAIN = 1.0, 1.3
 FORWARD_NOTES = (
@@ -112,8 +112,5 @@ def forward_floors(records: Source) -> Table:
 
 def _by_batch(rows: pd.DataFrame) -> dict[float, float]:
     """Return batch → median of its values."""
-    if "at_batch" not in rows:
-        return {}
-    batches = pd.to_numeric(rows["at_batch"], errors="coerce")
-    kept = rows[rows["value"].notna() & batches.notna()]
-    return {float(str(batch)): float(its["value"].median()) for batch, its in kept.groupby(batches)}
+    kept = rows.dropna(subset=["value", "at_batch"])
+    return {float(str(batch)): float(its["value"].median()) for batch, its in kept.groupby("at_batch")}

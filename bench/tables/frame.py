@@ -6,7 +6,7 @@ What a measurement was of (its context: round, batch, weights, …) becomes colu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import pandas as pd
@@ -16,36 +16,15 @@ from bench.records import Measurement, Record
 from bench.records.environment import machine
 
 TEXT: Final = "string"
-COLUMNS = {
-    "run": TEXT,
-    "created": TEXT,
-    "status": TEXT,
-    "reason": TEXT,
-    "protocol": TEXT,
-    "protocol_digest": TEXT,
-    "backend": TEXT,
-    "device": TEXT,
-    "machine": TEXT,
-    "precision": TEXT,
-    "precision_seen": TEXT,
-    "mode": TEXT,
-    "devices": "Int64",
-    "seed": "UInt64",
-    "epochs": "Int64",
-    "batch": "Int64",
-    "rounds": "Int64",
-    "loss": TEXT,
-    "target_loss": "float64",
-    "versions": TEXT,
-    "measure": TEXT,
-    "quantity": TEXT,
-    "value": "float64",
-    "unit": TEXT,
-    "low": "float64",
-    "high": "float64",
-    "n": "Int64",
-    "note": TEXT,
-}
+ABOUT = ("run", "created", "status", "reason", "protocol", "protocol_digest", "backend", "device", "machine")
+SETTING = ("precision", "precision_seen", "mode", "devices", "seed", "epochs", "batch", "rounds", "loss", "target_loss")
+MEASURED = ("versions", "measure", "quantity", "value", "unit", "low", "high", "n", "note")
+COLUMNS: Final = (
+    dict.fromkeys((*ABOUT, *SETTING, *MEASURED), TEXT)
+    | dict.fromkeys(("devices", "epochs", "batch", "rounds", "n"), "Int64")
+    | dict.fromkeys(("target_loss", "value", "low", "high"), "float64")
+    | {"seed": "UInt64"}
+)
 """The columns of every frame, and their types; the `at_…` columns follow in alphabetical order."""
 
 BACKENDS = tuple(backends.BUILT_IN)
@@ -80,13 +59,11 @@ def machine_of(record: Record) -> str:
 def versions_of(record: Record) -> str:
     """Return the framework's version, as "jax 0.10.2, jaxlib 0.10.2"; empty where it is not installed.
 
-    Of a backend that isn't built in, whose packages nobody knows here, what it told of itself.
+    The packages of a backend that isn't built in are not known here, so its own word is taken.
     """
     known = backends.BUILT_IN.get(record.plan.backend)
-    told = record.environment.get("packages" if known else "framework")
-    if not isinstance(told, Mapping):
-        return ""
-    return ", ".join(f"{name} {told[name]}" for name in (known.packages if known else told) if name in told)
+    found = record.environment.get("packages" if known else "framework", {})
+    return ", ".join(f"{name} {found[name]}" for name in (known.packages if known else found) if name in found)
 
 
 def order(record: Record) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
 """Labels: what the rows of a table are called, in which order they stand, and what its caption says.
 
 A label is only as long as it must be to keep apart what must not be mixed: `torch`, but `torch (torch 2.12.0)` where
-two versions were measured; `article`, but `article (epochs 2)` where somebody shortened it.
+two versions were measured; `article`, but `article (epochs 2)` where it was shortened.
 """
 
 from __future__ import annotations
@@ -24,8 +24,12 @@ SECTION = ["machine", "protocol", "precision"]
 ROW = [*SECTION, "backend", "mode"]
 LOSS_DIGITS = 6
 
-Row = dict[str, Any]
+CONTEXTS = dict.fromkeys(("at_epoch", "at_round", "at_batch", "at_trips", "at_coupling"), "Int64") | dict.fromkeys(
+    ("at_weights", "at_inputs", "at_direction"), "string"
+)
+"""The contexts that every prepared frame has a column of, and its type."""
 
+Row = dict[str, Any]
 
 Source = Iterable[Record] | pd.DataFrame
 """Records, or what `prepare` made of them, so that several tables of the same records need it done once."""
@@ -40,8 +44,9 @@ def prepare(records: Source) -> pd.DataFrame:
         return records
     records = list(records)
     data = frame(records)
-    for name in {"at_epoch", "at_round"} - set(data.columns):
-        data[name] = pd.Series(pd.NA, index=data.index, dtype="Int64")
+    for name, kind in CONTEXTS.items():
+        if name not in data:
+            data[name] = pd.Series(pd.NA, index=data.index, dtype=kind)
     captions = {(record.plan.protocol, record.plan.protocol_digest): record.plan.caption for record in records}
     keys = zip(data["protocol"], data["protocol_digest"], strict=True)
     data["caption"] = pd.Series([captions[key] for key in keys], dtype="string")

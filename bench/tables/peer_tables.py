@@ -23,7 +23,7 @@ ABOUT = ("machine", "precision", "size", "batch", "run")
 
 ERRORS = {"log_prob_error": "log p error", "trained_error": "training error"}
 NOTES = (
-    "ms/step: median over rounds [lowest–highest], all peers of a framework in turns in one process.",
+    "ms/step: median over rounds [lowest–highest], all peers of a framework alternating in one process.",
     "× this harness: median [lowest–highest] of the ratios within a round.",
     "log p error: at the same weights, against the float64 reference, relative to its largest.",
     "training error: of the change of log p by the first steps, against this harness', relative to its largest.",

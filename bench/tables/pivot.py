@@ -54,7 +54,7 @@ def pick(rows: pd.DataFrame, measure: str, quantity: str) -> pd.DataFrame:
 
 def first_round(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a run's first round, and those of no round."""
-    return rows[rows["at_round"].isna() | (rows["at_round"] == 1)] if "at_round" in rows else rows
+    return rows[rows["at_round"].isna() | (rows["at_round"] == 1)]
 
 
 def contexts_of(rows: pd.DataFrame, known: Sequence[str]) -> list[str]:

@@ -62,10 +62,9 @@ def invertibility(records: Source, *, brief: bool = False) -> Table:
     used = data[data["measure"] == "invertibility"].copy()
     contexts = ["at_weights", "at_inputs", "at_direction", "at_coupling", "at_trips"]
     notes = ["One grey level is 1/255; an ULP is that of the input's largest value. The worst over seeds and rounds."]
-    if brief and {"at_inputs", "quantity"} <= set(used):
-        whole = used["at_coupling"].isna() if "at_coupling" in used else True
-        used = used[(used["at_inputs"] == "test") & (used["quantity"] == "max_error") & whole]
-        used = used.drop(columns=[name for name in ("at_coupling",) if name in used])
+    if brief:
+        whole = (used["at_inputs"] == "test") & (used["quantity"] == "max_error") & used["at_coupling"].isna()
+        used = used[whole.fillna(False)]
         notes.append("Other inputs, single couplings, RMS and ULP: in the CSV file.")
     used["quantity"] = [INVERTIBILITY.get(name, name) for name in used["quantity"]]
     return _by_series("invertibility", "Invertibility", data, used, [*contexts, "quantity"], notes, worst=True)
@@ -74,9 +73,8 @@ def invertibility(records: Source, *, brief: bool = False) -> Table:
 def round_trips_of(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the largest errors of one round trip x → z → x of test images through the whole flow."""
     found = pick(rows, "invertibility", "max_error")
-    for column, value in {"at_inputs": "test", "at_direction": "x-z-x", "at_trips": 1}.items():
-        found = found[found[column] == value] if column in found else found[:0]
-    return found[found["at_coupling"].isna()] if "at_coupling" in found else found
+    once = (found["at_inputs"] == "test") & (found["at_direction"] == "x-z-x") & (found["at_trips"] == 1)
+    return found[once.fillna(False) & found["at_coupling"].isna()]
 
 
 def _by_series(
@@ -90,7 +88,7 @@ def _by_series(
     worst: bool = False,
 ) -> Table:
     """Return a table with a column per backend, its rows by `keys` and every other context that is there."""
-    contexts = [key for key in keys if key in used] + contexts_of(used, keys)
+    contexts = [key for key in keys if key in used and used[key].notna().any()] + contexts_of(used, keys)
     table = Rows()
     for key, rows in groups(used, [*SECTION, *contexts]):
         figures: Row = {}
