@@ -59,7 +59,7 @@ def _problem(problem: Any, model: Any) -> str:
 
 
 def _place(model: Any, path: Sequence[str | int]) -> tuple[str, list[str]]:
-    """Where a problem is, without the tags by which unions are told apart, and the keys that there are beside it."""
+    """Where a problem is, without the tags that name the members of unions, and the keys that there are beside it."""
     names: list[str] = []
     keys: list[str] = []
     for part in path:

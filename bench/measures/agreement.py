@@ -22,7 +22,7 @@ from bench.records import Measurement
 TRAINING_TOLERANCE = 0.02
 """The largest relative error of a few steps' updates, in float64 and float32.
 
-Rounding turns the sign of gradients near zero, which Adam divides by their own size; that explains 2e-4 at full size.
+Rounding changes the sign of gradients near zero, which Adam divides by their own size; that explains 2e-4 at full size.
 A learning rate that is 5 % off gives 0.05.
 """
 

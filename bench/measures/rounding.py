@@ -9,7 +9,7 @@ that are added up,
     a chain of L such products               λ √(L n) u
     operands and results rounded to u_p      λ √(3 L) u_p, each result being a mean over n roundings of its own
 
-and, in gradients, ReLUs whose input is so near zero that rounding turns them (below),
+and, in gradients, ReLUs whose input is so near zero that rounding changes its sign (below),
 
 with L = couplings · (hidden layers + 1), n the longest sum, u the unit roundoff of sums and u_p that of products.
 Nothing here was fitted to what a backend happens to give.

@@ -27,8 +27,7 @@ COPIES = (
 )
 """The operations that move numbers, repeat them or change their type."""
 
-PATTERNS = ((Category.OPTIMISER, OPTIMISER), (Category.PRODUCTS, PRODUCTS), (Category.COPIES, COPIES))
-COMPILED = tuple((category, re.compile(pattern, re.IGNORECASE)) for category, pattern in PATTERNS)
+PATTERNS = {Category.OPTIMISER: OPTIMISER, Category.PRODUCTS: PRODUCTS, Category.COPIES: COPIES}
 
 LAUNCH = re.compile(r"^(cu|cuda|hip)(Launch|GraphLaunch|Memcpy\w*Async|Memset\w*Async)")
 """Calls by which a host starts work on a GPU."""
@@ -39,4 +38,4 @@ WAIT = re.compile(r"^(cu|cuda|hip)\w*Synchronize|BlockHostUntilDone")
 
 def category_of(name: str) -> Category:
     """Return what kind of work an operation is, by its name; elementwise arithmetic and sums are `OTHER`."""
-    return next((category for category, pattern in COMPILED if pattern.search(name)), Category.OTHER)
+    return next((category for category, pattern in PATTERNS.items() if re.search(pattern, name, re.I)), Category.OTHER)

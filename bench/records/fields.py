@@ -24,7 +24,7 @@ MOST_SEED = 2**63 - 1
 """The largest that the columns of tables hold."""
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Characters that steer a terminal or turn the direction of a text, and halves of characters."""
+"""Characters that steer a terminal or reverse the direction of a text, and halves of characters."""
 
 
 def printable(text: str) -> str:

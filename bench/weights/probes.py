@@ -16,11 +16,11 @@ from bench.weights.networks import Choices, Network
 from bench.weights.readings import EXPRESSIBLE, OPTIONS, SCALES, Layout, Reading, encode, finish
 
 HOW = {
-    "torch": """A probe in PyTorch (model: whatever turns x into z in the program that trained the weights, D wide):
+    "torch": """A probe in PyTorch (model: whatever maps x to z in the program that trained the weights, D wide):
     x = torch.randn(16, D)
     with torch.no_grad(): z = model(x)
     numpy.savez("probe.npz", x=x, z=z)  # and log_prob=…, if the program has it""",
-    "keras": """A probe in Keras (model: whatever turns x into z in the program that trained the weights, D wide):
+    "keras": """A probe in Keras (model: whatever maps x to z in the program that trained the weights, D wide):
     x = numpy.random.randn(16, D).astype("float32")
     z = model(x)
     numpy.savez("probe.npz", x=x, z=z)  # and log_prob=…, if the program has it""",

@@ -125,7 +125,7 @@ def layouts(parts: Parts, networks: list[Network], division: Choices, allowed: C
         ("permutation", "stored", parts.permutations),
     ):
         names[key] = [value for value in names[key] if (special in value) == bool(held)]
-    if parts.masks:  # each coupling has its own, so the halves needn't take turns
+    if parts.masks:  # each coupling has its own, so the halves needn't alternate
         names["reads"] = [value for value in names["reads"] if "then" not in value]
     made = (
         _follow(dict(zip(names, values, strict=True)), parts, len(networks), division)
