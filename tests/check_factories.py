@@ -73,7 +73,7 @@ def apart(size):
     return falling() + size * 10 ** (np.arange(STEPS) / 10)
 
 
-def arms():
+def runs_of_all():
     oracle = run_of("numpy", precision="float64", losses=falling())
     return [oracle, *(run_of(name, losses=apart(s * 1e-4)) for name, s in zip(NAMES, (1, -2, 0.5), strict=True))]
 
@@ -81,7 +81,7 @@ def arms():
 @cache
 def steps_reference():
     """A trajectory's reference."""
-    return check.make(arms(), margin=1.0)
+    return check.make(runs_of_all(), margin=1.0)
 
 
 def seeded(backend, seed, shift=0.0, own=0.02, **changes):
@@ -106,7 +106,7 @@ def timed(times, **parts):
 @cache
 def usual_reference():
     """A reference whose ratios have a noise of a few percent."""
-    return check.make([*arms(), *timed([0.97, 1.02, 1.0, 1.03, 0.99])], margin=1.0)
+    return check.make([*runs_of_all(), *timed([0.97, 1.02, 1.0, 1.03, 0.99])], margin=1.0)
 
 
 def outcomes(verdicts, kind):

@@ -175,7 +175,7 @@ def test_gradients_are_judged_in_bfloat16_by_their_norm_and_in_float32_by_their_
     assert not any(check.passed for check in checks), checks
 
 
-def test_gradients_are_compared_where_rounding_turns_no_relu():
+def test_gradients_are_compared_where_rounding_changes_no_relu():
     given, x = weights(ARTICLE), rows(ARTICLE, 6)
     kernel, bias = given["coupling.0.dense.0.kernel"], given["coupling.0.dense.0.bias"]
     read = x[2, ::-1][0::2]  # what the first coupling reads of row 2: reversed, then the even ones

@@ -201,7 +201,7 @@ def test_a_single_row_is_a_batch(name):
 
 
 def kept_bits(model):
-    """How many bits after the leading one a factor of a product keeps: the largest k with 1 + 2⁻ᵏ told from 1."""
+    """How many bits after the leading one a factor of a product keeps: the largest k where 1 + 2⁻ᵏ is not 1."""
     size = 16
     kept = [k for k in range(1, 60) if model.product(np.diag(np.full(size, 1 + 2.0**-k)), np.eye(size))[5, 5] != 1]
     assert kept == list(range(1, len(kept) + 1))

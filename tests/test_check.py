@@ -12,10 +12,10 @@ from check_factories import (
     NAMES,
     REFERENCES,
     apart,
-    arms,
     falling,
     outcomes,
     run_of,
+    runs_of_all,
     seeded,
     timed,
 )
@@ -30,7 +30,7 @@ from bench.regression.check_runs import PARTS
 
 
 def test_what_a_reference_is_made_of_passes_by_a_factor_of_five(steps):
-    verdicts = check.judge_losses(arms()[1:], steps, NAMES)
+    verdicts = check.judge_losses(runs_of_all()[1:], steps, NAMES)
     assert outcomes(verdicts, "trajectory") == ["ok"] * 3
     assert max(verdict.share for verdict in verdicts if verdict.check == "trajectory") == pytest.approx(0.2, rel=0.05)
 
@@ -39,7 +39,7 @@ def test_the_tolerance_grows_as_the_spread_does_and_is_no_less_than_rounding(ste
     spread = np.array(steps.spread)
     assert (np.diff(spread) >= 0).all()
     assert spread[20] / spread[0] == pytest.approx(100, rel=0.02)
-    exact = [arms()[0], *(run_of(name, losses=falling()) for name in NAMES)]
+    exact = [runs_of_all()[0], *(run_of(name, losses=falling()) for name in NAMES)]
     rounding = check.make(exact, margin=1.0).spread
     assert rounding[0] == pytest.approx(2**-24 * (300 + 392 * math.log(2 * math.pi)), rel=0.05)
 
@@ -54,16 +54,16 @@ def test_a_difference_that_is_within_the_late_tolerance_is_found_at_an_early_ste
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"losses": [*falling()[:-1], math.nan]}, "not a number at step 30"),
         ({"losses": falling()[:-1]}, "29 steps"),
         ({"losses": falling(), "digests": {"initial_parameters": "other"}}, "other initial parameters"),
     ],
 )
-def test_a_run_that_cannot_be_compared_is_a_regression(steps, changes, told):
+def test_a_run_that_cannot_be_compared_is_a_regression(steps, changes, message):
     verdict = trajectories.judge(run_of("torch", **changes), steps)
-    assert (verdict.outcome, verdict.found) == ("regression", told)
+    assert (verdict.outcome, verdict.found) == ("regression", message)
 
 
 def test_rounding_to_the_file_costs_nothing_of_the_tolerance(steps):
@@ -72,7 +72,7 @@ def test_rounding_to_the_file_costs_nothing_of_the_tolerance(steps):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda runs: runs[1:], "takes a run by numpy in float64"),
         (lambda runs: runs[:2], "two backends or more"),
@@ -80,9 +80,9 @@ def test_rounding_to_the_file_costs_nothing_of_the_tolerance(steps):
         (lambda runs: [*runs, run_of("jax", losses=[*falling()[:-1], math.nan])], "not a number"),
     ],
 )
-def test_no_trajectory_is_made_of_runs_that_do_not_fit(change, told):
-    with pytest.raises(BenchError, match=told):
-        check.make(change(arms()), margin=1.0)
+def test_no_trajectory_is_made_of_runs_that_do_not_fit(change, message):
+    with pytest.raises(BenchError, match=message):
+        check.make(change(runs_of_all()), margin=1.0)
 
 
 # Convergence
@@ -124,7 +124,7 @@ def test_one_seed_can_show_no_equivalence_and_is_not_judged(seeds):
 
 
 @pytest.mark.parametrize(
-    ("runs", "told"),
+    ("runs", "message"),
     [
         ([seeded("torch", 20), seeded("torch", 21), seeded("jax", 20)], "no run"),
         ([seeded("torch", 20), seeded("jax", 20, status="failed")], "failed: it broke"),
@@ -133,10 +133,10 @@ def test_one_seed_can_show_no_equivalence_and_is_not_judged(seeds):
     ],
     ids=["missing", "failed", "another protocol", "other data"],
 )
-def test_a_run_that_is_missing_failed_or_of_something_else_is_a_regression(seeds, runs, told):
+def test_a_run_that_is_missing_failed_or_of_something_else_is_a_regression(seeds, runs, message):
     found = [v for v in check.judge_losses(runs, seeds, ["torch", "jax"]) if v.check == "run"]
     assert [(v.backend, v.outcome) for v in found] == [("jax", "regression")]
-    assert found[0].found.startswith(told)
+    assert found[0].found.startswith(message)
 
 
 @pytest.mark.parametrize(("day", "faults"), [("02", []), ("01", ["failed: it broke"])])
@@ -224,7 +224,7 @@ def test_products_that_became_slower_show_against_numpys_though_not_against_the_
 @pytest.mark.parametrize("run", [run_of("jax", losses=apart(1e-4)), run_of("torch", losses=apart(1e-4), cores=8)])
 def test_speed_is_not_judged_by_fewer_than_three_runs_on_so_many_cores(usual, run):
     assert set(judged([run], usual).values()) == {"not comparable"}
-    two = check.make([*arms(), *timed([1.0, 1.1], cores=8)], margin=1.0)
+    two = check.make([*runs_of_all(), *timed([1.0, 1.1], cores=8)], margin=1.0)
     assert set(judged(timed([2.0], cores=8), two).values()) == {"not comparable"}
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from check_factories import apart, arms, falling, run_of, timed, verdict_of
+from check_factories import apart, falling, run_of, runs_of_all, timed, verdict_of
 
 from bench import records
 from bench.commands import cli_check
@@ -26,7 +26,7 @@ def check(nice_bench):
 def kept(tmp_path, usual):
     """Folders of a reference, and of records that fit it."""
     reference.save(usual, tmp_path / "references")
-    for record in arms()[1:]:
+    for record in runs_of_all()[1:]:
         records.save(record, tmp_path / "records")
     return SimpleNamespace(
         folder=tmp_path / "records", options=("--references", tmp_path / "references"), path=tmp_path / "references"
@@ -65,7 +65,7 @@ def test_a_slow_step_is_reported_and_fails_only_when_asked_to(kept, check):
 
 
 def test_update_makes_the_reference_of_records_and_they_pass_by_it(kept, check, tmp_path):
-    records.save(arms()[0], kept.folder)
+    records.save(runs_of_all()[0], kept.folder)
     done = check(kept.folder, "--update", "--references", tmp_path / "new")
     assert done.code == 0, done.err
     path = tmp_path / "new" / "trajectory-narrow-cpu-float32.json"
@@ -75,7 +75,7 @@ def test_update_makes_the_reference_of_records_and_they_pass_by_it(kept, check, 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--only", "trajectory"], "--only 'trajectory': expected some of trajectory-full-float32, "),
         (["--backends", "theano"], "expected some of torch"),
@@ -83,10 +83,10 @@ def test_update_makes_the_reference_of_records_and_they_pass_by_it(kept, check, 
         (["nowhere", "--only", "trajectory-narrow-float32"], "--only is of no use with RECORDS"),
     ],
 )
-def test_mistakes_are_told(check, arguments, told):
+def test_mistakes_are_errors(check, arguments, message):
     done = check(*arguments)
     assert done.code == 1
-    assert told in done.err
+    assert message in done.err
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_nothing_is_run_that_has_no_reference(kept, check, monkeypatch, options,
 
 
 def test_update_makes_references_of_the_backends_that_are_named(kept, check, tmp_path):
-    records.save(arms()[0], kept.folder)
+    records.save(runs_of_all()[0], kept.folder)
     done = check(kept.folder, "--update", "--references", tmp_path / "new", "--backends", "torch,jax")
     assert done.code == 0, done.err
     made = json.loads((tmp_path / "new" / "trajectory-narrow-cpu-float32.json").read_text())

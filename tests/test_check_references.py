@@ -43,14 +43,14 @@ def test_an_edited_reference_is_refused(steps, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [("{", "expected JSON"), ("{}", "of kind 'reference'"), (None, "no reference: No such file")],
 )
-def test_what_is_no_reference_is_refused_with_the_files_name(tmp_path, text, told):
+def test_what_is_no_reference_is_refused_with_the_files_name(tmp_path, text, message):
     path = tmp_path / "some.json"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(BenchError, match=f"some.json.*{told}"):
+    with pytest.raises(BenchError, match=f"some.json.*{message}"):
         reference.load(path)
 
 
@@ -172,7 +172,7 @@ def test_runs_on_all_cores_or_a_gpu_and_those_that_are_timed_closely_are_alone(
 
 
 def test_an_interruption_ends_the_runs_side_by_side_and_begins_no_more(tmp_path, monkeypatch):
-    workers, told = stand_in(monkeypatch, patience=2), []
+    workers, stopped = stand_in(monkeypatch, patience=2), []
     usual = check_runs.runner.run
 
     def run(request, listener):
@@ -180,14 +180,14 @@ def test_an_interruption_ends_the_runs_side_by_side_and_begins_no_more(tmp_path,
         deadline = time.monotonic() + 20
         while request.backends[0] == "jax" and not request.stopped() and time.monotonic() < deadline:
             time.sleep(0.01)
-        told.append(request.stopped())
+        stopped.append(request.stopped())
         raise KeyboardInterrupt
 
     monkeypatch.setattr(check_runs.runner, "run", run)
     jobs = [Job("smoke", name, "float32", 0, 1) for name in ("torch", *["jax"] * 8)]
     with pytest.raises(KeyboardInterrupt):
         check_runs.run(jobs, Where(tmp_path), Silent(), abreast=2)
-    assert told[:2] == [False, True]
+    assert stopped[:2] == [False, True]
     assert len(workers) < len(jobs)
 
 

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from check_factories import apart, arms, run_of
+from check_factories import apart, run_of, runs_of_all
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from record_factories import measurement
@@ -132,7 +132,7 @@ def test_a_damaged_record_is_refused_by_the_field_or_has_figures_in_bounds(case)
 @pytest.fixture(scope="module")
 def references(tmp_path_factory):
     folder = tmp_path_factory.mktemp("references")
-    reference.save(check.make(arms(), 2.0), folder)
+    reference.save(check.make(runs_of_all(), 2.0), folder)
     return folder
 
 

@@ -33,15 +33,15 @@ def test_one_bit_is_a_difference_and_a_breach(change, setting, monkeypatch):
         other["a"][0] = np.nextafter(other["a"][0], np.float32(2))
     else:
         other["a"][1] = -0.0
-    told = iter([[weights, weights], [other], [weights]])
-    monkeypatch.setattr(determinism, "_trainings", lambda *_, **__: next(told))
+    trainings = iter([[weights, weights], [other], [weights]])
+    monkeypatch.setattr(determinism, "_trainings", lambda *_, **__: next(trainings))
     checks = {check.quantity: check for check in determinism.determinism(setting, ["numpy"], "cpu")}
     assert checks["again in the process"].passed
     assert not checks["in another process"].passed
 
 
 @pytest.mark.parametrize(("device", "quantity"), [("cpu", "on 1 thread"), ("gpu", "in another process")])
-def test_what_no_framework_promises_is_told_and_not_judged(device, quantity, setting, monkeypatch):
+def test_what_no_framework_promises_is_reported_and_not_judged(device, quantity, setting, monkeypatch):
     weights, other = {"a": np.ones(2, np.float32)}, {"a": np.array([1, 1.5], np.float32)}
     monkeypatch.setattr(determinism, "_trainings", lambda *_, times: [weights, weights] if times == 2 else [other])
     monkeypatch.setattr(determinism.os, "sched_getaffinity", lambda _: {0, 1})

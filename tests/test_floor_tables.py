@@ -44,12 +44,12 @@ def test_ratios_are_taken_within_a_round():
 
 
 @pytest.mark.parametrize(
-    ("chain_seconds", "told"),
+    ("chain_seconds", "message"),
     [(0.0999, "0.999 †"), (0.1, "1.00"), (0.13, "1.30"), (0.1301, "1.30 †"), (0.2, "2.00 †")],
 )
-def test_a_chain_that_says_that_the_floor_is_wrong_is_marked(chain_seconds, told):
+def test_a_chain_that_says_that_the_floor_is_wrong_is_marked(chain_seconds, message):
     table = floor_tables.floors([run_of("torch", chain=chain_seconds)])
-    assert row(table, backend="torch")["chain × floor"] == told
+    assert row(table, backend="torch")["chain × floor"] == message
     assert "†" in table.caption
 
 

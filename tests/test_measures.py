@@ -150,7 +150,7 @@ def test_the_reference_inverts_itself_to_the_last_bits(inputs):
 
 
 @pytest.mark.parametrize("architecture", [SMALL, PAPER, SHUFFLED], ids=["article", "paper", "shuffled"])
-def test_a_broken_coupling_is_told_from_the_others(monkeypatch, architecture):
+def test_a_broken_coupling_is_distinguished_from_the_others(monkeypatch, architecture):
     model = create("numpy", architecture)
     broken = model.parameters()["coupling.1.dense.0.kernel"]
     decode = NumpyBackend._decode

@@ -97,13 +97,13 @@ def test_they_are_a_table_of_their_own_beside_other_records(tmp_path):
         ["encode", "256", "3000 [2700–3300]", "–"],
     ]
     assert list(micro.shown) == ["operation", "batch", "torch", "jax"]
-    for told in (
+    for message in (
         "Machine: AMD EPYC, 2 cores.",
         "Precision: float32.",
         "torch 2.13.0; jax 0.10.2",
         "micro-small: Single",
     ):
-        assert told in micro.caption
+        assert message in micro.caption
     frame = tables.frame(collection.load_all(tmp_path))
     assert set(frame.loc[frame["measure"] == "micro", "at_operation"]) == {"encode"}
 
@@ -123,17 +123,19 @@ def test_several_files_are_runs_that_can_be_compared(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("broken", "told"),
+    ("broken", "message"),
     [
         ({"extra_info": {}}, "benchmarks.0.extra_info.backend: found nothing, expected this field"),
         ({"stats": {"median": "fast", "rounds": 4}}, 'benchmarks.0.stats.median: found "fast"'),
     ],
 )
-def test_other_benchmarks_are_refused_in_one_line(tmp_path, broken, told):
+def test_other_benchmarks_are_refused_in_one_line(tmp_path, broken, message):
     path = saved(tmp_path / "other.json", benchmark() | broken)
     with pytest.raises(BenchError) as caught:
         collection.load_all(tmp_path)
-    assert str(caught.value).startswith(f"{path}: pytest-benchmark output, but not of tests/test_benchmarks.py: {told}")
+    assert str(caught.value).startswith(
+        f"{path}: pytest-benchmark output, but not of tests/test_benchmarks.py: {message}"
+    )
     assert "\n" not in str(caught.value)
 
 
@@ -164,10 +166,10 @@ def test_what_pytest_benchmark_saves_here_is_read_and_its_own_compare_reads_it_t
         assert "numpy" in each.environment["packages"]
         assert [m.context["operation"] for m in each.measurements] == ["encode", "training step"]
         assert all(0 < m.low <= m.value <= m.high < 1 for m in each.measurements)
-    told = subprocess.run(
+    message = subprocess.run(
         [sys.executable, "-m", "pytest_benchmark", f"--storage={tmp_path}", "compare"],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert "test_operation[encode-4-numpy" in told.stdout.replace("\n", "")
+    assert "test_operation[encode-4-numpy" in message.stdout.replace("\n", "")

@@ -74,10 +74,10 @@ def test_a_ratio_is_taken_within_a_round():
     assert rows[f"{OURS}: compile"]["× this harness"] == "0.750 [0.500–1.00]"
 
 
-@pytest.mark.parametrize(("peer", "told"), [("nflows", "unavailable: no nflows"), ("FrEIA", "failed: in round 2")])
-def test_a_peer_without_a_time_is_a_row_that_says_why(peer, told):
+@pytest.mark.parametrize(("peer", "message"), [("nflows", "unavailable: no nflows"), ("FrEIA", "failed: in round 2")])
+def test_a_peer_without_a_time_is_a_row_that_says_why(peer, message):
     row = by_peer(peer_tables.peers([MEASURED]))[peer]
-    assert row["status"] == told
+    assert row["status"] == message
     assert row["ms/step [min–max]"] == row["× this harness"] == "–"
 
 
@@ -97,7 +97,7 @@ def test_where_the_framework_is_missing_every_peer_says_so():
     assert {row["status"] for row in rows.values()} == {"unavailable: no jax here"}
 
 
-def test_machines_are_told_apart_and_else_named_in_the_caption():
+def test_machines_are_kept_apart_and_else_named_in_the_caption():
     one = peer_tables.peers([MEASURED])
     assert "Machine: AMD EPYC, 2 cores." in one.caption
     assert "machine" not in one.shown

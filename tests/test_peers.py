@@ -64,7 +64,7 @@ def test_another_architecture_is_refused(architecture, field):
 
 
 class Reference:
-    """An arm that does the work as it should, by the NumPy backend."""
+    """One that does the work as it should, by the NumPy backend."""
 
     def __init__(self, work, given):
         self.model = backends.create("numpy", work.architecture, given, device="cpu", precision="float32")
@@ -195,7 +195,7 @@ def test_other_modes_of_the_harness_are_checked_and_timed_like_its_peers():
     assert {event.measurement.context["peer"] for event in again if event.event == "measured"} == {OURS}
 
 
-def test_turns_change_so_that_nobody_is_always_first_or_after_the_same_one():
+def test_orders_change_so_that_none_is_always_first_or_after_the_same_one():
     rounds = [worker.order_of(list("abc"), round_) for round_ in range(1, 7)]
     assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
     assert {order[0] for order in rounds} == {"a", "b", "c"}
@@ -209,8 +209,8 @@ TALKER = """
 import json, os, sys
 plan = json.loads(sys.stdin.readline())
 if plan["framework"] == "tensorflow":
-    told = dict(event="finished", status="unavailable", reason="no TensorFlow here")
-    sys.exit(print(json.dumps(told)))
+    message = dict(event="finished", status="unavailable", reason="no TensorFlow here")
+    sys.exit(print(json.dumps(message)))
 assert plan["modes"]
 for name in ["this harness", *({"this harness: xla"} - {*plan["lost"]}), *plan["peers"]]:
     print(json.dumps(dict(event="begun", peer=name, stage="round 1")), flush=True)
@@ -251,15 +251,15 @@ def test_a_framework_that_is_missing_is_a_record_that_says_so(talked):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"frameworks": "torch,mxnet"}, "mxnet"),
         ({"frameworks": ""}, "--frameworks ''"),
         ({"peers": "zuko"}, "zuko"),
     ],
 )
-def test_a_name_that_is_not_known_is_refused(wrong, told):
-    with pytest.raises(BenchError, match=told):
+def test_a_name_that_is_not_known_is_refused(wrong, message):
+    with pytest.raises(BenchError, match=message):
         runner.Request.checked(**{"frameworks": "jax", "peers": None} | wrong)
 
 

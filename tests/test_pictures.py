@@ -79,13 +79,13 @@ def test_another_seed_draws_another_picture(tmp_path, kind):
 @pytest.mark.parametrize("kind", DEFAULTS)
 def test_a_caption_lies_beside_the_picture_and_in_it(tmp_path, kind):
     path = draw(tmp_path, kind, **FEW.get(kind, {}))
-    told = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    assert set(told) == {"title", "caption"}
-    assert parameters.digest(weights(DIGITS, "float32"))[:12] in told["caption"]
-    assert ("Drawn with numpy on cpu, float32" in told["caption"]) == (kind != "spectrum")
-    assert ("seed 0" in told["caption"]) == (kind in ("grid", "traversal", "inpainting"))
+    message = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert set(message) == {"title", "caption"}
+    assert parameters.digest(weights(DIGITS, "float32"))[:12] in message["caption"]
+    assert ("Drawn with numpy on cpu, float32" in message["caption"]) == (kind != "spectrum")
+    assert ("seed 0" in message["caption"]) == (kind in ("grid", "traversal", "inpainting"))
     with Image.open(path) as image:
-        assert image.text == {"Title": told["title"], "Description": told["caption"], "Software": "nice-bench"}
+        assert image.text == {"Title": message["title"], "Description": message["caption"], "Software": "nice-bench"}
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_caption_is_no_record(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "told"),
+    ("kind", "options", "message"),
     [
         ("mosaic", {}, "--kind is 'mosaic'; expected one of grid, interpolation, traversal, spectrum, inpainting"),
         ("grid", {"steps": 5}, "--steps doesn't go with --kind grid, but with inpainting"),
@@ -120,8 +120,8 @@ def test_a_caption_is_no_record(tmp_path):
         ("interpolation", {"protocol": "none"}, "protocol 'none': expected one of"),
     ],
 )
-def test_what_does_not_go_together_is_refused(tmp_path, kind, options, told):
-    with pytest.raises(BenchError, match=told):
+def test_what_does_not_go_together_is_refused(tmp_path, kind, options, message):
+    with pytest.raises(BenchError, match=message):
         draw(tmp_path, kind, **options)
     assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
 
@@ -162,8 +162,8 @@ def test_inpainting_shows_its_progress_on_a_terminal(tmp_path):
     for terminal in (True, False):
         console = Console(file=io.StringIO(), force_terminal=terminal)
         pictures.draw("inpainting", tmp_path / "w.safetensors", tmp_path / "p.png", options, console)
-        told = console.file.getvalue()
-        assert ("inpainting" in told and "100%" in told) if terminal else told == ""
+        message = console.file.getvalue()
+        assert ("inpainting" in message and "100%" in message) if terminal else message == ""
 
 
 # Levels and tiles
@@ -333,9 +333,9 @@ def leave_record(folder, digest):
 
 def test_the_record_beside_the_weights_says_protocol_and_origin(tmp_path):
     leave_record(tmp_path, parameters.digest(weights(DIGITS, "float32")))
-    told = draw(tmp_path, "interpolation", rows=1).with_suffix(".json").read_text(encoding="utf-8")
-    assert "pixels as in protocol paper" in told
-    assert "(protocol paper, 2 epochs, jax on cpu, float32, seed 4)" in told
+    message = draw(tmp_path, "interpolation", rows=1).with_suffix(".json").read_text(encoding="utf-8")
+    assert "pixels as in protocol paper" in message
+    assert "(protocol paper, 2 epochs, jax on cpu, float32, seed 4)" in message
 
 
 def test_a_record_of_other_weights_is_left_alone(tmp_path):

@@ -77,7 +77,7 @@ def test_a_knee_below_what_was_measured_is_a_bound():
     assert row(table, operation="log p")["knee"] == "< 32.0"
 
 
-def test_what_was_not_measured_is_told_once_with_its_reason():
+def test_what_was_not_measured_is_named_once_with_its_reason():
     made = with_rows(swept("torch"), left_out(8192, 16384))
     found = row(sweep_tables.scaling([made]), operation="log p")
     assert found["not measured"] == "8192 and larger: a call would take about 5 s"
@@ -174,8 +174,8 @@ def test_each_line_has_a_marker_and_each_backend_a_colour_of_its_own():
 def test_the_caption_says_machine_precision_and_versions():
     [caption] = [text for text in texts(drawn(BOTH)["sweep-batch"]) if "Machine" in text]
     caption = " ".join(caption.split())
-    for told in ("Machine: AMD EPYC, 2 cores.", "Precision: float32.", "torch 2.13.0; jax 0.10.2", "95 % interval"):
-        assert told in caption
+    for message in ("Machine: AMD EPYC, 2 cores.", "Precision: float32.", "torch 2.13.0; jax 0.10.2", "95 % interval"):
+        assert message in caption
 
 
 def test_machines_are_never_in_one_figure():

@@ -209,7 +209,7 @@ BAD_ENTRIES = {
 @pytest.mark.parametrize("ending", FORMS)
 @pytest.mark.parametrize("fault", BAD_ENTRIES)
 def test_a_bad_entry_is_refused_with_its_file_and_what_was_expected(tmp_path, ending, fault):
-    spoil, told = BAD_ENTRIES[fault]
+    spoil, message = BAD_ENTRIES[fault]
     source = tmp_path / f"bad{ending}"
     if ending == ".npz":
         arrays = spoil(weights(SMALL, "float32"), "log_scale")
@@ -223,7 +223,7 @@ def test_a_bad_entry_is_refused_with_its_file_and_what_was_expected(tmp_path, en
         torch.save(content, source)
     message = refused(source, tmp_path / "ported.safetensors")
     assert str(source) in message
-    assert told in message
+    assert message in message
 
 
 @pytest.mark.parametrize("ending", [".safetensors", *FORMS])

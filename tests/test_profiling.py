@@ -97,7 +97,7 @@ def test_figures_are_a_step():
     assert "launches_per_step" not in found
 
 
-def test_on_a_gpu_the_hosts_launches_and_waits_are_told():
+def test_on_a_gpu_the_hosts_launches_and_waits_are_counted():
     launches = [Span(i, i + 0.5) for i in range(6)] + [Span(50, 51)]
     found = figures(Trace(Span(0, 10), [], launches, [Span(2, 6), Span(5, 7)]))
     assert (found["launches_per_step"], found["host_waiting_share"]) == (3.0, 0.5)
@@ -186,7 +186,7 @@ ENTRY %main.9 (x: f32[4,4]) -> (f32[4,4], s32[]) {
 """
 
 
-def test_what_xla_compiled_is_told_by_what_its_instructions_hold():
+def test_what_xla_compiled_is_known_by_what_its_instructions_hold():
     module = hlo.parse(HLO)
     found = module.categories()
     assert module.name == "jit_step"
@@ -348,13 +348,13 @@ def test_a_backend_without_a_profiler_is_unavailable():
         worker._tracer("numpy")
 
 
-def test_a_profile_that_failed_is_told_beside_those_that_did_not_and_is_no_run(tmp_path):
+def test_a_profile_that_failed_stands_beside_those_that_did_not_and_is_no_run(tmp_path):
     def record(backend, status="ok", reason=None, measurements=()):
         asked = Request(protocol=protocol.load("smoke"), kind="profile")
         plan = runner.plan_of(asked, asked.protocol, "cpu", backend, None, kind="profile", epochs=1, rounds=1)
         made = runner.Training(asked, backend, plan, "a", tmp_path).record
-        told = {"status": status, "reason": reason, "measurements": list(measurements)}
-        return made.model_copy(update=told)
+        message = {"status": status, "reason": reason, "measurements": list(measurements)}
+        return made.model_copy(update=message)
 
     trace = Trace(Span(0, 10), work((PRODUCTS, "a", 0, 6), (OPTIMISER, "a", 6, 8)))
     made = [record("torch", measurements=summary.measurements(trace, 2, 4.0)), record("jax", "failed", "it broke")]

@@ -30,12 +30,12 @@ def test_of_runs_side_by_side_each_moves_its_own_bar():
 
 
 def test_off_a_terminal_an_epoch_and_a_failure_are_a_line_each():
-    told = StringIO()
-    with LiveProgress(Console(file=told)) as progress:
+    output = StringIO()
+    with LiveProgress(Console(file=output)) as progress:
         progress.begin("jax", 1, 1)
         progress.event("jax", epoch(1))
         progress.end("jax", "failed", "it broke [at once]")
-    assert told.getvalue().splitlines() == [
+    assert output.getvalue().splitlines() == [
         "jax: epoch 1: loss -1.50, test not finite, 2.0 s an epoch",
         "jax: failed: it broke [at once]",
     ]

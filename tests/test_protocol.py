@@ -209,15 +209,15 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "told"), REFUSED, ids=[told for _, _, told in REFUSED])
-def test_a_bad_protocol_is_refused_with_its_file_the_key_and_what_is_allowed(edited, old, new, told):
+@pytest.mark.parametrize(("old", "new", "message"), REFUSED, ids=[message for _, _, message in REFUSED])
+def test_a_bad_protocol_is_refused_with_its_file_the_key_and_what_is_allowed(edited, old, new, message):
     file = edited(old, new)
     message = refusal(file)
     assert message.startswith(file)
-    assert told in message
+    assert message in message
 
 
-def test_all_mistakes_are_told_at_once(edited):
+def test_all_mistakes_are_named_at_once(edited):
     message = refusal(edited("batch = 64\nepochs = 2", "batch = 0\nepochs = 0"))
     assert "training.batch" in message
     assert "training.epochs" in message

@@ -234,7 +234,7 @@ def test_now_is_utc():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda r: r.update(schema_version=2), "schema_version: found 2, this program reads 1"),
         (lambda r: r.update(schema_version=True), "schema_version: found true, this program reads 1"),
@@ -250,19 +250,19 @@ def test_now_is_utc():
         (lambda r: r.update(run=1, first_epoch_losses=["x"] * 12), "; and 3 more"),
     ],
 )
-def test_a_bad_record_is_refused_in_one_line(tmp_path, change, told):
+def test_a_bad_record_is_refused_in_one_line(tmp_path, change, message):
     path = tmp_path / "bad.json"
     path.write_text(json.dumps(raw(change)))
     with pytest.raises(RecordError) as caught:
         load(path)
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
-    assert told in message
+    assert message in message
     assert "\n" not in message
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "not a record: expected JSON"),
         (b'{"schema_version": 1, ', "not a record: expected JSON"),
@@ -273,10 +273,10 @@ def test_a_bad_record_is_refused_in_one_line(tmp_path, change, told):
         (b'{"machine_info": {}, "benchmarks": []}', "this is pytest-benchmark output"),
     ],
 )
-def test_what_is_no_record_is_refused(tmp_path, content, told):
+def test_what_is_no_record_is_refused(tmp_path, content, message):
     path = tmp_path / "other.json"
     path.write_bytes(content)
-    with pytest.raises(RecordError, match=told) as caught:
+    with pytest.raises(RecordError, match=message) as caught:
         load(path)
     assert "\n" not in str(caught.value)
 

@@ -282,9 +282,9 @@ def test_a_filter_keeps_rows_that_have_all_its_words(page):
 
 
 def test_what_failed_is_in_sight_and_its_reason_is_text(page):
-    told = page.locator("#summary .failures")
-    assert told.is_visible()
-    assert FAILED.reason in told.text_content()
+    message = page.locator("#summary .failures")
+    assert message.is_visible()
+    assert FAILED.reason in message.text_content()
     assert MARKUP in page.locator("table[data-name=speed]").text_content()
     assert page.locator("main b").count() == 0
 

@@ -11,7 +11,7 @@ from bench.report import overview, sentences
 from bench.tables.render import at_most
 
 
-def told(*records):
+def sentences_on(*records):
     """The sentences of the only group of these records."""
     (found,) = map(sentences.sentences_of, sections(records))
     return found
@@ -30,52 +30,52 @@ def run(backend, *seconds, **options):
 
 
 def test_faster_is_said_with_ratio_and_interval_where_rounds_tell_two_apart():
-    found = told(run("torch", 60.0, 60.5, 61.0, 60.2), run("jax", 45.0, 45.3, 45.1, 45.6))
+    found = sentences_on(run("torch", 60.0, 60.5, 61.0, 60.2), run("jax", 45.0, 45.3, 45.1, 45.6))
     assert "JAX is the fastest: 45.25 s an epoch (geometric mean)." in found
     assert one(found, "its time") == "PyTorch takes × 1.335 [1.314–1.357] its time: slower (4 paired rounds)."
 
 
 def test_overlapping_rounds_are_within_noise_and_nobody_is_called_faster():
-    found = told(run("torch", 45.0, 46.9, 46.0), run("jax", 45.2, 46.5, 45.9))
+    found = sentences_on(run("torch", 45.0, 46.9, 46.0), run("jax", 45.2, 46.5, 45.9))
     assert "JAX has the shortest mean, 45.86 s an epoch, but these rounds can't tell who is fastest." in found
     assert one(found, "its time").startswith("PyTorch takes × 1.002 [0.98")
     assert "same within noise (3 paired rounds)" in one(found, "its time")
 
 
-def test_two_rounds_apart_are_told_but_not_called_faster():
-    found = told(run("torch", 59.8, 58.9), run("jax", 46.9, 43.5))
+def test_two_rounds_apart_are_reported_but_not_called_faster():
+    found = sentences_on(run("torch", 59.8, 58.9), run("jax", 46.9, 43.5))
     assert one(found, "its time").startswith("PyTorch takes × 1.314 [0.")
     assert one(found, "its time").endswith(": can't tell (2 paired rounds, 5 needed).")
     assert "can't tell who is fastest" in one(found, "fastest")
 
 
 def test_of_single_rounds_noise_is_not_known():
-    found = told(run("torch", 60.0), run("jax", 45.0))
+    found = sentences_on(run("torch", 60.0), run("jax", 45.0))
     assert one(found, "its time") == "PyTorch takes × 1.333 its time: can't tell (one process)."
 
 
 def test_a_backend_alone_is_compared_with_nothing():
-    found = told(run("jax", 45.0, 46.0))
+    found = sentences_on(run("jax", 45.0, 46.0))
     assert one(found, "nothing was timed beside it").startswith("JAX takes 45.50 s an epoch")
 
 
-def test_a_failed_backend_is_told_first_and_its_part_of_a_time_compared_with_nothing():
+def test_a_failed_backend_comes_first_and_its_part_of_a_time_compared_with_nothing():
     half = run("jax", 1.0, 1.1, 1.05, status="failed", reason="the worker died")
-    found = told(run("torch", 60.0, 60.5, 61.0), half)
+    found = sentences_on(run("torch", 60.0, 60.5, 61.0), half)
     assert found[0] == "JAX did not end well: failed (the worker died)."
     assert one(found, "an epoch").startswith("PyTorch takes 60.50 s an epoch; nothing was timed beside it")
 
 
 def test_a_usual_backend_without_a_record_is_named():
-    assert told(run("jax", 45.0))[0] == "No record of PyTorch and TensorFlow here."
-    assert not [s for s in told(*(run(backend, 45.0) for backend in SLOW)) if "No record" in s]
+    assert sentences_on(run("jax", 45.0))[0] == "No record of PyTorch and TensorFlow here."
+    assert not [s for s in sentences_on(*(run(backend, 45.0) for backend in SLOW)) if "No record" in s]
 
 
-# What is told beside it
+# What is said beside it
 
 
-def test_losses_that_go_together_are_told_with_their_largest_difference_rounded_up():
-    found = told(
+def test_losses_that_go_together_are_reported_with_their_largest_difference_rounded_up():
+    found = sentences_on(
         record("torch", curve=points(-100.0, -200.0)),
         record("jax", curve=points(-100.01, -200.3049)),
     )
@@ -85,8 +85,8 @@ def test_losses_that_go_together_are_told_with_their_largest_difference_rounded_
     )
 
 
-def test_losses_that_part_are_told_with_when_and_by_how_much():
-    found = told(
+def test_losses_that_part_are_reported_with_when_and_by_how_much():
+    found = sentences_on(
         record("torch", curve=points(-100.0, -200.0, -300.0)),
         record("jax", curve=points(-100.0, -201.0, -240.0)),
     )
@@ -97,30 +97,30 @@ def test_losses_that_part_are_told_with_when_and_by_how_much():
 
 
 def test_losses_of_different_seeds_are_not_compared():
-    found = told(
+    found = sentences_on(
         record("torch", curve=points(-100.0, -200.0), seed=0), record("jax", curve=points(-100.0, -250.0), seed=1)
     )
     assert not [sentence for sentence in found if "training loss" in sentence]
 
 
-def test_what_is_within_a_bound_is_within_what_is_told():
+def test_what_is_within_a_bound_is_within_what_is_said():
     assert at_most(12.449) == "13"
     assert at_most(0.3049) == "0.31"
     assert at_most(0.3) == "0.30"
     assert at_most(0.0) == "0"
 
 
-def test_lowest_test_losses_are_told_with_the_spread_over_seeds():
+def test_lowest_test_losses_are_reported_with_the_spread_over_seeds():
     several = [
         record(backend, seed=seed, curve=points(-1.0, -2.0, test=(-1.0, -100.0 - seed - shift)))
         for backend, shift in (("torch", 0.0), ("jax", 0.5))
         for seed in (0, 1, 2)
     ]
-    assert one(told(*several), "Lowest test") == (
+    assert one(sentences_on(*several), "Lowest test") == (
         "Lowest test article loss: JAX -101.500 and PyTorch -101.000, within 0.50 nats of each other (medians over 3 "
         "seeds, which differ by up to 2.0 nats)."
     )
-    assert "one seed, so how far seeds differ is not known" in one(told(several[0]), "Lowest test")
+    assert "one seed, so how far seeds differ is not known" in one(sentences_on(several[0]), "Lowest test")
 
 
 def test_the_target_is_reached_or_not():
@@ -134,13 +134,13 @@ def test_the_target_is_reached_or_not():
             ],
         )
 
-    found = told(towards("torch", 2, 120.0), towards("jax", None, None))
+    found = sentences_on(towards("torch", 2, 120.0), towards("jax", None, None))
     assert one(found, "was reached") == "The target loss -20.0000 was reached by PyTorch in epoch 2 (120 s)."
     assert one(found, "did not reach") == "JAX did not reach the target loss -20.0000 in 3 epochs."
 
 
 def test_floors_samples_and_round_trips():
-    found = told(
+    found = sentences_on(
         record("torch", measurements=[*timed(60.0), *floor(40.0, 1.5), *sampled(100.0), *inverted(0.7)]),
         record("jax", measurements=[*timed(45.0), *floor(40.0, 1.125), *sampled(102.0), *inverted(math.nan)]),
     )
@@ -151,7 +151,7 @@ def test_floors_samples_and_round_trips():
 
 
 def test_nothing_is_said_of_what_was_not_measured():
-    assert told(*(record(backend) for backend in SLOW)) == []
+    assert sentences_on(*(record(backend) for backend in SLOW)) == []
 
 
 # The whole set
@@ -195,7 +195,7 @@ def test_sweeps_tell_the_best_throughput():
     ]
 
 
-def test_other_libraries_are_told_with_their_times_or_why_they_have_none():
+def test_other_libraries_are_reported_with_their_times_or_why_they_have_none():
     def steps(peer, *values):
         return [measurement("peers", "step_seconds", v, "s", peer=peer, round=i) for i, v in enumerate(values, 1)]
 

@@ -37,16 +37,16 @@ def edges(sources):
 
 def breaches(sources):
     """A sentence for each rule that is broken."""
-    found, told = edges(sources), []
+    found, broken = edges(sources), []
     if "agreement" in found["measures"]:
-        told.append("measures imports agreement")
-    told += [f"{a} imports {b}" for a in READING for b in STARTING if b in found[a]]
+        broken.append("measures imports agreement")
+    broken += [f"{a} imports {b}" for a in READING for b in STARTING if b in found[a]]
     while ends := [one for one, others in found.items() if not others & set(found)]:
         for one in ends:
             del found[one]
     if found:
-        told.append(f"a cycle among {', '.join(sorted(found))}")
-    return told
+        broken.append(f"a cycle among {', '.join(sorted(found))}")
+    return broken
 
 
 def test_at_most_four_modules_lie_loose():
@@ -59,7 +59,7 @@ def test_no_import_runs_back_up():
 
 
 @pytest.mark.parametrize(
-    ("file", "line", "told"),
+    ("file", "line", "message"),
     [
         ("bench/measures/floor/__init__.py", "from bench.agreement import agree", "measures imports agreement"),
         ("bench/tables/pivot.py", "from bench.running.runner import run", "tables imports running"),
@@ -69,8 +69,8 @@ def test_no_import_runs_back_up():
         ("bench/records/micro.py", "from bench.tables import frame", "a cycle among"),
     ],
 )
-def test_an_import_the_wrong_way_is_found(file, line, told):
-    assert any(told in sentence for sentence in breaches(SOURCES | {file: f"{line}\n{SOURCES[file]}"}))
+def test_an_import_the_wrong_way_is_found(file, line, message):
+    assert any(message in sentence for sentence in breaches(SOURCES | {file: f"{line}\n{SOURCES[file]}"}))
 
 
 def lists_of_frameworks(text):

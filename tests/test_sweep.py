@@ -28,19 +28,19 @@ SMOKE = protocol.load("smoke")
 
 
 class Listener:
-    """Keeps what it is told."""
+    """Keeps what it is given."""
 
     def __init__(self):
         self.begun, self.ended = [], []
 
-    def begin(self, *told):
-        self.begun.append(told)
+    def begin(self, *given):
+        self.begun.append(given)
 
-    def event(self, *told):
+    def event(self, *given):
         pass
 
-    def end(self, *told):
-        self.ended.append(told)
+    def end(self, *given):
+        self.ended.append(given)
 
 
 def make_plan(points, *, backend="numpy", **options):
@@ -90,15 +90,15 @@ def test_values_that_are_given_replace_the_usual_ones_and_axes_keep_their_order(
 
 
 @pytest.mark.parametrize(
-    ("axes", "values", "told"),
+    ("axes", "values", "message"),
     [
         (["height"], {}, "axis 'height': expected some of batch, width, depth, couplings"),
         (["batch"], {"heigth": [1]}, "axis 'heigth'"),
         (["batch"], {"width": [1]}, "values of width, which isn't swept"),
     ],
 )
-def test_an_axis_that_is_not_there_is_refused(axes, values, told):
-    with pytest.raises(BenchError, match=told):
+def test_an_axis_that_is_not_there_is_refused(axes, values, message):
+    with pytest.raises(BenchError, match=message):
         sweep.choose(axes, values)
 
 
@@ -127,14 +127,14 @@ def test_the_batch_axis_leaves_the_network_alone():
 @pytest.fixture
 def clock(monkeypatch):
     """A clock on which every call takes as long as is said here, whatever it does; it keeps what it timed."""
-    told = SimpleNamespace(seconds=0.5, calls=[])
+    fake = SimpleNamespace(seconds=0.5, calls=[])
 
     def time_calls(model, call, budget):
-        told.calls.append(call())
-        return Timing(told.seconds, told.seconds / 2, told.seconds * 2, 7, told.seconds / 2)
+        fake.calls.append(call())
+        return Timing(fake.seconds, fake.seconds / 2, fake.seconds * 2, 7, fake.seconds / 2)
 
     monkeypatch.setattr(points_measured, "time_calls", time_calls)
-    return told
+    return fake
 
 
 def test_figures_follow_from_seconds_batch_and_products(clock):
@@ -285,9 +285,9 @@ def rows(record):
 
 @pytest.mark.slow
 def test_every_axis_is_a_round_that_begins_with_another_backend(ran):
-    assert [told[:2] for told in ran.listener.begun[:4]] == [(n, 1) for n in ("well", "dies", "absent", "empty")]
-    assert [told[:2] for told in ran.listener.begun[4:]] == [("dies", 2), ("empty", 2), ("well", 2)]
-    assert [told[2] for told in ran.listener.begun if told[0] == "well"] == [6, 4]
+    assert [message[:2] for message in ran.listener.begun[:4]] == [(n, 1) for n in ("well", "dies", "absent", "empty")]
+    assert [message[:2] for message in ran.listener.begun[4:]] == [("dies", 2), ("empty", 2), ("well", 2)]
+    assert [message[2] for message in ran.listener.begun if message[0] == "well"] == [6, 4]
 
 
 @pytest.mark.slow

@@ -18,22 +18,22 @@ class Clock:
     """A clock that moves only when somebody works, and a model and a call that say what they did."""
 
     def __init__(self, monkeypatch, seconds=0.001):
-        self.time, self.seconds, self.waiting, self.told = 0.0, seconds, seconds / 2, []
-        monkeypatch.setattr(timing.time, "perf_counter", lambda: self.told.append("clock") or self.time)
+        self.time, self.seconds, self.waiting, self.calls = 0.0, seconds, seconds / 2, []
+        monkeypatch.setattr(timing.time, "perf_counter", lambda: self.calls.append("clock") or self.time)
 
     def synchronise(self, result=None):
-        self.told.append("wait" if result is None else "wait for result")
+        self.calls.append("wait" if result is None else "wait for result")
         self.time += self.waiting  # what is left on the device is part of the time
 
     def __call__(self):
-        self.told.append("call")
+        self.calls.append("call")
         self.time += self.seconds
         return "result"
 
     def blocks(self):
         """The story, cut after each reading of the clock that ends a block."""
-        told = " ".join(self.told)
-        return [f"{block} clock".split() for block in told.split(" wait for result clock")[:-1]]
+        calls = " ".join(self.calls)
+        return [f"{block} clock".split() for block in calls.split(" wait for result clock")[:-1]]
 
 
 # Intervals
@@ -66,7 +66,7 @@ def test_a_block_waits_for_the_device_at_both_ends_and_never_inside(monkeypatch)
     for block in clock.blocks():
         assert block[:2] == ["wait", "clock"]
         assert set(block[2:-1]) == {"call"}
-    assert clock.told[-2:] == ["wait for result", "clock"]
+    assert clock.calls[-2:] == ["wait for result", "clock"]
 
 
 def test_calls_are_warmed_up_and_then_timed_in_blocks_of_20_ms(monkeypatch):

@@ -21,9 +21,8 @@ SETTING = ("precision", "precision_seen", "mode", "devices", "seed", "epochs", "
 MEASURED = ("versions", "measure", "quantity", "value", "unit", "low", "high", "n", "note")
 COLUMNS: Final = (
     dict.fromkeys((*ABOUT, *SETTING, *MEASURED), TEXT)
-    | dict.fromkeys(("devices", "epochs", "batch", "rounds", "n"), "Int64")
+    | dict.fromkeys(("devices", "seed", "epochs", "batch", "rounds", "n"), "Int64")
     | dict.fromkeys(("target_loss", "value", "low", "high"), "float64")
-    | {"seed": "UInt64"}
 )
 """The columns of every frame, and their types; the `at_…` columns follow in alphabetical order."""
 
