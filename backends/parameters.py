@@ -157,13 +157,18 @@ def write_arrays(path: str | Path, arrays: Mapping[str, NDArray], metadata: Mapp
 
 @contextmanager
 def atomically(path: Path) -> Iterator[Path]:
-    """A path beside `path`, with the same ending; what is written there becomes `path` if no error comes up."""
+    """A path beside `path`, with the same ending; what is written there becomes `path` if no error comes up.
+
+    It is on the disk by then, so that after a power cut `path` is the old file or the new one, and whole.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

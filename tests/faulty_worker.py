@@ -47,11 +47,11 @@ def real_worker(fault):
         backends.REGISTRY[fault] = backends.REGISTRY["jax"]
     train = worker._train
 
-    def faulty(model, images, stream, plan):
+    def faulty(model, *arguments):
         if fault == "nan":
             model_train = model.train
             model.train = lambda *arguments: map(not_a_number, model_train(*arguments))
-        events = train(model, images, stream, plan)
+        events = train(model, *arguments)
         while True:
             try:
                 event = next(events)

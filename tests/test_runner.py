@@ -145,8 +145,16 @@ def test_records_of_another_run_are_left_alone(faults):
     assert {path: path.read_bytes() for path in faults.before} == faults.before
 
 
-def test_nothing_is_left_in_the_folder_but_records_and_weights(faults):
-    assert {path.suffix for path in faults.folder.iterdir()} == {".json", ".safetensors"}
+def test_nothing_is_left_in_the_folder_but_records_weights_and_the_states_of_what_failed(faults):
+    [states] = faults.folder.glob(".unfinished-*")
+    assert {path.suffix for path in faults.folder.iterdir() if path != states} == {".json", ".safetensors"}
+    begun = {name for name, epochs in CURVES.items() if epochs}
+    assert {path.parent.name for path in states.glob("*/state.safetensors")} <= begun
+    assert {path.name for path in states.iterdir()} <= {"request.json", *begun}
+
+
+def test_nothing_is_left_of_a_run_in_which_all_goes_well_but_records_and_weights(well):
+    assert {path.suffix for path in well.folder.iterdir()} == {".json", ".safetensors"}
 
 
 @pytest.fixture(scope="module")

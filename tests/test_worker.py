@@ -17,7 +17,7 @@ from backends.numpy_backend import NumpyBackend
 from bench.inputs import protocol
 from bench.inputs.streams import TrainingStream, pixels_to_x
 from bench.running import worker
-from bench.running.messages import EVENT, EpochDone, Finished, Measured, Started, WorkerPlan
+from bench.running.messages import EVENT, EpochDone, Finished, Measured, Started, StateLeft, WorkerPlan
 from bench.running.worker_environment import worker_environment
 
 pytestmark = pytest.mark.slow
@@ -45,11 +45,13 @@ def make_plan(folder, loaded, *, backend="numpy", round_=1, rounds=1, epochs=2):
 
 
 def events_of(plan):
-    """What the worker says, and the status that it returns, which has to be the last thing it says."""
+    """What the worker says, the last of it the status that it returns; the last state that it leaves is the plan's."""
     out = io.StringIO()
     status = worker.work(plan, out)
     events = [EVENT.validate_json(line) for line in out.getvalue().splitlines()]
     assert events[-1].status == status
+    for event in of(StateLeft, events):
+        Path(event.path).replace(plan.state)
     return events
 
 

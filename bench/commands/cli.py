@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -97,6 +98,7 @@ def _message(error: Exception) -> str:
 
 @app.command(epilog="Example: nice-bench run --protocol article --backends torch,jax --epochs 3")
 def run(
+    context: typer.Context,
     protocol_name: Annotated[
         str, typer.Option("--protocol", help=f"One of {', '.join(protocol.names())}, or a .toml file.")
     ] = "article",
@@ -117,6 +119,10 @@ def run(
     python: Interpreters = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for records and weights. [default: a new one in results/runs]")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on with the latest run in this folder that was cut off or failed, with its options."),
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one round of a backend.")] = 6 * 3600.0,
     shown: Annotated[
@@ -152,12 +158,37 @@ def run(
         interpreters=pairs(python, "--python"),
         timeout=timeout,
     )
+    if resume is not None:
+        given = {key for key in context.params if str(context.get_parameter_source(key)).endswith("COMMANDLINE")}
+        request = _resumed(runner.unfinished(resume), request, given)
+        loaded = request.protocol
     if loaded.data.dataset == "mnist" and not datasets.complete():
         say(f"fetching MNIST into {datasets.folder()} …")
     _warn_if_busy()
     made = measured(lambda progress: runner.run(request, progress))
     _show(made, request.folder, shown)
     refuse_failures(made, asked=chosen is not None)
+
+
+def _resumed(there: runner.Request, asked: runner.Request, given: set[str]) -> runner.Request:
+    """The request of a run that goes on; options that were given must be those that it began with."""
+    now, then = asked.protocol, there.protocol
+    counts = {name: getattr(then.training, name) for name in ("epochs", "rounds", "batch")}
+    values = {name: (getattr(now.training, name), count) for name, count in counts.items()}
+    alike = now.model_copy(update={"training": now.training.model_copy(update=counts)})
+    if alike.digest() != then.digest():
+        values["protocol_name"] = (now.name, f"{then.name} ({then.digest()[:8]})")
+    fields = {"chosen": "backends", "mode": "modes", "scaling": "weak", "output": "folder"}
+    for option in ("chosen", "device", "precision", "mode", "devices", "scaling", "seed", "output"):
+        field = fields.get(option, option)
+        values[option] = (getattr(asked, field), getattr(there, field))
+    for option in sorted(given & values.keys()):
+        new, old = values[option]
+        if new != old:
+            name = {"protocol_name": "protocol", **fields}.get(option, option)
+            raise BenchError(f"--resume {there.folder}: {name} is {new} here, and {old} in the run that was cut off")
+    interpreters = asked.interpreters if "python" in given else there.interpreters
+    return replace(there, interpreters=interpreters, timeout=asked.timeout if "timeout" in given else there.timeout)
 
 
 def _show(made: list[Record], folder: Path, shown: str) -> None:

@@ -21,9 +21,10 @@ class WorkerPlan(_Message):
     Attributes:
         protocol: in full, so that the worker reads no file.
         epochs: how many epochs this round trains; `round` of `rounds`, from 1.
-        state: where training goes on from (absent in the first round) and is left for the next one.
-        best_loss: the lowest test loss of the rounds before, None in the first; the weights that had it lie at `best`.
+        state: where training goes on from; absent at its start. States are left in files of other names beside it.
+        best_loss: the lowest test loss up to that state, None at the start; the weights that had it lie at `best`.
         weights: where the weights that the protocol keeps are left, in the last round.
+        resumed: whether this process goes on inside the round, where another one was cut off.
     """
 
     protocol: Protocol
@@ -40,6 +41,7 @@ class WorkerPlan(_Message):
     best: str
     best_loss: float | None = None
     weights: str
+    resumed: bool = False
 
 
 class SweepPlan(_Message):
@@ -115,6 +117,13 @@ class Measured(_Message):
     measurement: Measurement
 
 
+class StateLeft(_Message):
+    """The training state after what was said so far lies at `path`; it counts once that is in a record on disk."""
+
+    event: Literal["state"] = "state"
+    path: str
+
+
 class PointBegun(_Message):
     """A point of a sweep is at work; its figures follow."""
 
@@ -140,5 +149,5 @@ class Finished(_Message):
     environment: Json = Field(default_factory=dict)
 
 
-Event = Started | EpochDone | PointBegun | PeerBegun | Measured | Finished
+Event = Started | EpochDone | StateLeft | PointBegun | PeerBegun | Measured | Finished
 EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])

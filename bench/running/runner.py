@@ -1,17 +1,32 @@
-"""The runner of protocols: puts each variant through one, round by round, and keeps records and trained weights."""
+"""The runner of protocols: puts each variant through one, round by round, and keeps records and trained weights.
+
+A run that was cut off goes on where it was. Beside its records lies a folder with what it was asked for and, for each
+variant, the latest training state of which all epochs are in the record. A process that goes on from there is one more
+of the processes that a run has anyway; it gives bit for bit what one that was never cut off would have given.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import fcntl
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from backends import state
+from backends.parameters import atomically
+from bench import records
+from bench.errors import BenchError, explain
 from bench.inputs import data
 from bench.inputs.protocol import Protocol
-from bench.records import Kind, Measurement, Plan, Record
+from bench.records import Kind, Measurement, Plan, Record, RecordError, environment
 from bench.running import variant
-from bench.running.messages import Finished, WorkerPlan
+from bench.running.messages import Event, Finished, StateLeft, WorkerPlan
 from bench.running.variant import Device, Listener, Variant, carry_out, new_run_id, resolve_device, scratch
 from bench.running.worker_environment import cache_environment
 
@@ -25,6 +40,7 @@ class Request(variant.Request):
         kind: of its records.
         devices: how many devices train side by side; each number is a variant of its own.
         weak: whether the batch is the protocol's on each device, rather than on all of them together.
+        run: the name of the run in the folder that was cut off and goes on; a new one where it is None.
     """
 
     protocol: Protocol
@@ -32,6 +48,13 @@ class Request(variant.Request):
     weak: bool = False
     timeout: float = 6 * 3600.0
     kind: Kind = "run"
+    run: str | None = None
+
+
+UNFINISHED = ".unfinished-"
+"""What the name of the folder begins with in which a run leaves what it needs to go on; the run's name follows."""
+
+REQUEST = TypeAdapter(Request)
 
 
 def run(request: Request, listener: Listener) -> list[Record]:
@@ -41,21 +64,62 @@ def run(request: Request, listener: Listener) -> list[Record]:
         One record a variant, as written to the request's folder.
 
     Raises:
-        BenchError: nothing can be run: no images, a folder that can't be written, no GPU where one is asked for.
+        BenchError: nothing can be run: no images, a folder that can't be written, no GPU where one is asked for; or
+            the run that is to go on has not ended yet, or is another machine's.
     """
     device, protocol, training = resolve_device(request.device), request.protocol, request.protocol.training
     data.load(protocol.data.dataset)  # one clear error now, rather than one for each backend
     shared = {"kind": request.kind, "target_loss": training.target_loss, "caption": protocol.caption}
     shared |= {"epochs": training.epochs, "rounds": training.rounds}
-    run_id = new_run_id()
-    with scratch(request.folder) as folder:
+    run_id = request.run or new_run_id()
+    with _unfinished_folder(replace(request, device=device), run_id) as folder:
         variants = [
             Training(request, label + (f"-x{count}" if count > 1 else ""), plan, run_id, folder)
             for label, (backend, mode) in request.variants().items()
             for count in request.devices
             for plan in [plan_of(request, protocol_of(request, count), device, backend, mode, devices=count, **shared)]
         ]
-        return carry_out(variants, epochs_by_round(protocol), listener)
+        made = carry_out(variants, epochs_by_round(protocol), listener)
+        for each in variants:
+            if each.record.status == "ok" or not each.state.is_file():
+                shutil.rmtree(each.scratch, ignore_errors=True)
+        if not any(path.is_dir() for path in folder.iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)
+        return made
+
+
+def unfinished(folder: Path) -> Request:
+    """What the latest run in a folder that was cut off, or that failed, was asked for.
+
+    Raises:
+        BenchError: there is none, or what it was asked for can't be read.
+    """
+    paths = sorted(folder.glob(f"{UNFINISHED}*/request.json"))
+    if not paths:
+        raise BenchError(f"{folder}: no run was cut off here, so there is none to resume")
+    try:
+        request = REQUEST.validate_json(paths[-1].read_bytes())
+    except ValidationError as error:
+        raise BenchError(f"{paths[-1]}: {explain(error)}") from error
+    return replace(request, folder=folder, run=paths[-1].parent.name.removeprefix(UNFINISHED))
+
+
+@contextmanager
+def _unfinished_folder(request: Request, run_id: str) -> Iterator[Path]:
+    """The folder with what a run needs to go on; within it no other process goes on with the run."""
+    folder = request.folder / f"{UNFINISHED}{run_id}"
+    with scratch(request.folder):  # which says so where nothing can be written
+        folder.mkdir(exist_ok=True)
+    path = folder / "request.json"
+    if not path.exists():
+        with atomically(path) as temporary:
+            temporary.write_bytes(REQUEST.dump_json(request, exclude={"folder", "command", "stopped", "run"}))
+    with path.open(encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BenchError(f"{request.folder}: its run {run_id} is still going on") from None
+        yield folder
 
 
 def epochs_by_round(protocol: Protocol) -> list[int]:
@@ -92,17 +156,68 @@ def plan_of(
 
 
 class Training(Variant[WorkerPlan]):
-    """A variant's way through a protocol; its state lies in `scratch` between rounds, as does what it compiled."""
+    """A variant's way through a protocol; its state lies in `scratch`, as does what it compiled.
+
+    Attributes:
+        done: epochs made before the run was cut off and went on here; 0 where it begins.
+    """
 
     worker = "bench.running.worker"
 
-    def __init__(self, request: Request, label: str, plan: Plan, run_id: str, scratch: Path) -> None:
+    def __init__(self, request: Request, label: str, plan: Plan, run_id: str, folder: Path) -> None:
         super().__init__(request, label, plan, run_id)
-        self.protocol, self.scratch = protocol_of(request, plan.devices), scratch
+        self.protocol, self.scratch, self.done = protocol_of(request, plan.devices), folder / label, 0
+        self.state = self.scratch / "state.safetensors"
+        self.ends = [0, *accumulate(epochs_by_round(self.protocol))]  # epochs after so many rounds
+        if request.run is not None:
+            self._go_on()
+        self.scratch.mkdir(exist_ok=True)
+
+    def _go_on(self) -> None:
+        """Take the record up as it was when the latest state was left; without a state all is made anew."""
+        found, plan, folder = [], self.record.plan, self.request.folder
+        for path in folder.glob("*.json"):
+            with suppress(RecordError):
+                record = records.load(path)
+                its = record.plan
+                if (record.run, its.backend, its.devices) == (self.record.run, plan.backend, plan.devices):
+                    found += [(its.mode or "", path, record)] if plan.mode in (None, its.mode) else []
+        if not found:
+            return
+        *_, record = max(found)
+        self._path = min(found)[1]  # the name of before the mode was known, if it was cut off before that was removed
+        if record.status == "ok":
+            self.going, self.record = False, record
+        elif self.state.is_file() and self.protocol.training.parts == 1:  # else a minute's work is made anew
+            steps = self.protocol.data.train // self.protocol.training.batch
+            self.done = state.load(self.state)[1].step // steps
+            self._take_up(record)
+        else:
+            shutil.rmtree(self.scratch, ignore_errors=True)  # what it compiled would make the first call a warm one
+
+    def _take_up(self, record: Record) -> None:
+        """Go on with a record: without what was measured after the state, which is measured again."""
+        here, there = (
+            environment.machine(self.device, found | {"variables": {}})
+            for found in (environment.fingerprint(), record.environment)
+        )
+        if here != there:
+            raise BenchError(f"{self.request.folder}: its run was measured on {there}; this is {here}")
+        curve = [point for point in record.curve if point.epoch <= self.done]
+        if len(curve) != self.done:
+            raise BenchError(f"{self.state}: is of epoch {self.done}; the record has {len(curve)} of its epochs")
+        self.first_round = next(round_ for round_, end in enumerate(self.ends) if end > self.done)
+        inside, kept = self.done > self.ends[self.first_round - 1], []
+        for m in record.measurements:
+            if m.context.get("round") == self.first_round and (not inside or m.quantity == "seconds_per_epoch"):
+                break  # it and what follows belong to epochs that are yet to be made
+            kept.append(m)
+        kept.append(_figure("startup", "resumed_after_epochs", self.done, "epochs", round=self.first_round))
+        self.record = record.model_copy(update={"curve": curve, "measurements": kept})
 
     def worker_plan(self, round_: int) -> WorkerPlan:
-        """The epochs of a round, from the state that the round before has left."""
-        plan, epochs = self.record.plan, epochs_by_round(self.protocol)
+        """The epochs of a round that are yet to be made, from the state that was left."""
+        plan, begin = self.record.plan, self.ends[round_ - 1]
         test_losses = [point.test_loss for point in self.record.curve if point.test_loss is not None]
         return WorkerPlan(
             protocol=self.protocol,
@@ -113,21 +228,27 @@ class Training(Variant[WorkerPlan]):
             devices=plan.devices,
             seed=plan.seed,
             round=round_,
-            rounds=len(epochs),
-            epochs=epochs[round_ - 1],
-            state=self._file("state"),
+            rounds=self.protocol.training.rounds,
+            epochs=self.ends[round_] - max(begin, self.done),
+            state=str(self.state),
             best=self._file("best"),
             best_loss=min(test_losses, default=None),
             weights=self._file("weights"),
+            resumed=self.done > begin,
         )
 
     def _file(self, name: str) -> str:
-        return str(self.scratch / f"{self.label}-{name}.safetensors")
+        return str(self.scratch / f"{name}.safetensors")
+
+    def on_disk(self, event: Event) -> None:
+        """A state counts from here on."""
+        if isinstance(event, StateLeft):
+            Path(event.path).replace(self.state)
 
     def variables(self) -> dict[str, str]:
         """Those of every worker, and a cache of its own for what is compiled."""
         variables = super().variables()
-        return variables | cache_environment(self.scratch / f"{self.label}-cache", variables)
+        return variables | cache_environment(self.scratch / "cache", variables)
 
     def conclude(self) -> Finished:
         """What follows from the whole curve; and the weights are put beside the record."""

@@ -101,7 +101,7 @@ class Variant(ABC, Generic[WorkerPlanT]):
 
     def __init__(self, request: Request, label: str, plan: Plan, run_id: str) -> None:
         self.request, self.label = request, label
-        self.going = True
+        self.going, self.first_round = True, 1
         self.record = Record(
             run=run_id,
             status="failed",
@@ -121,6 +121,9 @@ class Variant(ABC, Generic[WorkerPlanT]):
 
     def take(self, event: Event) -> None:
         """Take in what is this kind's own."""
+
+    def on_disk(self, event: Event) -> None:
+        """Do what an event asks for once it and all before it are in the record on disk."""
 
     def conclude(self) -> Finished:
         """What follows at the end of a variant that made all of its rounds, and how it has ended."""
@@ -167,6 +170,7 @@ class Variant(ABC, Generic[WorkerPlanT]):
             if any(isinstance(event, Started | EpochDone | Measured) for event in events):
                 self.save()
             for event in events:
+                self.on_disk(event)
                 listener.event(self.label, event)
 
         request, interpreter = self.request, self.interpreter
@@ -236,7 +240,7 @@ def carry_out(variants: Sequence[Variant], totals: Sequence[int | None], listene
     """
     for round_, total in enumerate(totals, start=1):
         for variant in rotated(variants, round_ - 1):
-            if variant.going:
+            if variant.going and round_ >= variant.first_round:
                 listener.begin(variant.label, round_, total)
                 outcome = variant.make_round(round_, len(totals), listener)
                 listener.end(variant.label, outcome.status, outcome.reason)
