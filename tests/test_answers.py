@@ -108,12 +108,42 @@ def longest():
     return [*made, *lost, run("numpy", 9.0, 9.1, others=0.9)]
 
 
-@pytest.mark.parametrize("made", [longest(), everything(), [record("jax", status="unavailable")]])
+def likely(name, *losses, first_call=10.0, **about):
+    """A run whose losses are a likelihood, of 1.5 s an epoch."""
+    first = measurement("startup", "first_call_seconds", first_call, "s", round=1)
+    curve = points(*losses, test=losses)
+    return run(name, 1.5, more=[first], curve=curve, protocol="own", loss="nll", target_loss=-2000.0, **about)
+
+
+def test_when_the_target_was_passed_is_told_where_losses_are_a_likelihood():
+    found = answers(
+        likely("torch", -1900.0, -1990.0, -2000.0),
+        likely("jax", -1900.0, -2000.0, first_call=20.0),
+        likely("tensorflow", -1800.0, -1900.0),
+    )
+    assert list(found)[1] == "To 2000 nats?"
+    assert found["To 2000 nats?"].short == "PyTorch, 14.5 s"
+    assert found["To 2000 nats?"].sentences[:2] == [
+        "2000.00 nats were passed by PyTorch (14.50 s, epoch 3) and JAX (23.00 s, epoch 2), first call included.",
+        "TensorFlow did not reach 2000.00 nats.",
+    ]
+    assert "To 2000 nats?" not in answers(run("torch", 1.5, curve=points(-1.0, test=[-2100.0]), target_loss=-2000.0))
+
+
+def test_what_was_disturbed_is_never_the_first_to_a_likelihood():
+    found = answers(likely("torch", -2000.0, others=0.9), likely("jax", -1900.0, -2000.0))
+    assert found["To 2000 nats?"].short == "JAX, 13.0 s"
+
+
+LIKELY = [likely(f"other{i}", *(-1890.0 - 10 * epoch - i for epoch in range(25))) for i in range(8)]
+
+
+@pytest.mark.parametrize("made", [longest(), everything(), [record("jax", status="unavailable")], LIKELY])
 def test_a_verdict_fits_twenty_lines_of_a_hundred_columns_and_ends_with_where_things_are(made):
     lines = verdict(sections(made), PLACES).splitlines()
     assert len(lines) <= 20
     assert max(map(len, lines)) <= 100
     assert [line.split() for line in lines[-3:]] == [[what, where] for what, where in PLACES.items()]
     heads = [line[:22].strip() for line in lines if not line.startswith(" ")]
-    assert heads[2:6] == ["Fastest?", "Same numbers?", "Near the floor?", "Failed or disturbed?"]
+    assert [head for head in heads[2:-4] if head] == [answer.question for answer in sections(made)[0].answers]
     assert all(line[22:].strip() for line in lines[2:-4])

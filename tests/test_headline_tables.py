@@ -73,11 +73,34 @@ def test_a_likelihood_is_reached_in_the_first_epoch_that_has_it_first_call_inclu
     paper = record(protocol="paper", loss="nll", curve=curve, measurements=[first_call])
     table = likelihood_times([paper])
     shown = row(table)
-    assert shown["to 1900 nats"] == "13 s, epoch 2"
-    assert shown["to 1980.5 nats"] == "16 s, epoch 4"
+    assert shown["to 1900 nats"] == "13.00 s, epoch 2"
+    assert shown["to 1980.5 nats"] == "16.00 s, epoch 4"
     assert shown["to 2100 nats"] == "not reached"
     assert (shown["first call, s"], shown["best, nats"]) == ("10.0", "1980.50")
     assert math.isinf(table.raw["seconds_to_2100"].item())
+
+
+def test_over_seeds_a_likelihood_has_its_median_and_its_extremes_and_what_misses_it_is_the_slowest():
+    calls = [measurement("startup", "first_call_seconds", 10.0, "s", round=1)]
+    curves = [[-1980.5, -1990.0], [-1950.0, -1980.5], [-1950.0, -1960.0]]  # 1.5 s an epoch
+    some = [
+        record(protocol="paper", loss="nll", seed=seed, curve=points(-1.0, -2.0, test=curve), measurements=calls)
+        for seed, curve in enumerate(curves)
+    ]
+    assert row(likelihood_times(some[:2]))["to 1980.5 nats"] == "12.25 [11.50–13.00] s, epoch 1.5 [1–2]"
+    assert row(likelihood_times(some))["to 1980.5 nats"] == "13.00 [11.50–∞] s, epoch 2 [1–∞]"
+    assert likelihood_times(some).raw["seeds"].item() == 3
+
+
+def test_the_target_of_a_likelihood_is_the_protocols_own_or_the_papers_with_the_first_call():
+    curve = points(-1.0, -2.0, test=[-1980.5, -2000.0])
+    about = {"loss": "nll", "curve": curve}
+    about["measurements"] = [*seconds(1.5), measurement("startup", "first_call_seconds", 10.0, "s", round=1)]
+    assert row(headline([record(protocol="paper", **about)]))["to target"] == "11.5 s, epoch 1"
+    own = record(protocol="own", target_loss=-2000.0, **about)
+    assert row(headline([own]))["to target"] == "13.0 s, epoch 2"
+    assert row(tables.speed([own]))["s to target"] == "13.00"
+    assert "to 2000 nats" in likelihood_times([own]).shown
 
 
 def test_losses_that_are_no_likelihood_have_no_time_to_one():

@@ -69,7 +69,7 @@ def test_a_seed_that_missed_the_target_is_not_left_out_of_the_median():
     some = [record(seed=seed, measurements=reached(value)) for seed, value in enumerate([5, None, None])]
     assert row(tables.speed(some))["epochs to target"] == "not reached"
     most = [record(seed=seed, measurements=reached(value)) for seed, value in enumerate([5, 6, None])]
-    assert row(tables.speed(most))["epochs to target"] == "6.000"
+    assert row(tables.speed(most))["epochs to target"] == "6.000 [5.000–∞]"
 
 
 def test_failures_are_rows_with_status_and_reason():

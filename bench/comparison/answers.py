@@ -22,7 +22,8 @@ from bench.comparison.observations import Observation, about, observations
 from bench.records import Record
 from bench.tables import largest_difference
 from bench.tables.floor_tables import machine_floors
-from bench.tables.labels import SECTION, disturbed, groups, place, prepare, said, section_label
+from bench.tables.headline_tables import MARKS, passing, target_of, when
+from bench.tables.labels import LOSS_DIGITS, SECTION, disturbed, groups, place, prepare, said, section_label
 from bench.tables.pivot import over_rounds, pick
 from bench.tables.render import at_most, listed, number
 from bench.tables.series_tables import worst_of
@@ -35,8 +36,8 @@ NOT = "not known"
 UNWATCHED = "None failed; whether other processes disturbed them was not measured."
 
 WIDTH, INDENT = 100, 22
-MOST = (6, 3, 2, 3)
-"""Of the verdict on a terminal: columns in all and of the questions, and lines of each answer, 14 of 20."""
+MOST = {4: (6, 3, 2, 3), 5: (4, 3, 3, 2, 2)}
+"""Of the verdict on a terminal: columns in all and of the questions, and lines of each of its answers, 14 of 20."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,13 @@ def sections(records: Sequence[Record]) -> list[Section]:
         rows = prepare(its)  # whose labels are as short as they can be among these
         times = [each for each in observations(its) if each.quantity.topic == "speed"]
         well = rows[rows["status"] == "ok"]
-        answers = [fastest(times), same_numbers(well), near_the_floor(well), failed_or_disturbed(rows)]
+        answers = [
+            fastest(times),
+            *reached(well),
+            same_numbers(well),
+            near_the_floor(well),
+            failed_or_disturbed(rows),
+        ]
         epochs = len(pick(well, "curve", "train_loss"))
         measured = (len({each.about.backend for each in times}), len(times), epochs)
         found.append((measured, Section(section_label(key), rows, answers)))
@@ -98,6 +105,35 @@ def fastest(times: Sequence[Observation]) -> Answer:
         return Answer(question, name, [f"{name} is the fastest: {mean} s an epoch (geometric mean).", *rivals])
     unclear = f"{name} has the shortest mean, {mean} s an epoch, but these rounds can't tell who is fastest."
     return Answer(question, UNCLEAR, [unclear, *rivals])
+
+
+def reached(rows: pd.DataFrame) -> list[Answer]:
+    """When the log-likelihood that is the target was passed, then lower and higher ones; no answer where there is none.
+
+    One that was disturbed has its seconds, and is never the first.
+    """
+    target = target_of(rows)
+    if target is None:
+        return []
+    calm, sentences, short = set(), [], "not reached"
+    for mark in dict.fromkeys([target, *MARKS]):
+        there, missing = [], []
+        for key, its in groups(rows, ["series"]):
+            (epochs, seconds), name = passing(its, mark), said(str(key["series"]))
+            if math.isfinite(epochs.middle):
+                there.append((seconds.middle, name, when(epochs, seconds)))
+                calm |= {name} if disturbed(its) is None else set()
+            elif math.isinf(epochs.middle):
+                missing.append(name)
+        if there:
+            parts = [f"{name} ({text})" for _, name, text in sorted(there)]
+            sentences.append(f"{number(mark, LOSS_DIGITS)} nats were passed by {listed(parts)}, first call included.")
+        if missing and mark == target:
+            sentences.append(f"{listed(missing)} did not reach {number(mark, LOSS_DIGITS)} nats.")
+        if mark == target:
+            first = [f"{name}, {number(seconds, 3)} s" for seconds, name, _ in sorted(there) if name in calm]
+            short = first[0] if first else UNCLEAR if there else "not reached" if missing else NOT
+    return [Answer(f"To {target:g} nats?", short, sentences)]
 
 
 def same_numbers(rows: pd.DataFrame) -> Answer:
@@ -203,7 +239,7 @@ def verdict(found: Sequence[Section], places: Mapping[str, str]) -> str:
     first, *others = found
     more = f" (and {len(others)} more: see the tables)" if others else ""
     lines = [textwrap.shorten(first.label, WIDTH - len(more), placeholder=" …") + more, ""]
-    for answer, most in zip(first.answers, MOST, strict=True):
+    for answer, most in zip(first.answers, MOST[len(first.answers)], strict=True):
         text = " ".join(answer.sentences) or f"{answer.short.capitalize()}."
         body = textwrap.wrap(text, WIDTH - INDENT, max_lines=most, placeholder=" … (see the tables)")
         lines += [f"{head:<{INDENT}}{line}" for head, line in zip_longest([answer.question], body, fillvalue="")]

@@ -38,8 +38,8 @@ def sentences_of(section: Section) -> list[str]:
 
 
 def targets(rows: pd.DataFrame) -> Iterator[str]:
-    """Who came to the target loss, and when."""
-    for key, some in groups(rows.dropna(subset=["target_loss"]), ["target_loss"]):
+    """Who came to the target loss, and when, where losses are no likelihood: that is among the answers."""
+    for key, some in groups(rows[rows["loss"] != "nll"].dropna(subset=["target_loss"]), ["target_loss"]):
         reached, not_reached = [], []
         for name, its in groups(some[some["measure"] == "training"], ["series"]):
             epochs, seconds = (pick(its, "training", f"{what}_to_target") for what in ("epochs", "seconds"))

@@ -24,7 +24,7 @@ from bench.records import Kind, Record, slug
 from bench.tables.device_tables import devices
 from bench.tables.floor_tables import floors, forward_floors, times_floor
 from bench.tables.frame import frame
-from bench.tables.headline_tables import headline, likelihood_times
+from bench.tables.headline_tables import FIRST_CALL, headline, likelihood_times, to_target
 from bench.tables.labels import (
     LOSS_DIGITS,
     ROW,
@@ -154,12 +154,12 @@ def speed(records: Source) -> Table:
             picked = pick(rows, measure, quantity)
             figures[quantity] = over_rounds(first_round(picked) if quantity in MEMORY else picked).middle
             cells[heading] = number(figures[quantity] * factor, digits)
-        for unit, heading in (("epochs", "epochs to target"), ("seconds", "s to target")):
-            # A target that was not reached counts as reached after an infinite time: leaving it out would flatter.
-            reached = over_rounds(pick(rows, "training", f"{unit}_to_target"), missing=math.inf).middle
-            figures[f"{unit}_to_target"] = reached
-            cells[heading] = "not reached" if math.isinf(reached) else number(reached)
-        if key["status"] != "ok" or any(value is not None and not math.isnan(value) for value in figures.values()):
+        measured = any(value is not None and not math.isnan(value) for value in figures.values())
+        for unit, reached in zip(("epochs", "seconds"), to_target(rows), strict=True):
+            figures[f"{unit}_to_target"] = reached.middle
+            heading = f"{unit.replace('seconds', 's')} to target"
+            cells[heading] = "not reached" if math.isinf(reached.middle) else reached.text()
+        if key["status"] != "ok" or measured:
             table.add(key, numbers_of(rows) | figures, _labels(key, rows) | cells, rows, ROW)
     notes = [
         "s/epoch: median over rounds [lowest–highest], first call apart (within the round where there was one).",
@@ -170,6 +170,7 @@ def speed(records: Source) -> Table:
         "parameters, moments, gradients and one epoch's inputs, in the first round, as the peak is. Harness: the share",
         "of training's time that is neither an epoch nor an evaluation: streams, progress, records.",
         *targets(data),
+        *([FIRST_CALL] if (data["loss"] == "nll").any() else []),
     ]
     return table.table("speed", "Training speed", data, notes, failures=False)
 

@@ -24,6 +24,11 @@ class Spread:
     low: float = math.nan
     high: float = math.nan
 
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """The median, the lowest and the highest of one value a record."""
+        return cls(float(np.median(values)), min(values), max(values)) if values else cls()
+
     def text(self, digits: int = 4) -> str:
         """Return "middle [low–high]", or the middle alone where the ends say no more."""
         return spread(self.middle, self.low, self.high, digits)
