@@ -1,5 +1,8 @@
 """Memory: what a run needs, and what it took."""
 
+from resource import RUSAGE_SELF
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -39,9 +42,16 @@ def test_a_device_is_asked_itself():
     assert found == {"peak_memory": 3000, "training_memory": 3000, "training_memory_ratio": 3}
 
 
+def test_the_peak_of_a_process_is_counted_in_kib_by_the_kernel(monkeypatch):
+    usage = SimpleNamespace(ru_maxrss=3000)
+    monkeypatch.setattr(resources.resource, "getrusage", lambda who: usage if who == RUSAGE_SELF else None)
+    found = figures(resources.memory(OnTheCPU(), before=1024 * 1000, least=1024 * 500, round_=1))
+    assert found == {"peak_memory": 1024 * 3000, "training_memory": 1024 * 2000, "training_memory_ratio": 4}
+
+
 def test_of_a_process_only_what_came_on_top_counts():
     before = resources.resident()
-    least = figures(resources.memory(OnTheCPU(), before, 1, 1))["peak_memory"] + 2**27 - before
+    least = figures(resources.memory(OnTheCPU(), 0, 1, 1))["peak_memory"] + 2**27 - before
     held = np.ones(int(least), np.uint8)  # until the process holds 128 MiB more than it ever did
     found = figures(resources.memory(OnTheCPU(), before, held.size, 1))
     assert found["training_memory"] == pytest.approx(held.size, rel=0.05)
