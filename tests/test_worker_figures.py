@@ -1,0 +1,260 @@
+"""What the worker reports of a training, and on which images: against figures worked out by hand.
+
+The model trains in no time, by a clock that moves only when it says so: epochs of 1, 9 and 2 s, a first call of 30 s,
+an evaluation of 100 s after each epoch, and half a second of the harness' own before each.
+"""
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from factories import SMALL, create, images
+
+from backends import EpochReport, Pixels, parameters
+from bench.inputs import data, protocol
+from bench.inputs.streams import TrainingStream
+from bench.running import worker
+from bench.running.messages import EpochDone, Measured, WorkerPlan
+
+CONSTANT = 6 * np.log(2 * np.pi)  # ½ D log 2π
+SECONDS, WAITS = [1.0, 9.0, 2.0], [0.75, 0.1, 1.0]
+LOSSES = [[5.0, 3.0], [4.0, 0.0], [1.0, 2.0]]
+SELECT, TEST = 51, 255  # the one grey level of what is selected on, and of the test set
+
+
+class Trained:
+    """A model that trains as the constants above say; its test loss is that of the epoch, plus the first pixel."""
+
+    dtype, architecture, replicas = np.dtype("float32"), SMALL, 1
+
+    def __init__(self, test_losses=(7.0, 6.0, 6.5)):
+        self.now, self.epoch, self.test_losses = 0.0, 0, test_losses
+
+    def train(self, images, optimiser, stream, epochs):
+        for epoch in range(1, epochs + 1):
+            first_call = 30.0 if epoch == 1 else 0.0
+            self.now += first_call + SECONDS[epoch - 1] + 0.5
+            self.epoch = epoch
+            losses = np.array(LOSSES[epoch - 1])
+            yield EpochReport(epoch, losses, SECONDS[epoch - 1], first_call, WAITS[epoch - 1])
+
+    def averaged(self):
+        return nullcontext()
+
+    def log_prob(self, x):
+        self.now += 100.0
+        return -(self.test_losses[self.epoch - 1] + x[:, 0])
+
+    def parameters(self):
+        return {"epoch": self.epoch}
+
+
+class Others:
+    """What others used of the cores: in the epochs 10 and 40 % and in one nobody knows, and all of them between."""
+
+    def __init__(self):
+        self.shares = iter([0.1, 1.0, 0.4, 1.0, None, 1.0])
+
+    def share(self):
+        return next(self.shares)
+
+
+def plan_of(round_=1, best_loss=None, **overrides):
+    return WorkerPlan(
+        protocol=protocol.load("smoke", **{"training__loss": "nll", **overrides}),
+        backend="numpy",
+        device="cpu",
+        precision="float32",
+        mode=None,
+        seed=3,
+        round=round_,
+        rounds=1,
+        epochs=3,
+        state="",
+        best="",
+        best_loss=best_loss,
+        weights="",
+    )
+
+
+def trained(monkeypatch, model=None, **options):
+    """The epochs that the worker reports, quantity → measurement, and the weights that it calls the best."""
+    model = model or Trained()
+    monkeypatch.setattr(worker, "time", SimpleNamespace(perf_counter=lambda: model.now))
+    monkeypatch.setattr(worker.disturbance, "Others", Others)
+    of = {name: np.full((4, 12), level, np.uint8) for name, level in (("select", SELECT), ("test", TEST))}
+    given = worker.Images(images(11), **of, digest="")
+    events, training = [], worker._train(model, given, TrainingStream(3, 11, 12, 5, Pixels(1)), plan_of(**options))
+    try:
+        while True:
+            events.append(next(training))
+    except StopIteration as end:
+        best = end.value
+    figures = {event.measurement.quantity: event.measurement for event in events if isinstance(event, Measured)}
+    return [event for event in events if isinstance(event, EpochDone)], figures, best
+
+
+@pytest.mark.parametrize(
+    ("quantity", "value", "n"),
+    [
+        ("first_call_seconds", 30.0, None),
+        ("seconds_per_epoch", 2.0, 3),  # the median
+        ("images_per_second", 2 * 5 / 2.0, 3),  # of 11 images one is left out of each epoch
+        ("harness_fraction", 1.5 / 13.5, 3),
+        ("others_share", (0.1 * 1 + 0.4 * 9) / 10, 2),
+        ("wait_fraction", (0.1 + 1.0) / (9 + 2), 2),  # the first epoch's inputs were made before its clock
+    ],
+)
+def test_figures_of_the_epochs_are_those_of_a_calculation_by_hand(monkeypatch, quantity, value, n):
+    _, figures, _ = trained(monkeypatch)
+    found = figures[quantity]
+    assert (found.value, found.n, found.context) == (pytest.approx(value), n, {"round": 1})
+
+
+def test_a_later_rounds_first_call_is_warm(monkeypatch):
+    figures = trained(monkeypatch, round_=2)[1]
+    assert "first_call_seconds" not in figures
+    assert figures["warm_first_call_seconds"].value == 30.0
+    assert {found.context["round"] for found in figures.values()} == {2}
+
+
+def test_where_nobody_knows_what_others_used_nothing_is_said(monkeypatch):
+    monkeypatch.setattr(Others, "share", lambda self: None)
+    assert "others_share" not in trained(monkeypatch)[1]
+
+
+def test_devices_side_by_side_exchange_every_gradient_once_a_step(monkeypatch):
+    model = Trained()
+    assert "reduced_bytes" not in trained(monkeypatch, model)[1]
+    model.replicas = 2
+    numbers = 3 * (6 * 7 + 7 + 7 * 7 + 7 + 7 * 6 + 6) + 12
+    assert trained(monkeypatch, model)[1]["reduced_bytes"].value == 4 * numbers
+
+
+@pytest.mark.parametrize(("loss", "constant"), [("nll", 0.0), ("article", CONSTANT)])
+def test_an_epochs_losses_are_its_mean_and_that_of_what_is_selected_on(monkeypatch, loss, constant):
+    told, _, _ = trained(monkeypatch, training__loss=loss)
+    points = [event.point for event in told]
+    assert [point.epoch for point in points] == [1, 2, 3]
+    assert [point.seconds for point in points] == SECONDS
+    assert [point.train_loss + constant for point in points] == pytest.approx([4.0, 2.0, 1.5])
+    assert [point.test_loss + constant for point in points] == pytest.approx([7.2, 6.2, 6.7])  # 51/255 is 0.2
+    assert told[0].first_epoch_losses == pytest.approx([5.0 - constant, 3.0 - constant])
+    assert [event.first_epoch_losses for event in told[1:]] == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("test_losses", "before", "best"),
+    [
+        ((7.0, 6.0, 6.5), None, 2),
+        ((7.0, 6.0, 6.0 + 1e-6), None, 2),
+        ((7.0, 6.0, 6.0), None, 2),
+        ((7.0, 6.0, 6.0 - 1e-6), None, 3),
+        ((5.0, np.nan, 6.0), None, 1),
+        ((7.0, -np.inf, 6.5), None, 3),
+        ((7.0, 6.0, 6.5), 6.1, None),  # 6.2 with the pixel: a round before was better
+        ((7.0, 6.0, 6.5), 6.3, 2),
+    ],
+)
+def test_the_best_weights_are_those_of_the_first_lowest_loss_of_all_rounds(monkeypatch, test_losses, before, best):
+    options = {"training__keep": "best", "best_loss": before}
+    assert trained(monkeypatch, Trained(test_losses), **options)[2] == (best and {"epoch": best})
+
+
+def test_no_weights_are_the_best_where_the_last_are_kept(monkeypatch):
+    assert trained(monkeypatch)[2] is None
+
+
+# Which images
+
+
+@pytest.mark.parametrize("select", ["validation", "test"])
+def test_training_takes_the_first_images_and_validation_the_last(select):
+    rule = {"data__train": 300, "data__validation": 64, "data__select": select}
+    found, whole = worker.Images.of(protocol.load("smoke", **rule)), data.load("mnist-subset")
+    assert np.array_equal(found.train, whole.train_images[:300])
+    assert np.array_equal(found.select, whole.train_images[448:] if select == "validation" else whole.test_images)
+    assert np.array_equal(found.test, whole.test_images)
+    assert found.digest == whole.digest
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Name of a measure → what it was last called with; nothing is measured. The model's weights come last."""
+    calls = {}
+    for name in (
+        "agreement.compare",
+        "agreement.trajectory",
+        "invertibility.measure",
+        "invertibility.measure_couplings",
+        "likelihood.measure",
+        "sampling.measure",
+        "floor.measure_forward",
+    ):
+
+        def call(model, *arguments, name=name):
+            calls[name] = (*arguments, model.parameters()["log_scale"][0])
+            return iter(())
+
+        monkeypatch.setattr(f"bench.measures.{name}", call)
+    return calls
+
+
+def by_level():
+    """Images that tell by their grey level what they are for: 1 to train on, 2 to select on, 3 to test."""
+    return worker.Images(*(np.full((200, 784), level, np.uint8) for level in (1, 2, 3)), digest="")
+
+
+MEASURE = {"measure__invertibility_images": 7, "measure__agreement_images": 5, "measure__agreement_steps": 2}
+
+
+def measured_on(x):
+    return x.shape, set((x * 255).round(6).ravel().tolist())
+
+
+def test_trained_weights_are_measured_on_the_test_set(seen):
+    plan = plan_of(**MEASURE)
+    list(worker._at_the_end(worker.model_of(plan)[0], by_level(), plan))
+    assert measured_on(seen["agreement.compare"][0]) == ((5, 784), {3.0})
+    assert measured_on(seen["invertibility.measure"][0]) == ((7, 784), {3.0})
+    assert measured_on(seen["invertibility.measure_couplings"][0]) == ((7, 784), {3.0})
+    assert np.array_equal(seen["likelihood.measure"][0], by_level().test)
+    assert [seen[name][1] for name in ("agreement.compare", "invertibility.measure")] == ["trained"] * 2
+
+
+def test_initial_weights_are_measured_on_the_test_set_and_trained_ones_come_back(seen):
+    plan = plan_of(training__batch=64, **MEASURE)
+    model, initial = worker.model_of(plan)
+    moved = parameters.rounded(initial, "float32") | {"log_scale": initial["log_scale"] + np.float32(1)}
+    model.resume(worker.TrainingState(moved))
+    list(worker._at_the_start(model, by_level(), plan))
+    assert measured_on(seen["agreement.compare"][0]) == ((5, 784), {3.0})
+    assert measured_on(seen["invertibility.measure"][0]) == ((7, 784), {3.0})
+    start, few, *_ = seen["agreement.trajectory"]
+    assert start["log_scale"][0] == initial["log_scale"][0]
+    assert few.shape == (2, 64, 784)
+    assert set(few.ravel().tolist()) == {1}
+    for name in ("agreement.compare", "invertibility.measure"):
+        assert seen[name][1] == "initial"
+        assert seen[name][-1] == initial["log_scale"][0]
+    assert np.array_equal(model.parameters()["log_scale"], moved["log_scale"])
+
+
+def test_a_few_steps_take_no_more_images_than_there_are(seen):
+    plan = plan_of(training__batch=150, measure__agreement_steps=2)
+    list(worker._at_the_start(worker.model_of(plan)[0], by_level(), plan))
+    assert seen["agreement.trajectory"][1].shape == (1, 150, 784)
+
+
+# What the device is asked to do
+
+
+@pytest.mark.parametrize(("operation", "expected"), [("encode", 0), ("log_prob", None)])
+def test_a_workload_is_the_operation_on_a_batch(operation, expected):
+    model = create("numpy")
+    found = model.workload(operation, 5)()
+    x = np.linspace(-0.5, 0.5, 60).reshape(5, 12)
+    whole = getattr(model, operation)(x)
+    pair = (found, whole) if expected is None else (found[expected], whole[expected])
+    assert np.array_equal(*pair)
