@@ -8,7 +8,7 @@ import pytest
 from factories import SMALL, cases, error, shared
 from scipy import stats
 
-N = 2000
+N = 20_000
 PRIORS = {"gaussian": stats.norm, "logistic": stats.logistic}
 ARCHITECTURES = {prior: replace(SMALL, prior=prior) for prior in PRIORS}
 
@@ -56,7 +56,7 @@ def test_temperature_zero_decodes_the_origin(name, mode):
     assert error(model.sample(3, temperature=0, seed=1), np.repeat(origin, 3, axis=0)) < 1e-6
 
 
-# A sample's latents are N · 12 = 24,000 independent draws from the prior. The seed is fixed, so a test below
+# A sample's latents are N · 12 = 240,000 independent draws from the prior. The seed is fixed, so a test below
 # fails always or never; a right generator fails with a chance below 1e-7 at a seed picked blindly.
 
 
