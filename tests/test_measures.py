@@ -11,7 +11,7 @@ from scipy.stats import multivariate_normal
 from backends import Adam, Pixels
 from backends.numpy_backend import NumpyBackend
 from bench.inputs import protocol
-from bench.inputs.streams import pixels_to_x
+from bench.inputs.streams import pixels_to_x, uniforms
 from bench.measures import agreement, invertibility, likelihood, precision
 
 SMOKE = protocol.load("smoke", measure__dequantisation_draws=3, measure__seconds_per_timing=1e-9)
@@ -129,6 +129,41 @@ def test_the_change_of_log_p_is_that_of_the_images_which_came_back():
     found = invertibility.measure(Doubling(1 / 255), np.full((2, 4), 0.5), "initial", 0)
     change = [m.value for m in found if m.quantity == "log_prob_change" and m.context["inputs"] == "test"]
     assert change == [pytest.approx(4 / 255, rel=1e-4)]
+
+
+def test_an_ulp_is_that_of_the_largest_value_wherever_it_stands():
+    x = np.array([[0.01, 0.02, 0.9, 0.03], [0.01, 0.02, 0.04, 0.03]])
+    found = {
+        (m.quantity, m.context["direction"], m.context["trips"]): m.value
+        for m in invertibility.measure(Doubling(1 / 255), x, "initial", 0)
+        if m.context["inputs"] == "test"
+    }
+    assert found["ulp_error", "x-z-x", 1] == pytest.approx(2**24 / 255, rel=1e-4)  # that of 0.9 is 2⁻²⁴
+    assert found["ulp_error", "z-x-z", 1] == pytest.approx(2 * 2**23 / 255, rel=1e-4)  # that of 1.8
+
+
+def test_a_change_of_log_p_is_the_largest_of_either_sign():
+    class Uneven(Doubling):
+        def log_prob(self, x):
+            return np.array([[-3.0], [1.0]], np.float32)[:, 0] * x.sum(axis=1)
+
+    found = invertibility.measure(Uneven(1 / 255), np.full((2, 4), 0.5), "initial", 0)
+    change = [m.value for m in found if m.quantity == "log_prob_change" and m.context["inputs"] == "test"]
+    assert change == [pytest.approx(12 / 255, rel=1e-4)]
+
+
+def test_round_trips_begin_from_the_images_and_from_noise_1_10_and_100_times_their_range():
+    class Listening(Doubling):
+        def encode(self, x):
+            seen.append(x)
+            return super().encode(x)
+
+    seen, x = [], rows(SMALL, 6)
+    list(invertibility.measure(Listening(), x, "initial", 7))
+    starts = seen[:: len(seen) // 4]
+    noise = uniforms(7, "inputs", 0, x.shape)
+    for found, expected in zip(starts, (x, noise, 10 * noise, 100 * noise), strict=True):
+        assert np.array_equal(found, expected.astype(np.float32))
 
 
 def test_one_wrong_pixel_counts_in_full_for_the_maximum_and_in_part_for_the_rms():
