@@ -189,8 +189,8 @@ def near_the_floor(rows: pd.DataFrame) -> Answer:
     if not near:
         return Answer("Near the floor?", NOT, [])
     parts = [f"{said(name)} {number(value, 3)}" for name, value in near]
-    told = f"How many times the machine's floor an epoch takes: {listed(parts)}."
-    return Answer("Near the floor?", f"{number(near[0][1], 3)} × at best", [told])
+    sentence = f"How many times the machine's floor an epoch takes: {listed(parts)}."
+    return Answer("Near the floor?", f"{number(near[0][1], 3)} × at best", [sentence])
 
 
 def failed_or_disturbed(rows: pd.DataFrame) -> Answer:
