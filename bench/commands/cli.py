@@ -19,6 +19,7 @@ from bench.commands import (
     cli_campaign,
     cli_check,
     cli_compare,
+    cli_history,
     cli_peers,
     cli_profile,
     cli_report,
@@ -225,6 +226,7 @@ app.command(epilog="Example: nice-bench check results/runs/20260131-120000-mine 
 app.command(
     epilog='Example: nice-bench compare main results/runs/today --fail-if "speed worse by 10%" --format markdown'
 )(cli_compare.compare)
+app.command(epilog='Example: nice-bench history v1.0..main --fail-if "speed worse by 10%"')(cli_history.history)
 app.command(epilog="Example: nice-bench peers --frameworks torch,jax --rounds 5 --steps 20")(cli_peers.peers)
 app.command(epilog="Example: nice-bench profile --backends torch,jax --mode jax=jit --steps 5 --output profiles")(
     cli_profile.profile

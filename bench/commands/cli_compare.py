@@ -20,11 +20,18 @@ from bench.records import Record
 from bench.tables.render import WIDTH, render
 
 FAILS, CANNOT_TELL = 1, 3
-CONDITION = (
-    'Repeatable: "TOPIC worse by N%", in nats for loss and likelihood, in × for agreement; "TOPIC worse" for any '
-    f"difference that is more than noise. TOPIC: {', '.join(TOPICS)}. Exit code 1 if one fails, 3 if none does but "
-    "one can't be decided (too few rounds, or nothing comparable)."
-)
+FailIf = Annotated[
+    list[str] | None,
+    typer.Option(
+        help='Repeatable: "TOPIC worse by N%", in nats for loss and likelihood, in × for agreement; "TOPIC worse" for '
+        f"any difference that is more than noise. TOPIC: {', '.join(TOPICS)}. Exit code 1 if one fails, 3 if none does "
+        "but one can't be decided (too few rounds, or nothing comparable)."
+    ),
+]
+UnclearPasses = Annotated[
+    bool, typer.Option("--unclear-passes", help="Exit with 0, and a warning, where a condition can't be decided.")
+]
+Write = Annotated[Path | None, typer.Option(help="Write it into this file instead.")]
 
 
 def compare(
@@ -40,10 +47,8 @@ def compare(
     baseline: Annotated[
         str | None, typer.Option(help="Of --by: what the others are compared with. [default: the first]")
     ] = None,
-    fail_if: Annotated[list[str] | None, typer.Option(help=CONDITION)] = None,
-    unclear_passes: Annotated[
-        bool, typer.Option("--unclear-passes", help="Exit with 0, and a warning, where a condition can't be decided.")
-    ] = False,
+    fail_if: FailIf = None,
+    unclear_passes: UnclearPasses = False,
     margin: Annotated[
         float, typer.Option(min=0.1, help="Per cent: a change beyond this must be ruled out for “the same”.")
     ] = 10.0,
@@ -57,7 +62,7 @@ def compare(
         ),
     ] = False,
     style: Annotated[Literal["text", "markdown", "json"], typer.Option("--format")] = "text",
-    write: Annotated[Path | None, typer.Option(help="Write it into this file instead.")] = None,
+    write: Write = None,
     verbose: Verbose = False,
 ) -> None:
     """Compare sets of records: faster, slower, the same, can't tell."""
@@ -72,16 +77,9 @@ def compare(
     else:
         said = f"{margin:g} % or {margin_nats:g} nats"
         text = render(compare_tables.table(rows, notes, said), style, WIDTH if write else options.columns())
-        text += "".join(f"\n{_sentence(each)}\n" for each in judgements)
-    if write is None:
-        typer.echo(text)
-    else:
-        try:
-            write.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise BenchError(f"{write}: cannot be written: {error.strerror or error}") from error
-        typer.echo(write)
-    _end(judgements, unclear_passes)
+        text += "".join(f"\n{sentence_of(each)}\n" for each in judgements)
+    put(text, write)
+    end(judgements, unclear_passes)
 
 
 def _rows(
@@ -101,14 +99,14 @@ def _rows(
             raise BenchError(f"expected two sets to compare, or one with --by; found {len(sets)}")
         a, b = (revisions.read(name, strict=strict) for name in sets)
         notes = [f"A: {a.name}. B: {b.name}.", *_noted(a), *_noted(b)]
-        notes += [*_failures("A", a.records), *_failures("B", b.records)]
+        notes += [*failures("A", a.records), *failures("B", b.records)]
         pairs = [*matching.sides(observations(a.records), observations(b.records), ignore_digest=ignore_digest)]
         return compared(pairs, margins), notes
     if len(sets) > 1:
         raise BenchError(f"--by compares within one set; found {len(sets)}")
     side = revisions.read(sets[0] if sets else revisions.FOLDER, strict=strict)
     found = matching.by(observations(side.records), by, baseline, ignore_digest=ignore_digest)
-    notes = [f"{side.name}, by {by}.", *_noted(side), *_failures("", side.records)]
+    notes = [f"{side.name}, by {by}.", *_noted(side), *failures("", side.records)]
     return compared(found, margins, runs=False), notes
 
 
@@ -126,7 +124,8 @@ def _noted(side: revisions.Side) -> list[str]:
     return [f"{side.note}."]
 
 
-def _failures(name: str, records: Sequence[Record]) -> list[str]:
+def failures(name: str, records: Sequence[Record]) -> list[str]:
+    """A sentence on the records that are not complete, none where all are."""
     failed = [record for record in records if record.status != "ok"]
     each = (
         f"{' '.join(filter(None, (record.plan.backend, record.plan.mode)))}: {record.status} "
@@ -136,15 +135,28 @@ def _failures(name: str, records: Sequence[Record]) -> list[str]:
     return [f"Not complete{f' in {name}' if name else ''}: {'; '.join(each)}."] if failed else []
 
 
-def _sentence(judgement: conditions.Judgement) -> str:
+def sentence_of(judgement: conditions.Judgement) -> str:
+    """A condition, its answer and the reason, in a line."""
     return f"{judgement.condition.text}: {judgement.answer}" + (f": {judgement.reason}" if judgement.reason else "")
 
 
-def _end(judgements: Sequence[conditions.Judgement], unclear_passes: bool) -> None:
+def put(text: str, write: Path | None) -> None:
+    """Print a text, or write it into a file and print the file's name."""
+    if write is None:
+        typer.echo(text)
+        return
+    try:
+        write.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise BenchError(f"{write}: cannot be written: {error.strerror or error}") from error
+    typer.echo(write)
+
+
+def end(judgements: Sequence[conditions.Judgement], unclear_passes: bool) -> None:
     """Say on standard error what failed or can't be decided, and end with the exit code that says so too."""
     bad = [each for each in judgements if each.answer != "holds"]
     for each in bad:
-        options.say(f"nice-bench: {_sentence(each)}")
+        options.say(f"nice-bench: {sentence_of(each)}")
     if any(each.answer == "fails" for each in bad):
         raise typer.Exit(FAILS)
     if bad and not unclear_passes:

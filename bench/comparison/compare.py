@@ -164,7 +164,7 @@ def _middle(side: Sequence[Observation], *, logs: bool) -> float:
     return float(np.exp(np.mean(np.log(values))) if logs else np.mean(values))
 
 
-def _by_unit(side: Sequence[Observation], *, runs: bool, logs: bool) -> dict[tuple[Any, ...], float]:
+def by_unit(side: Sequence[Observation], *, runs: bool, logs: bool) -> dict[tuple[Any, ...], float]:
     """Round, or run where the run is the unit → its mean."""
     units = defaultdict(list)
     for each in side:
@@ -189,7 +189,7 @@ def _change(a: Units, b: Units, *, interleaved: bool) -> tuple[Estimate, tuple[i
 def _ratio(pair: Pair) -> Row:
     """Of times and the like: by the logarithms of rounds or runs."""
     runs = _of_runs(pair)
-    a, b = (_by_unit(side, runs=runs, logs=True) for side in (pair.a, pair.b))
+    a, b = (by_unit(side, runs=runs, logs=True) for side in (pair.a, pair.b))
     estimate, n, how = _change(a, b, interleaved=not _alike(pair))
     noise = f"{how}{'runs' if runs else 'rounds'}"
     if len(a) == 1 == len(b):
@@ -222,7 +222,7 @@ def _within(pair: Pair) -> float:
 def _difference(pair: Pair) -> Row:
     """Of losses: by pairs of seeds, by runs, or by the noise draws of one evaluation."""
     worse = -1.0 if pair.quantity.form == "gain" else 1.0
-    a, b = ([*_by_unit(side, runs=True, logs=False).values()] for side in (pair.a, pair.b))
+    a, b = ([*by_unit(side, runs=True, logs=False).values()] for side in (pair.a, pair.b))
     seeds = [_by_seed(side) for side in (pair.a, pair.b)]
     common = sorted(seeds[0].keys() & seeds[1].keys())
     if len(common) > 1:
@@ -275,7 +275,7 @@ def _wholes(rows: Iterable[Row]) -> list[Row]:
             continue
         means = []
         for sides in zip(*((row.pair.a, row.pair.b) for row in its), strict=True):
-            units = [_by_unit(side, runs=noise == "runs", logs=True) for side in sides]
+            units = [by_unit(side, runs=noise == "runs", logs=True) for side in sides]
             common = set(units[0]).intersection(*units)
             means.append({unit: float(np.mean([each[unit] for each in units])) for unit in common})
         if sum(map(len, means)) > 2 and all(means):

@@ -1,4 +1,4 @@
-"""Revisions: the records that a git revision holds, without touching the checkout."""
+"""Revisions: the records that git revisions hold, without touching the checkout."""
 
 from __future__ import annotations
 
@@ -7,23 +7,67 @@ import os
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import BenchError
 from bench.records import Record, RecordError
 from bench.records.collection import load_all
+from bench.records.fields import printable
 
 FOLDER = "results"
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: what it is called, its records, and what has to be said about where they come from."""
+    """One side of a comparison, or what a commit or run added to a history, then with its date and a commit's subject.
+
+    `note` is what has to be said about where the records come from.
+    """
 
     name: str
     records: list[Record]
     note: str | None = None
+    date: str = ""
+    subject: str = ""
+
+
+def read_history(names: Sequence[str], folder: str = FOLDER) -> list[Side]:
+    """Read what each run in folders, or each commit of git revisions (as `git log` takes them), added, oldest first.
+
+    A record counts at the commit that added it, as the last one has it; `folder` is that of the records in a commit.
+
+    Raises:
+        BenchError: a name that is neither a folder nor a revision, or no commit that touches records.
+    """
+    if any(Path(name).exists() for name in names):
+        sides = [read(name) for name in names]
+        records = sorted((record for side in sides for record in side.records), key=lambda record: record.created)
+        runs = {run: [each for each in records if each.run == run] for run in dict.fromkeys(r.run for r in records)}
+        note = "; ".join(side.note for side in sides if side.note) or None
+        return [Side(run, its, note, its[0].created[:10]) for run, its in runs.items()]
+    where, form = f":(top,glob){folder.strip('/')}/**/*.json", "--format=%H%x09%h%x09%cs%x09%s"
+    log = _git("log", "--reverse", "--topo-order", form, "--end-of-options", *(names or ["HEAD"]), "--", where)
+    if not log:
+        raise BenchError(f"{' '.join(names) or 'HEAD'}: no folder, and no git revisions that touch records in {folder}")
+    commits = [line.split("\t", 3) for line in printable(log.decode(errors="replace")).splitlines()]
+    added: dict[tuple[str, str], tuple[str, Record]] = {}
+    notes = {}
+    for commit, name, *_ in commits:
+        try:
+            side = read(f"{commit}:{folder}")
+        except BenchError as error:  # there are none in this one
+            side = Side(name, [], str(error))
+        notes[commit] = side.note
+        for record in side.records:
+            key = record.run, record.plan.model_dump_json()
+            added[key] = (added[key][0] if key in added else commit, record)
+    found = [
+        Side(name, [record for at, record in added.values() if at == commit], notes[commit], date, subject)
+        for commit, name, date, subject in commits
+    ]
+    return [side for side in found if side.records or side.note]
 
 
 def read(name: str, *, strict: bool = False) -> Side:
