@@ -155,7 +155,7 @@ def test_a_range_begins_anew_and_a_record_counts_where_it_was_added(call, reposi
 
 
 def test_runs_in_a_folder_are_put_in_order_by_their_dates(call):
-    for day in (3, 1, 2):
+    for day in (2, 3, 1):  # the files are in another order than the days
         made = record(run=f"day{day}", measurements=seconds(10.0 + day, 10.1 + day))
         records.save(made.model_copy(update={"created": f"2026-01-0{day}T00:00:00+00:00"}), "out")
     lines = call("out", "--format", "csv").out.splitlines()[1:]
