@@ -47,8 +47,6 @@ def refusal(name, **overrides):
 def test_the_protocols_are_these():
     assert protocol.names() == [
         *("article", "article-noise", "article-quick", "article-speed"),
-        *("convergence-narrow", "convergence-paper-narrow", "paper", "recipe", "smoke"),
-        *("article", "article-noise", "article-short", "article-speed"),
         *("convergence-narrow", "convergence-paper-narrow", "paper", "recipe", "recipe-narrow", "smoke"),
         *("trajectory-full", "trajectory-narrow"),
     ]

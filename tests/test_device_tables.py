@@ -1,0 +1,35 @@
+"""The table of devices side by side, from synthetic records whose figures are worked out by hand here."""
+
+import pytest
+from record_factories import measurement, record, row, seconds
+
+from bench.tables.device_tables import devices
+
+
+def run_of(count, batch, rate, **more):
+    made = [*seconds(1.0), measurement("training", "images_per_second", rate, "images/s", round=1)]
+    if count > 1:
+        made.append(measurement("training", "reduced_bytes", 76.5e6, "bytes", round=1))
+    return record(run=f"{count} of {batch}", devices=count, batch=batch, measurements=made, **more)
+
+
+RUNS = [run_of(1, 128, 1000.0), run_of(2, 128, 1500.0), run_of(1, 64, 800.0), run_of(4, 512, 3000.0)]
+
+
+def test_strong_scaling_is_of_the_same_batch_and_weak_of_that_of_each_device():
+    table = devices(RUNS)
+    two, four = (row(table, devices=count) for count in ("2", "4"))
+    assert (two["images/s"], two["speed-up"]) == ("1500", "1.50")
+    assert (two["efficiency, strong"], two["efficiency, weak"]) == ("0.750", "0.938")  # 1500/2/1000, 1500/2/800
+    assert (four["speed-up"], four["efficiency, strong"], four["efficiency, weak"]) == ("–", "–", "0.750")
+    assert two["reduced a step, MB"] == "76.50"
+
+
+@pytest.mark.parametrize("runs", [RUNS[:1], [record(status="failed", reason="boom")], []])
+def test_without_devices_side_by_side_there_is_no_table(runs):
+    assert devices(runs).raw.empty
+
+
+def test_what_failed_is_no_base():
+    failed = run_of(1, 128, 1.0).model_copy(update={"status": "failed", "reason": "it broke"})
+    assert devices([failed, RUNS[1]]).raw["speed_up"].isna().all()
