@@ -75,8 +75,8 @@ class Lazily:
 
 
 @pytest.fixture
-def reports(monkeypatch):
-    """Two epochs, of steps of 2 s each, whose inputs take 7 s, after 1 s to make, 3 to compile and 5 to undo."""
+def timed(monkeypatch):
+    """A model and its reports of two epochs of 2 s a step; inputs take 7 s, and 1, 3, 5 s to make, compile and undo."""
     clock = SimpleNamespace(now=0.0)
 
     class Slow(Stream):
@@ -108,16 +108,26 @@ def reports(monkeypatch):
     monkeypatch.setattr(interface, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     monkeypatch.setattr(NumpyBackend, "_training", training)
     monkeypatch.setattr(NumpyBackend, "_try_one_step", try_one_step)
-    return list(create("numpy", TINY).train(images(), Adam(), Slow(), 2))
+    model = create("numpy", TINY)
+    return model, list(model.train(images(), Adam(), Slow(pixels=PIXELS), 2))
 
 
-def test_an_epochs_time_holds_its_steps_and_what_it_waited_for_its_inputs(reports):
+def test_an_epochs_time_holds_its_steps_and_what_it_waited_for_its_inputs(timed):
+    _, reports = timed
     assert [report.seconds for report in reports] == [10.0, 17.0]
     assert [report.wait_seconds for report in reports] == [0.0, 7.0]
 
 
-def test_the_first_call_is_all_that_comes_before_the_first_epoch_but_its_inputs(reports):
+def test_the_first_call_is_all_that_comes_before_the_first_epoch_but_its_inputs(timed):
+    _, reports = timed
     assert [report.first_call_seconds for report in reports] == [1.0 + 3.0 + 2.0 + 5.0, 0.0]
+
+
+def test_the_step_of_the_first_call_is_undone(timed):
+    model, reports = timed
+    expected, w = by_hand(2)
+    assert [loss for report in reports for loss in report.losses] == pytest.approx(expected, rel=1e-11)
+    assert max(errors(model.parameters(), w).values()) < 1e-10
 
 
 # Sampling as it is timed
