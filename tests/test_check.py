@@ -19,12 +19,14 @@ from check_factories import (
     seeded,
     timed,
 )
+from record_factories import measurement
 from scipy import stats
 
 from bench.errors import BenchError
 from bench.regression import check, check_speed, convergence, reference
 from bench.regression import trajectory as trajectories
 from bench.regression.check_runs import PARTS
+from bench.regression.reference import Speed
 
 # Trajectories
 
@@ -158,6 +160,18 @@ def test_a_loss_that_is_no_number_is_a_regression(seeds, lost):
     assert all(v.outcome == "regression" for v in verdicts if v.check == "equivalence" and "jax" in v.backend)
 
 
+@pytest.mark.parametrize("names", [NAMES, NAMES[:2]])
+def test_a_mean_may_be_off_by_what_the_t_distribution_says_for_all_comparisons_together(seeds, names):
+    runs = [seeded(name, seed) for name in names for seed in (20, 21, 22)]
+    judged = {(v.backend, v.quantity): v.share for v in check.judge_losses(runs, seeds, names)}
+    for name in names:
+        sample = seeds.losses[name]["test_loss"][1]  # of epoch 2
+        mean = np.mean([run.curve[1].test_loss for run in runs if run.plan.backend == name])
+        level = 0.01 / (6 * len(names))
+        half = stats.t.ppf(1 - level / 2, 9) * np.std(sample, ddof=1) * math.sqrt(1 / 10 + 1 / 3)
+        assert judged[name, "test loss, epoch 2"] == pytest.approx(abs(mean - np.mean(sample)) / half)
+
+
 def test_a_reference_takes_ten_seeds_of_every_backend():
     nine = [seeded(name, seed) for name in NAMES for seed in range(9)]
     with pytest.raises(BenchError, match="9 seeds; a reference takes 10 or more"):
@@ -232,6 +246,39 @@ def test_the_runs_of_one_part_are_one_observation(usual):
     (one,) = {verdict.allowed for verdict in check_speed.judge([(timed([1.0]), usual)])}
     (nine,) = {verdict.allowed for verdict in check_speed.judge([(timed([1.0] * 9), usual)])}
     assert one == nine
+
+
+@pytest.mark.parametrize(("p", "outcome"), [(0.0201, False), (0.0199, True)])
+@pytest.mark.parametrize(("sign", "word"), [(1, "slower"), (-1, "faster")])
+def test_a_time_is_slower_where_one_in_a_hundred_of_the_same_would_be(usual, p, outcome, sign, word):
+    logs = np.array([0.03, -0.03, 0.01, -0.02, 0.02, -0.01])
+    known = Speed(backend="torch", cores=1, floor=[*np.exp(logs)], calibration=[])
+    off = sign * stats.t.ppf(1 - p / 2, 5) * np.std(logs, ddof=1) * math.sqrt(1 + 1 / 6)
+    found = judged(timed([math.exp(off)], floor=2.0), usual.model_copy(update={"speed": [known]}))
+    assert (found["epoch over its floor"] == word) == outcome
+
+
+def test_parts_are_averaged_and_their_noise_is_pooled():
+    narrow, wide = (
+        check_speed.Part("p", "float32", np.array(found), np.array(known))
+        for found, known in (([0.2, 0.4], [0.1, 0.0, -0.1]), ([0.1], [0.3, -0.1, 0.0, -0.2]))
+    )
+    estimate = check_speed.estimated([narrow, wide])
+    variance = (2 * 0.01 + (0.09 + 0.01 + 0.0 + 0.04)) / 5
+    assert float(estimate.value) == pytest.approx((0.3 + 0.1) / 2)
+    assert (estimate.degrees, estimate.error) == (5, pytest.approx(math.sqrt(variance * (4 / 3 + 5 / 4)) / 2))
+
+
+def test_of_the_epochs_of_a_round_the_fastest_counts_and_of_rounds_the_least_ratio():
+    run = run_of("torch", curve=[(0.0, 0.0)] * 4)
+    points = [
+        point.model_copy(update={"seconds": seconds, "round": round_})
+        for point, (seconds, round_) in zip(run.curve, ((9.0, 1), (6.0, 1), (8.0, 2), (20.0, 2)), strict=True)
+    ]
+    floors = [measurement("floor", "train_epoch_seconds", value, "s", round=i) for i, value in ((1, 2.0), (2, 4.0))]
+    products = [measurement("calibration", "product_seconds", 0.5, "s", round=i) for i in (1, 2)]
+    made = run.model_copy(update={"curve": points, "measurements": floors + products})
+    assert check_speed.ratios(made) == {"floor": 2.0, "calibration": 12.0}
 
 
 @cache
