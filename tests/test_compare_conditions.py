@@ -1,7 +1,9 @@
 """Conditions: each answer, where it is due and where it isn't."""
 
+import numpy as np
 import pytest
 from record_factories import XEON, likelihood, measurement, points, record, seconds
+from scipy import stats
 
 from bench.comparison.compare import compare
 from bench.comparison.conditions import judge, parse
@@ -39,6 +41,24 @@ def test_a_steady_machine_gives_a_clear_answer(factor, expected):
 )
 def test_a_noisy_machine_gives_none_unless_the_change_is_plain(factor, expected):
     assert answer("speed worse by 10%", *speeds(factor, NOISY)).answer == expected
+
+
+@pytest.mark.parametrize(
+    ("times", "quantile", "share", "expected"),
+    [
+        (1.0, 0.95, 1.001, "holds"),
+        (1.0, 0.95, 0.999, "can't tell"),
+        (1.5, 0.025, 0.999, "fails"),
+        (1.5, 0.025, 1.001, "can't tell"),
+    ],
+)
+def test_a_limit_is_held_one_sided_and_broken_by_the_whole_interval(times, quantile, share, expected):
+    b = [times * value for value in (10.3, 9.6, 10.1, 9.8, 10.4)]
+    found = stats.ttest_ind(np.log(b), np.log(NOISY), equal_var=False)
+    bound = np.mean(np.log(b)) - np.mean(np.log(NOISY)) + stats.t.ppf(quantile, found.df) * found._standard_error
+    percent = 100 * np.expm1(share * bound)
+    records = [[record(run=run, measurements=seconds(*values))] for run, values in (("a", NOISY), ("b", b))]
+    assert answer(f"speed worse by {percent:.6f}%", *records).answer == expected
 
 
 def test_any_worsening_that_is_told_apart_fails_without_a_limit():

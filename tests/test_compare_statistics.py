@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.comparison.statistics import Estimate, adjusted, of_means, paired, rounds_needed, welch
+from bench.comparison.compare import concluded
+from bench.comparison.statistics import Estimate, adjusted, holm, of_means, paired, rounds_needed, welch
 
 A = [1.0, 1.3, 0.9, 1.1]
 B = [1.6, 1.2, 2.4]
@@ -50,7 +51,8 @@ def test_means_with_errors_are_welchs_test_too():
     def told(x):
         return np.mean(x), np.std(x, ddof=1) / np.sqrt(len(x)), len(x)
 
-    assert of_means(told(A), told(B)).p == pytest.approx(welch(A, B).p)
+    found = of_means(told(A), told(B))
+    assert (found.value, float(found.p)) == pytest.approx((welch(A, B).value, float(welch(A, B).p)))
 
 
 def test_what_never_varies_is_certain():
@@ -92,6 +94,25 @@ def test_the_rounds_needed_in_pairs_are_enough_and_one_less_is_not():
 
     assert seen(rounds) > 0.945
     assert seen(rounds - 1) < 0.95
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.999, "unclear"), (1.001, "same")])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_same_takes_two_one_sided_tests_at_five_percent(share, verdict, sign):
+    margin = share * (0.2 + stats.t.ppf(0.95, 9) * 0.5)
+    assert concluded(Estimate(sign * 0.2, 0.5, 9), 1.0, margin) == verdict
+
+
+@pytest.mark.parametrize(
+    ("p", "value", "verdict"), [(0.049, 3.0, "worse"), (0.049, -3.0, "better"), (0.051, 3, "unclear")]
+)
+def test_a_change_is_told_at_five_percent(p, value, verdict):
+    assert concluded(Estimate(value, 1.0, 9), p, 0.1) == verdict
+
+
+def test_holms_procedure_takes_each_by_how_many_are_left():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.01, 0.8]) == pytest.approx([1.0, 0.03, 1.0])
 
 
 def test_an_estimate_without_error_has_no_interval():
