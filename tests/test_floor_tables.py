@@ -43,6 +43,33 @@ def test_ratios_are_taken_within_a_round():
     assert (found["products, GFLOP/s"], found["step, ms"]) == ("75.0", "180.0")
 
 
+def test_of_three_rounds_the_median_counts():
+    made = []
+    for round_, factor, ratio in ((1, 1.0, 1.0), (2, 2.0, 1.5), (3, 12.0, 4.0)):
+        made += [
+            floor("products_seconds", 0.1 * factor, round=round_),
+            floor("bytes_seconds", 0.15 * factor, round=round_),
+            floor("train_step_seconds", 0.15 * factor, round=round_),
+            floor("train_epoch_seconds", 1.5 * factor, round=round_),
+            floor("chain_seconds", 0.15 * ratio * factor, round=round_),
+            measurement("floor", "training_ratio", ratio, "1", round=round_),
+            measurement("training", "seconds_per_epoch", 1.5 * factor * ratio, "s", round=round_),
+        ]
+    raw = floor_tables.floors([record("torch", measurements=made)]).raw.iloc[0]
+    assert (raw["products_seconds"], raw["step_seconds"]) == pytest.approx((0.2, 0.45))
+    assert (raw["chain_over_floor"], raw["step_over_floor"]) == pytest.approx((1.5, 1.5))
+    assert raw["step_over_sum"] == pytest.approx(0.9)  # 0.15 of 0.1 + 0.15, times 1.5
+
+
+def test_of_several_runs_the_median_pass_counts():
+    def passes(i):
+        return [floor("forward_seconds", 0.1 * i, batch=8), measurement("sampling", "latency", i, "s", batch=8)]
+
+    made = [record(run=f"{i}", measurements=passes(i)) for i in (1, 2, 9)]
+    raw = floor_tables.forward_floors(made).raw.iloc[0]
+    assert (raw["floor_seconds"], raw["seconds"], raw["over_floor"]) == pytest.approx((0.2, 2.0, 10.0))
+
+
 @pytest.mark.parametrize(
     ("chain_seconds", "message"),
     [(0.0999, "0.999 †"), (0.1, "1.00"), (0.13, "1.30"), (0.1301, "1.30 †"), (0.2, "2.00 †")],

@@ -50,6 +50,14 @@ def test_a_run_that_failed_has_its_times_but_is_never_the_fastest():
     assert "failed (interrupted)" in table.caption
 
 
+def test_multiples_are_of_the_median_over_rounds():
+    torch = record(measurements=[*seconds(1.0, 6.0, 8.0), *floors(0.1, 0.05)])
+    jax = record("jax", measurements=seconds(2.0, 3.0, 9.0))
+    table = headline([torch, jax])
+    assert list(table.raw["times_fastest"]) == [2.0, 1.0]
+    assert list(table.raw["times_machine_floor"]) == pytest.approx([6.0, 3.0])
+
+
 def test_time_to_the_target_says_when_or_that_it_was_not_reached():
     some = [
         record(measurements=[*seconds(1.0), *target(16.0, 6.25)], target_loss=-2200.0),

@@ -48,6 +48,29 @@ def test_speed_is_what_a_calculation_by_hand_gives():
     assert "Versions: torch 2.13.0; jax 0.10.2." in table.caption
 
 
+def test_columns_of_speed_are_in_their_units_and_memory_is_that_of_the_first_round():
+    made = [
+        *seconds(1.0, 1.0, 1.0),
+        *(
+            measurement("training", "wait_fraction", part, "1", round=i)
+            for i, part in ((1, 0.01), (2, 0.02), (3, 0.06))
+        ),
+        *(measurement("training", "harness_fraction", part, "1", round=i) for i, part in ((1, 0.005), (2, 0.05))),
+        *(measurement("training", "peak_memory", i * 2**30, "bytes", round=i) for i in (1, 2, 3)),
+        *(measurement("training", "training_memory_ratio", 1.0 + i, "1", round=i) for i in (1, 2, 3)),
+        *(measurement("floor", "training_ratio", ratio, "1", round=i) for i, ratio in ((1, 1.25), (2, 1.5), (3, 4.0))),
+    ]
+    shown = row(tables.speed([record(measurements=made)]))
+    assert (shown["waits for input, %"], shown["harness, %"]) == ("2.0", "2.8")
+    assert (shown["peak MiB"], shown["memory × needed"]) == ("1024", "2.00")
+    assert shown["× floor"] == "1.50"
+
+
+def test_the_fastest_is_told_by_its_median_not_by_its_best_round():
+    torch, jax = record(measurements=seconds(1.0, 4.0, 4.0)), record("jax", measurements=seconds(2.0, 2.0, 2.0))
+    assert list(tables.speed([torch, jax]).raw["times_fastest"]) == [2.0, 1.0]
+
+
 def test_the_spread_within_a_single_round_is_shown():
     one = measurement("training", "seconds_per_epoch", 2.0, "s", 1.75, 2.25, 20, round=1)
     assert row(tables.speed([record(measurements=[one])]))["s/epoch [min–max]"] == "2.000 [1.750–2.250]"
