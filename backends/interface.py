@@ -90,6 +90,11 @@ class Backend(ABC):
         return ""
 
     @classmethod
+    def cuda(cls) -> str | None:
+        """The CUDA version that the installed build is made for; None for a build without CUDA."""
+        return None
+
+    @classmethod
     def precisions(cls, device: str) -> tuple[str, ...]:
         """Which precisions this backend has on a device."""
         return PRECISIONS if device == "gpu" else ("float64", "float32", "bfloat16")

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
 from operator import itemgetter
 from typing import Any
 
@@ -135,6 +136,10 @@ class JaxBackend(Backend):
         except Exception as error:
             return first_line(error)
         return ""
+
+    @classmethod
+    def cuda(cls) -> str | None:
+        return next((release for release in ("13", "12") if find_spec(f"jax_cuda{release}_plugin")), None)
 
     @classmethod
     def offer_cpus(cls, count: int) -> None:

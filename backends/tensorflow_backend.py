@@ -126,6 +126,10 @@ class TensorFlowBackend(Backend):
         return "TF_CPP_MIN_LOG_LEVEL=0 shows which CUDA library or driver it could not open"
 
     @classmethod
+    def cuda(cls) -> str | None:
+        return tf.sysconfig.get_build_info().get("cuda_version")
+
+    @classmethod
     def offer_cpus(cls, count: int) -> None:
         with suppress(RuntimeError):  # TensorFlow has started: it has as many as it has
             cpu = tf.config.list_physical_devices("CPU")[0]

@@ -155,6 +155,10 @@ class TorchBackend(Backend):
         return ""
 
     @classmethod
+    def cuda(cls) -> str | None:
+        return torch.version.cuda
+
+    @classmethod
     def modes_on(cls, device: str) -> tuple[str, ...]:
         return cls.modes if device == "gpu" else ("eager", "compile")
 

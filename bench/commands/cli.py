@@ -19,6 +19,7 @@ from bench.commands import (
     cli_campaign,
     cli_check,
     cli_compare,
+    cli_doctor,
     cli_history,
     cli_peers,
     cli_profile,
@@ -53,7 +54,7 @@ from bench.errors import BenchError
 from bench.inputs import data as datasets
 from bench.inputs import protocol
 from bench.measures import disturbance
-from bench.records import Record, collection, environment
+from bench.records import Record, collection
 from bench.running import job, runner
 from bench.running.variant import resolve_device
 from bench.tables import readme
@@ -364,40 +365,7 @@ def data(verbose: Verbose = False) -> None:
     typer.echo(f"{len(loaded.train_images)} + {len(loaded.test_images)} images, SHA-256 {loaded.digest}")
 
 
-@app.command(epilog="Example: nice-bench doctor --require-gpu")
-def doctor(
-    require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Exit with 1 if no GPU is visible.")] = False,
-    verbose: Verbose = False,
-) -> None:
-    """Say what this machine has: frameworks, devices, data."""
-    found, gpus = environment.fingerprint(), environment.gpus()
-    lines = [("Python", f"{found['python']} on {found['platform']}"), ("CPU", environment.machine("cpu", found))]
-    lines += [("GPU", gpu["name"]) for gpu in gpus or [{"name": "none is visible to the NVIDIA driver"}]]
-    lines += [(name, reason or _describe(name)) for name, reason in backends.available().items()]
-    lines += [("MNIST", _mnist())]
-    indent = 2 + max(len(name) for name, _ in lines)
-    for name, what in lines:
-        typer.echo(f"{name:<{indent}}{what}")
-    if require_gpu and not gpus:
-        raise BenchError("no GPU is visible to the NVIDIA driver here")
-
-
-def _describe(name: str) -> str:
-    kind = backends.backend_class(name)
-    versions = ", ".join(f"{package} {version}" for package, version in kind.versions().items())
-    devices = [
-        f"{device}: {', '.join(kind.precisions(device))}, modes {', '.join(kind.modes_on(device))}"
-        for device in kind.devices()
-    ]
-    return "; ".join([versions, *devices])
-
-
-def _mnist() -> str:
-    try:
-        present = datasets.complete()
-    except datasets.DataError as error:
-        return str(error)
-    return f"{'in' if present else 'not yet in'} {datasets.folder()}"
+app.command(epilog="Example: nice-bench doctor --device gpu --backends torch,jax")(cli_doctor.doctor)
 
 
 def _at_most(protocol_name: str, epochs: int) -> int:

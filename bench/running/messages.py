@@ -65,6 +65,13 @@ class SweepPlan(_Message):
     longest_call: float = Field(gt=0)
 
 
+class PreflightPlan(_Message):
+    """What `nice-bench doctor` asks of one backend: a check of everything that a run would need of it."""
+
+    backend: str
+    device: Literal["cpu", "gpu"]
+
+
 class PeersPlan(_Message):
     """The peers of one framework.
 
@@ -139,6 +146,14 @@ class PeerBegun(_Message):
     stage: str
 
 
+class Checked(_Message):
+    """One check of a preflight: what was found, or what is wrong and what to do about it."""
+
+    event: Literal["checked"] = "checked"
+    ok: bool
+    found: str
+
+
 class Finished(_Message):
     """The plan is carried out, or not; `environment` is what has become known of it since the start."""
 
@@ -149,5 +164,5 @@ class Finished(_Message):
     environment: Json = Field(default_factory=dict)
 
 
-Event = Started | EpochDone | StateLeft | PointBegun | PeerBegun | Measured | Finished
+Event = Started | EpochDone | StateLeft | PointBegun | PeerBegun | Measured | Checked | Finished
 EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])

@@ -1,0 +1,174 @@
+"""The preflight of `nice-bench doctor`: real frameworks in processes of their own, and broken ones that stand in."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories import backend_names
+
+import backends
+from backends.numpy_backend import NumpyBackend
+from bench.running import preflight
+from bench.running.messages import Checked, PreflightPlan
+
+ROOT = Path(__file__).parent.parent
+PYNVML = """
+NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+def nvmlInit(): pass
+def nvmlShutdown(): pass
+def nvmlDeviceGetCount(): return 1
+def nvmlDeviceGetHandleByIndex(index): return index
+def nvmlDeviceGetName(handle): return "NVIDIA H100 80GB HBM3"
+def nvmlSystemGetDriverVersion(): return "550.54.15"
+def __getattr__(name):
+    if not name.startswith("nvml"): raise AttributeError(name)
+    return lambda *_: None
+"""
+SEES_NONE = """
+import logging
+logging.getLogger("jax").error("W0000 00:00:1 1 dso.cc:1] Could not load dynamic library 'libcudnn.so.9'; no such file")
+from backends.numpy_backend import NumpyBackend
+
+class Backend(NumpyBackend):
+    name = "jax"
+
+    @classmethod
+    def cuda(cls):
+        return "13.0"
+"""
+
+
+@pytest.fixture
+def doctor(tmp_path):
+    """Call `nice-bench doctor` with these modules first on the path: what it printed, and its exit code."""
+
+    def call(*arguments, modules=None, **variables):
+        for name, text in (modules or {}).items():
+            (tmp_path / f"{name}.py").write_text(text)
+        paths = os.pathsep.join(map(str, (tmp_path, ROOT)))
+        environ = os.environ | {"PYTHONPATH": paths, "NICE_BENCH_DATA": str(tmp_path), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "bench", "doctor", *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environ | variables, timeout=300, cwd=tmp_path, check=False
+        )
+
+    return call
+
+
+def checks_of(kind, monkeypatch, device="cpu"):
+    """What the preflight finds of a backend, in this process."""
+    monkeypatch.setitem(backends.REGISTRY, "jax", f"{__name__}:{kind.__name__}")
+    return [e for e in preflight.checks(PreflightPlan(backend="jax", device=device)) if isinstance(e, Checked)]
+
+
+@pytest.mark.slow
+def test_every_framework_works_on_the_cpu(doctor):
+    done = doctor("--device", "cpu")
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in backend_names():
+        about = done.stdout.partition(f"\n{name} ")[2].partition("works\n")[0]
+        assert "8 training steps in mode" in about, name
+        assert "products: float32, " in about, name
+    assert "does not work" not in done.stdout
+
+
+def test_a_framework_that_takes_its_process_down_is_one_failure(doctor):
+    crash = "import os, resource, signal\nresource.setrlimit(resource.RLIMIT_CORE, (0, 0))\nos.kill(os.getpid(), 11)"
+    done = doctor("--device", "cpu", "--backends", "jax,numpy", modules={"jax": crash})
+    assert done.returncode == 1
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    assert any(re.match("jax +does not work: ended by SIGSEGV: install its packages afresh", line) for line in lines)
+    assert lines.count("works") == 1
+    assert done.stderr == "nice-bench: not everything works on the cpu: see above for jax\n"
+
+
+def test_an_absent_framework_fails_only_where_it_was_asked_for(doctor):
+    absent = dict.fromkeys(("torch", "tensorflow", "jax"), "raise ImportError('not here')")
+    assert doctor("--device", "cpu", modules=absent).returncode == 0
+    done = doctor("--device", "cpu", "--backends", "jax,numpy")
+    assert done.returncode == 1
+    assert "jax: can't be imported here (not here)" in done.stdout
+
+
+def test_a_gpu_that_a_framework_does_not_see_has_its_reason_and_advice(doctor):
+    modules = {"sees_none": SEES_NONE, "pynvml": PYNVML}
+    modules["sitecustomize"] = "import backends\nbackends.REGISTRY['jax'] = 'sees_none:Backend'"
+    done = doctor("--device", "gpu", "--backends", "jax", modules=modules)
+    assert done.returncode == 1
+    assert "GPU         NVIDIA H100 80GB HBM3, driver 550.54.15\n" in done.stdout
+    told = (
+        "it sees no GPU (Could not load dynamic library 'libcudnn.so.9'; no such file): the NVIDIA driver is 550.54.15"
+    )
+    assert f"{told}, and CUDA 13.0 needs 580 or newer" in done.stdout
+
+
+def test_the_interpreter_of_a_backend_is_the_one_that_is_named(doctor):
+    done = doctor("--device", "cpu", "--backends", "numpy", "--python", "numpy=/no/python")
+    assert done.returncode == 1
+    assert "numpy       /no/python can't be started (No such file or directory)" in done.stdout
+
+
+class FarOff(NumpyBackend):
+    """Trains with a learning rate that is 5 % off."""
+
+    name = "jax"
+    modes = ("eager",)
+
+    def train(self, images, optimiser, stream, epochs):
+        from dataclasses import replace
+
+        return super().train(images, replace(optimiser, learning_rate=1.05e-3), stream, epochs)
+
+
+class Coarse(NumpyBackend):
+    """Multiplies float32 as TF32 does."""
+
+    name = "jax"
+
+    def product(self, a, b):
+        return super().product((np.asarray(a, np.float32).view(np.uint32) & 0xFFFFE000).view(np.float32), b)
+
+
+class Raising(NumpyBackend):
+    """Can't train."""
+
+    name = "jax"
+
+    def _training(self, *_):
+        raise RuntimeError("CUDNN_STATUS_NOT_INITIALIZED")
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (FarOff, "trajectory_update at the initial weights is off by"),
+        (Coarse, "products in float32 is tf32, float64 is tf32: "),
+        (Raising, "training: RuntimeError: CUDNN_STATUS_NOT_INITIALIZED"),
+    ],
+)
+def test_what_does_not_compute_as_it_should_is_found(monkeypatch, kind, told):
+    wrong = [check.found for check in checks_of(kind, monkeypatch) if not check.ok]
+    assert len(wrong) == 1
+    assert told in wrong[0]
+
+
+@pytest.mark.parametrize(
+    ("driver", "cuda", "told"),
+    [
+        ("550.54.15", "13.0", "is 550.54.15, and CUDA 13.0 needs 580"),
+        ("580.65.06", "13", None),
+        ("550.54.15", "12.5.1", None),
+        ("470.1", "12.5", "needs 525"),
+        ("unreadable", "13.0", None),
+        (None, "13.0", None),
+        ("550.54.15", None, None),
+    ],
+)
+def test_the_driver_is_held_against_what_the_build_needs(monkeypatch, driver, cuda, told):
+    monkeypatch.setattr(preflight.environment, "gpus", lambda: [{"name": "a GPU", "driver": driver}])
+    found = preflight.too_old(cuda)
+    assert found is None if told is None else told in found
