@@ -50,6 +50,20 @@ def test_what_is_not_its_own_is_others(machine):
     assert others.share() == pytest.approx(0.5)
 
 
+def test_waiting_guests_other_cores_and_children_are_counted_for_what_they_are(machine, monkeypatch):
+    def set_to(wall, user, waiting, guest, elsewhere, own):
+        core = f"{user} 0 0 0 {waiting} 0 0 0 {guest} {guest}"
+        machine.wall = wall
+        machine.path.write_text(f"cpu0 {core}\ncpu1 {core}\ncpu2 {elsewhere} 0 0 0 0 0 0 0 0 0\n", encoding="ascii")
+        monkeypatch.setattr(os, "times", lambda: (*own, wall))
+
+    set_to(0.0, user=0, waiting=0, guest=0, elsewhere=0, own=(0.0, 0.0, 0.0, 0.0))
+    others = disturbance.Others()
+    # Of 20 s on two cores 10 were busy (a guest's are among the user's), of which 1 + 2 + 1 + 2 were its own.
+    set_to(10.0, user=500, waiting=300, guest=200, elsewhere=900, own=(1.0, 2.0, 1.0, 2.0))
+    assert others.share() == pytest.approx(4 / 20)
+
+
 def test_a_share_is_never_negative_nor_more_than_all(machine):
     machine.set(0.0, 0.0, busy=0)
     others = disturbance.Others()
@@ -86,6 +100,13 @@ def test_a_disturbed_run_is_shown_and_never_the_fastest(table):
     assert "35 % of the cores" in " ".join(row(made, backend="torch"))
     assert "disturbed" not in " ".join(row(made, backend="jax"))
     assert [row(made, backend=name)["× fastest"] for name in ("torch", "jax", "numpy")] == ["–", "1.00", "2.00"]
+
+
+@pytest.mark.parametrize("table", [tables.speed, headline])
+@pytest.mark.parametrize(("share", "times"), [(0.099, "1.00"), (0.101, "–")])
+def test_a_tenth_of_the_cores_is_the_limit(table, share, times):
+    made = table([run_of("torch", 1.0, [0.0, share]), run_of("jax", 2.0, [0.0])])
+    assert row(made, backend="torch")["× fastest"] == times
 
 
 @pytest.mark.parametrize(("share", "reason"), [(0.09, None), (0.11, "disturbed by other processes (B)")])

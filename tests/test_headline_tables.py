@@ -76,7 +76,7 @@ def test_only_a_likelihood_is_called_one():
 
 
 def test_a_likelihood_is_reached_in_the_first_epoch_that_has_it_first_call_included():
-    curve = points(-1.0, -2.0, -3.0, -4.0, test=[-1800.0, -1900.0, -1980.0, -1980.5])  # 1.5 s an epoch
+    curve = points(*[-1.0] * 5, test=[-1800.0, -1900.0, -1980.0, -1980.5, -1960.0])  # 1.5 s an epoch
     first_call = measurement("startup", "first_call_seconds", 10.0, "s", round=1)
     paper = record(protocol="paper", loss="nll", curve=curve, measurements=[first_call])
     table = likelihood_times([paper])
@@ -85,7 +85,9 @@ def test_a_likelihood_is_reached_in_the_first_epoch_that_has_it_first_call_inclu
     assert shown["to 1980.5 nats"] == "16.00 s, epoch 4"
     assert shown["to 2100 nats"] == "not reached"
     assert (shown["first call, s"], shown["best, nats"]) == ("10.0", "1980.50")
-    assert math.isinf(table.raw["seconds_to_2100"].item())
+    raw = table.raw.iloc[0]
+    assert (raw["seconds_to_1900"], raw["seconds_to_1980.5"], raw["seconds_to_2100"]) == (13.0, 16.0, math.inf)
+    assert (raw["epochs_to_1900"], raw["best"]) == (2, 1980.5)
 
 
 def test_over_seeds_a_likelihood_has_its_median_and_its_extremes_and_what_misses_it_is_the_slowest():

@@ -1,7 +1,9 @@
 """The measures: each figure against one worked out by hand, on models whose faults are known."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +12,12 @@ from scipy.stats import multivariate_normal
 
 from backends import Adam, Pixels
 from backends.numpy_backend import NumpyBackend
+from bench.errors import DisagreesError
 from bench.inputs import protocol
 from bench.inputs.streams import pixels_to_x, uniforms
-from bench.measures import agreement, invertibility, likelihood, precision
+from bench.measures import agreement, calibration, invertibility, likelihood, precision
+from bench.measures.timing import Timing
+from bench.records import Measurement
 
 SMOKE = protocol.load("smoke", measure__dequantisation_draws=3, measure__seconds_per_timing=1e-9)
 
@@ -200,6 +205,28 @@ def test_a_broken_coupling_is_distinguished_from_the_others(monkeypatch, archite
     assert errors == pytest.approx({0: 0, 1: 2, 2: 0}, abs=1e-9)
 
 
+def test_the_rms_is_over_all_pixels_of_all_images():
+    offset = np.zeros((3, 16))
+    offset[1, 2] = 4 / 255
+    found = {
+        m.quantity: m.value
+        for m in invertibility.measure(Doubling(offset), np.full((3, 16), 0.5), "initial", 0)
+        if (m.context["inputs"], m.context["trips"], m.context.get("direction")) == ("test", 1, "x-z-x")
+    }
+    assert (found["max_error"], found["rms_error"]) == pytest.approx((4, 4 / math.sqrt(48)), rel=1e-4)
+
+
+@pytest.mark.parametrize("k", range(3))
+def test_a_coupling_alone_has_its_own_layers_and_no_scale(k):
+    given = weights(SHUFFLED)
+    architecture, alone = invertibility.coupling_alone(SHUFFLED, given, k)
+    assert architecture == replace(SHUFFLED, couplings=1)
+    assert alone.keys() == architecture.parameter_shapes.keys()
+    assert not alone["log_scale"].any()
+    for name in alone.keys() - {"log_scale"}:
+        assert np.array_equal(alone[name], given[name.replace("coupling.0.", f"coupling.{k}.")])
+
+
 # Agreement
 
 
@@ -258,6 +285,87 @@ def test_a_training_step_that_differs_shows(monkeypatch, quantity, wrong, low, h
     bytes_ = images(12).reshape(3, 4, 12)
     found = agreement.trajectory(model, weights(SMALL), bytes_, Adam(), Pixels(1 / 255), 0)
     assert low <= values(found)[quantity] <= high
+
+
+def test_the_gradients_error_is_that_of_its_worst_array():
+    model = create("numpy")
+    loss, gradients = model.gradients(rows(SMALL))
+    gradients["coupling.1.dense.1.bias"] = gradients["coupling.1.dense.1.bias"] * 1.01
+    model.gradients = lambda x: (loss, gradients)
+    assert values(agreement.compare(model, rows(SMALL), "initial"))["gradient"] == pytest.approx(0.01)
+
+
+class Watched(NumpyBackend):
+    """The reference that says how it is made and trained; the first to train takes steps half as long again."""
+
+    def __init__(self, *arguments, replicas=1, **options):
+        told.append({"replicas": replicas, **options})
+        super().__init__(*arguments, **options)
+
+    def train(self, images, optimiser, stream, epochs):
+        told[-1] |= {"seed": stream.seed, "pixels": stream.pixels}
+        return super().train(images, replace(optimiser, learning_rate=1.5e-3), stream, epochs)
+
+
+told: list[dict] = []
+
+
+def test_the_error_of_an_update_is_relative_to_the_update_and_the_model_is_made_as_the_one_measured():
+    told.clear()
+    model = Watched(SMALL, weights(SMALL, "float32"), precision="float32")
+    model.replicas = 4
+    pixels = Pixels(1 / 256, 1 / 256)
+    found = values(agreement.trajectory(model, weights(SMALL, "float32"), images(4)[None], Adam(), pixels, 5))
+    assert found["trajectory_update"] == pytest.approx(0.5, rel=1e-4)  # Adam's first step is as long as its rate
+    assert found["trajectory_loss"] < 1e-6
+    as_it_is = {"device": "cpu", "precision": "float32", "mode": "eager", "replicas": 4}
+    assert told[-1] == as_it_is | {"seed": 5, "pixels": pixels}
+
+
+class Bounds:
+    """What rounding explains."""
+
+    chain, coarse = 1e-5, False
+
+
+@pytest.mark.parametrize(
+    ("quantity", "value", "coarse", "refused"),
+    [
+        ("z", 0.99e-5, False, False),
+        ("z", 1.01e-5, False, True),
+        ("decode", 1.01e-5, True, True),
+        ("log_prob", 1.0, False, False),
+        ("trajectory_update", 0.019, False, False),
+        ("trajectory_update", 0.021, False, True),
+        ("trajectory_update", 0.021, True, False),
+        ("z", math.nan, False, True),
+    ],
+)
+def test_a_model_that_is_farther_off_than_rounding_explains_is_refused(quantity, value, coarse, refused):
+    bounds = Bounds()
+    bounds.coarse = coarse
+    found = [Measurement(measure="agreement", quantity=quantity, value=value, unit="relative", context={})]
+    with pytest.raises(DisagreesError, match=quantity) if refused else nullcontext():
+        agreement.refuse(found, bounds)
+
+
+# Calibration
+
+
+def test_a_calibration_is_the_fastest_product_of_two_matrices_of_1024_by_numpy(monkeypatch):
+    made = []
+
+    def time_calls(model, call, budget):
+        made.append((call(), budget))
+        return Timing(median=2.0, low=1.5, high=3.0, blocks=7, least=1.0)
+
+    monkeypatch.setattr(calibration, "time_calls", time_calls)
+    (found,) = calibration.measure(SimpleNamespace(device="cpu"), 0.25, 2)
+    assert (found.quantity, found.value, found.context) == ("product_seconds", 1.0, {"round": 2})
+    [(product, budget)] = made
+    assert (product.shape, product.dtype, budget) == ((1024, 1024), np.float32, 0.25)
+    assert (product == 256).all()
+    assert [*calibration.measure(SimpleNamespace(device="gpu"), 0.25, 2)] == []
 
 
 # The probe
