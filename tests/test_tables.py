@@ -95,6 +95,11 @@ def test_a_seed_that_missed_the_target_is_not_left_out_of_the_median():
     assert row(tables.speed(most))["epochs to target"] == "6.000 [5.000–∞]"
 
 
+def test_a_run_of_which_nothing_worked_has_its_rows_too():
+    made = tables.all_tables([record(name, status="unavailable", reason="no GPU") for name in ("torch", "jax")])
+    assert "unavailable: no GPU" in tables.render(made, "text")
+
+
 def test_failures_are_rows_with_status_and_reason():
     records = [
         record(measurements=seconds(1.0)),
