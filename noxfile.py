@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -58,12 +57,10 @@ def bench_micro(session: nox.Session) -> None:
     session.run(*command, "--benchmark-autosave", "--benchmark-columns=min,median,iqr,rounds", *session.posargs)
 
 
-@nox.session(venv_backend="none")
+@nox.session
 def bench(session: nox.Session) -> None:
     """Compare the frameworks on what this machine has: its GPU if one is visible, else its CPU."""
-    gpus = visible_gpus()
-    session.log(f"GPU: {'; '.join(gpus) or 'none visible, so the CPU is measured'}")
-    session.notify("bench-gpu" if gpus else "bench-cpu")
+    (bench_gpu if gpu_is_visible(session) else bench_cpu)(session)
 
 
 @nox.session(name="bench-cpu")
@@ -77,23 +74,23 @@ def bench_cpu(session: nox.Session) -> None:
 @nox.session(name="bench-gpu")
 def bench_gpu(session: nox.Session) -> None:
     """Compare the frameworks on the GPU, each in its own environment, by the full protocol."""
-    if not visible_gpus():
-        session.error(
-            "no NVIDIA GPU is visible: `nvidia-smi -L` lists none, or CUDA_VISIBLE_DEVICES hides them. "
-            "Nothing was installed. `nox -s bench-cpu` measures on the CPU"
-        )
+    # The session's own environment runs the runner and has no framework: a backend that is not given an interpreter
+    # below is run with this one, and so becomes a row that says it is unavailable.
+    if not gpu_is_visible(session):
+        session.error("see above: no framework was installed. `nox -s bench-cpu` measures on the CPU")
     arguments = with_defaults(session.posargs, protocol="article", device="gpu")
+    tried = only_options(arguments, "backends", "device")
     left_out = []
     if session.virtualenv.is_sandboxed:
-        # The session's own environment runs the runner and has no framework: a backend that is not given an
-        # interpreter below is run with this one, and so becomes a row that says it is unavailable.
-        install_runtime(session)
         for backend in chosen_backends(arguments):
             try:
-                arguments += ["--python", f"{backend}={gpu_environment(session, backend)}"]
+                own = ["--python", f"{backend}={gpu_environment(session, backend)}"]
             except CommandFailed:
                 session.warn(f"{backend}: the installation failed, see above; going on without it")
                 left_out.append(backend)
+            else:
+                arguments, tried = arguments + own, tried + own
+    session.run(interpreter(session), "-m", "bench", "doctor", *tried, success_codes=[0, 1])  # the others go on
     session.run(interpreter(session), "-m", "bench", "run", *arguments)
     if left_out:
         session.error(f"not measured, since the installation failed: {', '.join(left_out)}")
@@ -105,10 +102,10 @@ def bench_peers(session: nox.Session) -> None:
     arguments = list(session.posargs)
     if session.virtualenv.is_sandboxed:
         # As in bench-gpu: a framework that is not given an interpreter becomes rows that say it is unavailable.
-        install_runtime(session)
+        gpu = gpu_is_visible(session)
         for framework in chosen_backends(arguments, "--frameworks"):
             try:
-                arguments += ["--python", f"{framework}={peers_environment(session, framework)}"]
+                arguments += ["--python", f"{framework}={peers_environment(session, framework, gpu)}"]
             except CommandFailed:
                 session.warn(f"{framework}: the installation failed, see above; going on without it")
     session.run(interpreter(session), "-m", "bench", "peers", *arguments)
@@ -216,15 +213,18 @@ def interpreter(session: nox.Session) -> str:
     return "python" if session.virtualenv.is_sandboxed else sys.executable
 
 
-def visible_gpus() -> list[str]:
-    """Return a line for each GPU that the driver lists: none without a driver, or where they are hidden."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return []
+def gpu_is_visible(session: nox.Session) -> bool:
+    """Install what `bench` needs without a framework, and return whether it sees a GPU, as a run does; it says which.
+
+    This is the one place where that is decided, and comes before gigabytes of CUDA libraries are installed.
+    """
+    if session.virtualenv.is_sandboxed:
+        install_runtime(session)
     try:
-        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [line for line in listing.stdout.splitlines() if line.startswith("GPU ")]
+        session.run(interpreter(session), "-m", "bench", "doctor", "--require-gpu")
+    except CommandFailed:
+        return False
+    return True
 
 
 def with_defaults(arguments: Sequence[str], **defaults: str) -> list[str]:
@@ -307,12 +307,12 @@ def gpu_environment(session: nox.Session, backend: str) -> Path:
     return own_environment(session, f"bench-gpu-{backend}", [pins], install)
 
 
-def peers_environment(session: nox.Session, framework: str) -> Path:
-    """Return the Python of an environment with `framework` and its peers; as `gpu_environment` otherwise.
+def peers_environment(session: nox.Session, framework: str, gpu: bool) -> Path:
+    """Return the Python of an environment with `framework`, for the GPU or the CPU, and its peers.
 
     A peer that can't be installed is left out, with a warning: it becomes a row that says so.
     """
-    extra, gpu = PINS / f"peers-{framework}.txt", bool(visible_gpus())
+    extra = PINS / f"peers-{framework}.txt"
     base = PINS / (f"gpu-{framework}.txt" if gpu else "cpu.txt")
 
     def install(pip: Sequence[str]) -> None:

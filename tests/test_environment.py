@@ -38,6 +38,9 @@ class FakeNvml:
             "nvmlSystemGetDriverVersion": lambda: "580.1",
             "nvmlDeviceGetName": lambda handle: [b"NVIDIA H100 80GB HBM3", "NVIDIA T4"][handle],
             "nvmlDeviceGetUUID": lambda handle: ["GPU-aaaa-1", "GPU-bbbb-2"][handle],
+            "nvmlDeviceGetHandleByUUID": {"MIG-cccc-3": "a part"}.__getitem__,
+            "nvmlDeviceGetDeviceHandleFromMigDeviceHandle": {"a part": 1}.__getitem__,
+            "nvmlDeviceGetIndex": lambda handle: handle,
             "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(total=80 * 2**30),
             "nvmlDeviceGetMigMode": lambda handle: [[0, 0], [1, 1]][handle],
             "nvmlDeviceGetClockInfo": lambda handle, kind: {1: 1980, 2: 2619}[kind],
@@ -209,7 +212,16 @@ def test_gpus_are_described_and_what_is_unsupported_is_none(nvml):
 
 @pytest.mark.parametrize(
     ("setting", "indices"),
-    [("0", [0]), ("1,0", [1, 0]), ("", []), ("-1", []), ("0,7,1", [0]), ("GPU-bbbb", [1])],
+    [
+        ("0", [0]),
+        ("1,0", [1, 0]),
+        ("", []),
+        ("-1", []),
+        ("0,7,1", [0]),
+        ("GPU-bbbb", [1]),
+        ("MIG-cccc-3", [1]),
+        ("MIG-none", []),
+    ],
 )
 def test_hidden_gpus_are_not_listed(nvml, monkeypatch, setting, indices):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)

@@ -172,3 +172,32 @@ def test_the_driver_is_held_against_what_the_build_needs(monkeypatch, driver, cu
     monkeypatch.setattr(preflight.environment, "gpus", lambda: [{"name": "a GPU", "driver": driver}])
     found = preflight.too_old(cuda)
     assert found is None if told is None else told in found
+
+
+# The gate of `nox -s bench` and `bench-gpu`
+
+SMI = {
+    "hangs": "sleep 300",
+    "prints garbage": "echo 'GPU 0: \\377\\n%$'",
+    "exits with 9": "echo 'GPU 0: NVIDIA H100'; exit 9",
+}
+
+
+@pytest.mark.parametrize("smi", SMI)
+@pytest.mark.parametrize(("library", "code"), [(PYNVML, 0), ("raise OSError('garbage')", 1)])
+def test_the_gate_asks_the_drivers_library_alone(doctor, tmp_path, smi, library, code):
+    stub = tmp_path / "nvidia-smi"
+    stub.write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\n{SMI[smi]}\n")
+    stub.chmod(0o755)
+    variables = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    done = doctor("--require-gpu", modules={"pynvml": library}, **variables)
+    assert done.returncode == code
+    assert ("NVIDIA H100 80GB HBM3, driver 550.54.15" in done.stdout) is (code == 0)
+    assert not (tmp_path / "asked").exists()
+
+
+@pytest.mark.parametrize(("setting", "code"), [("-1", 1), ("", 1), ("0", 0), ("MIG-1-2-3", 0), ("GPU-unknown", 1)])
+def test_the_gate_heeds_what_hides_gpus(doctor, setting, code):
+    done = doctor("--require-gpu", modules={"pynvml": PYNVML}, CUDA_VISIBLE_DEVICES=setting)
+    assert done.returncode == code
+    assert done.stderr.count("\n") == code

@@ -292,8 +292,11 @@ def _visible(nvml: Any) -> list[tuple[int, Any]]:
             if entry == str(index)
             or (entry.startswith("GPU-") and (_text(_try(nvml.nvmlDeviceGetUUID, handle)) or "").startswith(entry))
         ]
-        if entry.startswith("MIG-") and len(handles) == 1:
-            match = handles
+        if entry.startswith("MIG-"):  # a part of a GPU
+            part = _try(nvml.nvmlDeviceGetHandleByUUID, entry)
+            whole = None if part is None else _try(nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, part)
+            number = None if whole is None else _try(nvml.nvmlDeviceGetIndex, whole)
+            match = [(i, handle) for i, handle in handles if i == number or len(handles) == 1]
         if not match:  # as CUDA does: the first entry that names no GPU ends the list
             break
         chosen += match[:1]
