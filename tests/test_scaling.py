@@ -47,7 +47,7 @@ def test_noise_leaves_the_exponent_unbiased_and_the_standard_error_is_its_scatte
     found = [fit(BATCHES, noisy(8e-3 + 3e-4 * BATCHES, seed)) for seed in range(60)]
     exponents = [law.exponent for law in found]
     assert np.mean(exponents) == pytest.approx(1, abs=0.005)
-    assert np.mean([law.exponent_error for law in found]) == pytest.approx(np.std(exponents), rel=0.4)
+    assert np.mean([law.exponent_error for law in found]) == pytest.approx(np.std(exponents), rel=0.2)
 
 
 @pytest.mark.parametrize(("place", "factor"), [(13, 3), (12, 0.5), (4, 3), (0, 0.5)])

@@ -147,6 +147,18 @@ def test_figures_follow_from_seconds_batch_and_products(clock):
     assert figures["seconds"].context == {"axis": "batch", "value": 64, "operation": "log_prob"}
 
 
+def test_samples_are_swept_at_the_protocols_temperature(clock):
+    asked = []
+
+    def workload(operation, batch, *, temperature):
+        asked.append((operation, batch, temperature))
+        return lambda: None
+
+    model = SimpleNamespace(architecture=SMOKE.make_architecture(), workload=workload)
+    points_measured.measure(model, SMOKE, batches(7, operation="sample")[0], rate=None, seconds=1e-3)
+    assert asked == [("sample", 7, 0.8)]
+
+
 def test_a_training_figure_is_of_one_step_though_a_call_makes_many(clock):
     clock.seconds = 0.05  # of the trial of one step, hence 4 steps to a call of 0.2 s; and then of such a call
     figures = worked(make_plan(batches(64, operation="train")))[64, "train"]

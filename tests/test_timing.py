@@ -5,13 +5,13 @@ import math
 
 import numpy as np
 import pytest
-from factories import create
+from factories import create, images
 
+from backends.architecture import flops
 from bench.inputs import protocol
-from bench.measures import floor, sampling, timing
+from bench.measures import floor, likelihood, sampling, timing
 from bench.measures.floor import numpy_workloads
-
-SMOKE = protocol.load("smoke", measure__seconds_per_timing=1e-9)
+from bench.measures.timing import Timing
 
 
 class Clock:
@@ -48,6 +48,11 @@ def test_few_values_give_the_extremes():
 def test_the_interval_lies_between_the_tabulated_order_statistics(n, k):
     found = timing.summarise([float(value) for value in reversed(range(1, n + 1))])
     assert (found.low, found.high) == (k, n + 1 - k)
+
+
+def test_the_fastest_of_many_blocks_is_the_least():
+    found = timing.summarise([float(value) for value in range(1, 21)])
+    assert (found.least, found.median, found.low) == (1.0, 10.5, 6.0)
 
 
 @pytest.mark.parametrize("n", [6, 10, 31])
@@ -123,6 +128,14 @@ def test_throughput_and_latency_are_those_of_the_batch(sampled):
     assert found["latency", 100] == pytest.approx(0.1)
 
 
+def test_throughput_and_latency_have_the_intervals_and_the_number_of_blocks(monkeypatch):
+    sampler = Sampler(Clock(monkeypatch))
+    monkeypatch.setattr(sampling, "time_calls", lambda *_: Timing(0.5, 0.25, 2.0, 9, 0.2))
+    loaded = protocol.load("smoke", measure__sampling_batches=[4])
+    found = {m.quantity: (m.value, m.low, m.high, m.n) for m in sampling.measure(sampler, loaded)}
+    assert found == {"samples_per_second": (8.0, 2.0, 16.0, 9), "latency": (0.5, 0.25, 2.0, 9)}
+
+
 @pytest.mark.parametrize(("batch", "seconds"), [(4000, 4), (5000, 5)])
 def test_a_batch_that_would_take_too_long_is_a_row_that_says_so(sampled, batch, seconds):
     left_out = [m for m in sampled[1] if m.context["batch"] == batch]
@@ -137,17 +150,19 @@ def test_a_batch_that_would_take_too_long_is_a_row_that_says_so(sampled, batch, 
 def floors(monkeypatch):
     """Measure the floor of an epoch of 8 steps, by a clock that gives products and bytes the seconds asked for."""
 
-    def measure(products, memory):
+    def measure(products, memory, replicas=1, **optimiser):
         clock, model = Clock(monkeypatch), create("numpy")
+        model.replicas = replicas
+        loaded = protocol.load("smoke", measure__seconds_per_timing=1e-9, **optimiser)
 
         def working(seconds):
-            disturbed = itertools.cycle([1.0, 1.5, 1.0])  # by other work on the machine
+            disturbed = itertools.cycle([1.5, 1.0, 2.0])  # by other work on the machine
             return lambda *_: lambda: setattr(clock, "time", clock.time + seconds * next(disturbed))
 
         monkeypatch.setattr(numpy_workloads, "products", working(products))
         monkeypatch.setattr(numpy_workloads, "chained", working(1.25 * products))
         monkeypatch.setattr(numpy_workloads, "memory", working(memory))
-        return {m.quantity: m.value for m in floor.measure(model, SMOKE, steps=8, round_=1)}
+        return {m.quantity: m.value for m in floor.measure(model, loaded, steps=8, round_=1)}
 
     return measure
 
@@ -159,6 +174,11 @@ def test_the_product_rate_is_that_of_the_training_steps_products(floors):
     assert found["product_rate"] == pytest.approx(2 * 64 * multiplications / 3.0)
 
 
+def test_each_of_several_devices_has_its_part_of_the_batch(floors):
+    multiplications = 3 * 3 * (6 * 7 + 7 * 7 + 7 * 6) - 6 * 7
+    assert floors(products=3.0, memory=1.0, replicas=4)["product_rate"] == pytest.approx(2 * 16 * multiplications / 3.0)
+
+
 def test_the_bandwidth_counts_what_is_read_and_what_is_written(floors):
     assert floors(products=1.0, memory=2.0)["bandwidth"] == pytest.approx(2 * 2**28 / 2.0)
 
@@ -167,6 +187,12 @@ def test_the_bytes_of_a_step_take_as_long_as_the_bandwidth_says(floors):
     # 10 times each number: kernels read twice, gradients written, Adam's 3 reads and 3 writes and the gradient read.
     numbers = 3 * (6 * 7 + 7 + 7 * 7 + 7 + 7 * 6 + 6) + 12
     assert floors(products=1.0, memory=2.0)["bytes_seconds"] == pytest.approx(10 * 8 * numbers / 2**28)
+
+
+def test_an_average_of_the_weights_is_read_and_written_too(floors):
+    numbers = 3 * (6 * 7 + 7 + 7 * 7 + 7 + 7 * 6 + 6) + 12
+    found = floors(products=1.0, memory=2.0, optimiser__name="adamw")
+    assert found["bytes_seconds"] == pytest.approx(12 * 8 * numbers / 2**28)
 
 
 @pytest.mark.parametrize(
@@ -180,3 +206,34 @@ def test_the_floor_is_the_larger_of_products_and_bytes(floors, products, memory,
 
 def test_the_chain_is_timed_by_itself(floors):
     assert floors(products=2.0, memory=1.0)["chain_seconds"] == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(("seconds", "decides"), [(3.0, "products"), (1e-12, "bytes")])
+def test_the_floor_of_a_pass_is_that_of_its_products_or_its_bytes_at_each_batch_that_is_timed(
+    monkeypatch, seconds, decides
+):
+    made, model = [], create("numpy")
+    monkeypatch.setattr(floor, "time_calls", lambda model, call, budget: Timing(9.0, 9.0, 9.0, 3, call()))
+    monkeypatch.setattr(numpy_workloads, "products", lambda _, shapes: lambda: made.append(flops(shapes)) or seconds)
+    monkeypatch.setattr(numpy_workloads, "memory", lambda _, size: lambda: 0.5)
+    rule = {"measure__sampling_batches": [4, 1], "measure__likelihood_batch": 8, "measure__longest_call_seconds": 24.0}
+    found = {m.context["batch"]: m.value for m in floor.measure_forward(model, protocol.load("smoke", **rule))}
+    assert made == [2 * batch * 3 * (6 * 7 + 7 * 7 + 7 * 6) for batch in (1, 4, 8)]
+    bandwidth = 2 * 2**28 / 0.5
+    by_bytes = {batch: model.architecture.forward_bytes(batch, 8) / bandwidth for batch in (1, 4, 8)}
+    assert found == pytest.approx(dict.fromkeys((1, 4, 8), 3.0) if decides == "products" else by_bytes)
+
+
+# Density
+
+
+@pytest.mark.parametrize(("asked", "batch"), [(8, 8), (64, 22)])
+def test_density_is_timed_at_the_protocols_batch_or_at_all_images_there_are(monkeypatch, asked, batch):
+    model, calls = create("numpy"), []
+    monkeypatch.setattr(model, "workload", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(likelihood, "time_calls", lambda *_: Timing(0.5, 0.25, 2.0, 9, 0.2))
+    loaded = protocol.load("smoke", measure__likelihood_batch=asked)
+    found = {m.quantity: m for m in likelihood.measure(model, images(), loaded, 0)}["images_per_second"]
+    assert calls == [("log_prob", batch)]
+    assert (found.value, found.low, found.high, found.n) == (batch / 0.5, batch / 2.0, batch / 0.25, 9)
+    assert found.context == {"batch": batch}
