@@ -4,7 +4,7 @@ The model trains in no time, by a clock that moves only when it says so: epochs 
 an evaluation of 100 s after each epoch, and half a second of the harness' own before each.
 """
 
-from contextlib import nullcontext
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +13,7 @@ from factories import SMALL, create, images
 
 from backends import EpochReport, Pixels, parameters
 from bench.inputs import data, protocol
-from bench.inputs.streams import TrainingStream
+from bench.inputs.streams import TrainingStream, pixels_to_x
 from bench.running import worker
 from bench.running.messages import EpochDone, Measured, WorkerPlan
 
@@ -30,6 +30,7 @@ class Trained:
 
     def __init__(self, test_losses=(7.0, 6.0, 6.5)):
         self.now, self.epoch, self.test_losses = 0.0, 0, test_losses
+        self.is_average, self.seen = False, []
 
     def train(self, images, optimiser, stream, epochs):
         for epoch in range(1, epochs + 1):
@@ -39,11 +40,15 @@ class Trained:
             losses = np.array(LOSSES[epoch - 1])
             yield EpochReport(epoch, losses, SECONDS[epoch - 1], first_call, WAITS[epoch - 1])
 
+    @contextmanager
     def averaged(self):
-        return nullcontext()
+        self.is_average = True
+        yield
+        self.is_average = False
 
     def log_prob(self, x):
         self.now += 100.0
+        self.seen.append((self.is_average, x))
         return -(self.test_losses[self.epoch - 1] + x[:, 0])
 
     def parameters(self):
@@ -144,6 +149,20 @@ def test_an_epochs_losses_are_its_mean_and_that_of_what_is_selected_on(monkeypat
     assert [event.first_epoch_losses for event in told[1:]] == [[], []]
 
 
+NOISY = {"pixels__training_noise": 0.25, "pixels__evaluation_noise": 0.5}
+
+
+def test_what_is_selected_on_is_evaluated_by_the_average_with_the_runs_noise_in_the_models_precision(monkeypatch):
+    model = Trained()
+    trained(monkeypatch, model, **NOISY)
+    expected = pixels_to_x(np.full((4, 12), SELECT, np.uint8), Pixels(1 / 255, 0.5), 3).astype(np.float32)
+    assert len(model.seen) == 3
+    for is_average, x in model.seen:
+        assert is_average
+        assert x.dtype == np.float32
+        assert np.array_equal(x, expected)
+
+
 @pytest.mark.parametrize(
     ("test_losses", "before", "best"),
     [
@@ -239,6 +258,20 @@ def test_initial_weights_are_measured_on_the_test_set_and_trained_ones_come_back
         assert seen[name][1] == "initial"
         assert seen[name][-1] == initial["log_scale"][0]
     assert np.array_equal(model.parameters()["log_scale"], moved["log_scale"])
+
+
+def test_both_are_measured_with_the_noise_of_the_protocol_and_the_run(seen):
+    plan = plan_of(**MEASURE, **NOISY)
+    model = worker.model_of(plan)[0]
+    x = pixels_to_x(by_level().test, Pixels(1 / 255, 0.5), 3)
+    for stage in (worker._at_the_start, worker._at_the_end):
+        list(stage(model, by_level(), plan))
+        assert np.array_equal(seen["agreement.compare"][0], x[:5])
+        assert np.array_equal(seen["invertibility.measure"][0], x[:7])
+        assert seen["invertibility.measure"][2] == 3
+    _, _, optimiser, pixels, seed, _ = seen["agreement.trajectory"]
+    assert (optimiser, pixels, seed) == (plan.protocol.make_optimiser(), Pixels(1 / 255, 0.25), 3)
+    assert seen["likelihood.measure"][2] == 3
 
 
 def test_a_few_steps_take_no_more_images_than_there_are(seen):
