@@ -90,14 +90,11 @@ def trained(monkeypatch, model=None, **options):
     monkeypatch.setattr(worker.disturbance, "Others", Others)
     of = {name: np.full((4, 12), level, np.uint8) for name, level in (("select", SELECT), ("test", TEST))}
     given = worker.Images(images(11), **of, digest="")
-    events, training = [], worker._train(model, given, TrainingStream(3, 11, 12, 5, Pixels(1)), plan_of(**options))
-    try:
-        while True:
-            events.append(next(training))
-    except StopIteration as end:
-        best = end.value
+    leaving = SimpleNamespace(best=None, between_epochs=lambda: iter(()))
+    stream = TrainingStream(3, 11, 12, 5, Pixels(1))
+    events = list(worker._train(model, given, stream, plan_of(**options), leaving))
     figures = {event.measurement.quantity: event.measurement for event in events if isinstance(event, Measured)}
-    return [event for event in events if isinstance(event, EpochDone)], figures, best
+    return [event for event in events if isinstance(event, EpochDone)], figures, leaving.best
 
 
 @pytest.mark.parametrize(
