@@ -26,7 +26,7 @@ from backends.optimisers import Adam, AdamW, Optimiser, RMSProp
 from backends.torch_files import module_name
 from backends.torch_graphs import Beside, CapturedStep, replayed, uploading
 from backends.torch_ranks import MOST_CPU_RANKS, mean_over_ranks, other_ranks, parallel, share
-from backends.values import EpochInputs, Pixels, Stream, TrainingState
+from backends.values import EpochInputs, Pixels, TrainingState
 
 LOG_TWO_PI = math.log(2 * math.pi)
 MOST_COMPILED = 256  # models and batch sizes that a function is compiled for, in a process
@@ -172,10 +172,8 @@ class TorchBackend(Backend):
 
     @classmethod
     def versions(cls) -> dict[str, str]:
-        found = {"torch": torch.__version__}
-        if torch.version.cuda:
-            found |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
-        return found
+        cuda = {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
+        return {"torch": torch.__version__} | (cuda if torch.version.cuda else {})
 
     def _activate(self) -> None:
         if self.device == "gpu":
@@ -261,13 +259,11 @@ class TorchBackend(Backend):
     def _training(self, images: NDArray[np.uint8], optimiser: Optimiser, pixels: Pixels) -> TorchTraining:
         return TorchTraining(self, images, optimiser, pixels)
 
-    def _other_replicas(
-        self, images: NDArray[np.uint8], optimiser: Optimiser, stream: Stream, epochs: int
-    ) -> AbstractContextManager[None]:
+    def _other_replicas(self, *training: Any) -> AbstractContextManager[None]:
         if self.replicas == 1 or self.rank > 0:
             return nullcontext()
         choices = {key: getattr(self, key) for key in ("device", "precision", "mode", "replicas")}
-        work = (self.architecture, choices, self.training_state(), images, optimiser, stream, epochs)
+        work = (self.architecture, choices, self.training_state(), *training)
         return other_ranks(self.replicas, self.device == "gpu", train_as_rank, work)
 
     def one_dispatch(self, call: Callable[[], Any]) -> Callable[[], Any]:
