@@ -11,6 +11,7 @@ import pytest
 from check_factories import (
     NAMES,
     REFERENCES,
+    STEPS,
     apart,
     falling,
     outcomes,
@@ -68,6 +69,16 @@ def test_a_run_that_cannot_be_compared_is_a_regression(steps, changes, message):
     assert (verdict.outcome, verdict.found) == ("regression", message)
 
 
+@pytest.mark.parametrize(("share", "outcome"), [(0.99, "ok"), (1.01, "regression")])
+@pytest.mark.parametrize("step", [0, 17, STEPS - 1])
+def test_a_loss_may_be_off_by_five_times_the_spread_at_its_step(steps, step, share, outcome):
+    losses = np.array(steps.losses)
+    losses[step] -= share * 5 * steps.spread[step]
+    verdict = trajectories.judge(run_of("torch", losses=losses), steps)
+    assert (verdict.outcome, verdict.share) == (outcome, pytest.approx(share, rel=1e-3))
+    assert f"at step {step + 1}" in verdict.found
+
+
 def test_rounding_to_the_file_costs_nothing_of_the_tolerance(steps):
     lost = np.abs(np.array(steps.losses) - falling())
     assert lost.max() < 1e-3 * steps.factor * min(steps.spread)
@@ -118,6 +129,31 @@ def test_backends_that_differ_by_less_than_their_seeds_are_not_called_equal(seed
 def test_what_is_too_noisy_to_tell_is_not_called_equal(seeds):
     runs = [seeded(name, seed, own=1.0 if name == "jax" else 0.02) for name in ("torch", "jax") for seed in (20, 21)]
     assert "regression" in outcomes(check.judge_losses(runs, seeds, ["torch", "jax"]), "equivalence")
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_both_ends_of_the_interval_must_lie_within_the_margin(seeds, sign):
+    runs = [
+        seeded(name, seed, sign * 0.95 * (name == "jax"), own=0.1) for name in ("torch", "jax") for seed in (20, 21)
+    ]
+    apart = [runs[seed].curve[0].test_loss - runs[seed + 2].curve[0].test_loss for seed in (0, 1)]
+    low, high = convergence.equivalence(np.array(apart))
+    (verdict,) = (
+        v
+        for v in check.judge_losses(runs, seeds, ["torch", "jax"])
+        if v.check == "equivalence" and v.quantity == "test loss, epoch 1"
+    )
+    assert min(abs(low), abs(high)) < 1 < max(abs(low), abs(high))
+    assert (verdict.outcome, verdict.share) == ("regression", pytest.approx(max(abs(low), abs(high))))
+
+
+def test_of_two_runs_of_a_seed_the_later_counts(seeds):
+    old, new = (
+        seeded("torch", 20, shift).model_copy(update={"created": f"2026-01-0{day}T00:00:00+00:00"})
+        for shift, day in ((50.0, 1), (0.0, 2))
+    )
+    for runs in ([old, new], [new, old]):
+        assert convergence.by_seed(runs) == {"torch": {20: new}}
 
 
 def test_one_seed_can_show_no_equivalence_and_is_not_judged(seeds):

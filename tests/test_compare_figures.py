@@ -8,8 +8,9 @@ from record_factories import XEON, measurement, points, record, seconds
 from scipy import stats
 
 from bench.comparison.compare import compare
-from bench.comparison.matching import sides
+from bench.comparison.matching import by, sides
 from bench.comparison.observations import observations
+from bench.comparison.statistics import rounds_needed
 
 PATTERN = np.array([1.0, -1.0, 2.0, -2.0, 0.0])
 
@@ -133,3 +134,12 @@ def test_one_disturbed_round_is_enough_and_rounds_of_a_sweep_are_none():
     assert run
     step = measurement("peers", "step_seconds", 1.0, "s", peer="p", round=3)
     assert [each.round for each in observations([record(kind="peers", measurements=[step])])] == [0]
+
+
+def test_the_rounds_that_are_needed_go_by_the_noise_within_pairs():
+    drifting, own = np.array([0.0, 0.5, -0.5, 0.2]), np.array([0.1, -0.1, 0.05, 0.0])
+    a = record("torch", run="a", measurements=seconds(*np.exp(drifting)))
+    b = record("jax", run="a", measurements=seconds(*np.exp(drifting + own)))
+    (row,) = compare(by(observations([a, b]), "backend"), runs=False)
+    assert (row.noise, row.verdict) == ("paired rounds", "unclear")
+    assert row.rounds == rounds_needed(own.std(ddof=1), math.log(1.1), pairs=True)

@@ -58,6 +58,13 @@ def test_multiples_are_of_the_median_over_rounds():
     assert list(table.raw["times_machine_floor"]) == pytest.approx([6.0, 3.0])
 
 
+def test_of_several_runs_the_median_first_call_counts():
+    def made(run, spent):
+        return record(run=run, measurements=[*seconds(1.0), measurement("startup", "first_call_seconds", spent, "s")])
+
+    assert row(headline([made("a", 1.0), made("b", 9.0), made("c", 2.0)]))["first call, s"] == "2.00"
+
+
 def test_time_to_the_target_says_when_or_that_it_was_not_reached():
     some = [
         record(measurements=[*seconds(1.0), *target(16.0, 6.25)], target_loss=-2200.0),

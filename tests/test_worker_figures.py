@@ -19,7 +19,7 @@ from bench.running.messages import EpochDone, Measured, WorkerPlan
 
 CONSTANT = 6 * np.log(2 * np.pi)  # ½ D log 2π
 SECONDS, WAITS = [1.0, 9.0, 2.0], [0.75, 0.1, 1.0]
-LOSSES = [[5.0, 3.0], [4.0, 0.0], [1.0, 2.0]]
+LOSSES = [[6.0, 3.0, 3.0], [4.0, 1.0, 1.0], [1.0, 2.5, 1.0]]
 SELECT, TEST = 51, 255  # the one grey level of what is selected on, and of the test set
 
 
@@ -142,7 +142,7 @@ def test_an_epochs_losses_are_its_mean_and_that_of_what_is_selected_on(monkeypat
     assert [point.seconds for point in points] == SECONDS
     assert [point.train_loss + constant for point in points] == pytest.approx([4.0, 2.0, 1.5])
     assert [point.test_loss + constant for point in points] == pytest.approx([7.2, 6.2, 6.7])  # 51/255 is 0.2
-    assert told[0].first_epoch_losses == pytest.approx([5.0 - constant, 3.0 - constant])
+    assert told[0].first_epoch_losses == pytest.approx([loss - constant for loss in LOSSES[0]])
     assert [event.first_epoch_losses for event in told[1:]] == [[], []]
 
 
@@ -193,6 +193,12 @@ def test_training_takes_the_first_images_and_validation_the_last(select):
     assert np.array_equal(found.select, whole.train_images[448:] if select == "validation" else whole.test_images)
     assert np.array_equal(found.test, whole.test_images)
     assert found.digest == whole.digest
+
+
+def test_what_is_validated_on_is_never_trained_on():
+    rule = {"data__train": 449, "data__validation": 64, "data__select": "validation"}
+    with pytest.raises(data.DataError, match=r"ask for 449 \+ 64 images; mnist-subset has 512"):
+        worker.Images.of(protocol.load("smoke", **rule))
 
 
 @pytest.fixture
