@@ -1,44 +1,10 @@
 """What comparisons look like."""
 
+from compare_factories import a_and_b, compared, times
 from record_factories import measurement, points, record, seconds
 
-from bench.comparison.compare import compare
-from bench.comparison.compare_tables import plain, table
-from bench.comparison.matching import by, sides
-from bench.comparison.observations import observations
+from bench.comparison.compare_tables import table
 from bench.tables.render import render
-
-STEADY = (10.0, 10.1, 9.9, 10.05, 9.95)
-
-
-def times(factor=1.0, values=STEADY):
-    return seconds(*(factor * value for value in values))
-
-
-def compared(a, b, **options):
-    a, b = ([each] if not isinstance(each, list) else each for each in (a, b))
-    return compare(sides(observations(a), observations(b), **options))
-
-
-def only(rows, label="s/epoch", **about):
-    found = [
-        row
-        for row in rows
-        if row.pair.quantity.label == label
-        and not row.whole
-        and all(getattr(row.pair.about, name) == value for name, value in about.items())
-    ]
-    assert len(found) == 1, [plain(row) for row in found]
-    return found[0]
-
-
-def a_and_b(factor=1.0, values=STEADY, **changes):
-    return record(measurements=times(), run="a"), record(measurements=times(factor, values), run="b", **changes)
-
-
-def within(records, attribute, baseline=None):
-    return compare(by(observations(records), attribute, baseline), runs=False)
-
 
 # What it looks like
 
