@@ -63,6 +63,22 @@ def test_what_was_disturbed_is_never_the_fastest_nor_near_a_floor_and_is_named()
     )
 
 
+def test_how_near_to_the_floor_goes_by_the_median_and_the_fastest_by_the_mean_of_its_rounds():
+    made = [run("jax", 5.0, 9.0, 10.0, more=floor(4.0, 1.2)), run("torch", 8.5, 8.6, 8.7, more=floor(4.0, 1.2))]
+    found = answers(*made)
+    assert "JAX has the shortest mean" in found["Fastest?"].sentences[0]  # 450 under the root, to 636
+    ratios = [
+        float(part.split(" ")[1]) for part in found["Near the floor?"].sentences[0].split(": ")[1][:-1].split(" and ")
+    ]
+    assert ratios[1] / ratios[0] == pytest.approx(9.0 / 8.6, rel=0.01)
+
+
+@pytest.mark.parametrize(("share", "apart"), [(0.0099, "within"), (0.0101, "apart from epoch 1")])
+def test_losses_go_together_that_differ_by_a_hundredth(share, apart):
+    made = [run(name, 5.0, curve=points(-1000.0 * part)) for name, part in (("jax", 1.0), ("torch", 1.0 - share))]
+    assert answers(*made)["Same numbers?"].short.startswith(apart)
+
+
 def test_what_failed_is_named_and_compared_with_nothing():
     found = answers(run("jax", 5.0, 5.1, status="failed", reason="it broke"), run("torch", 12.0, 12.1))
     assert found["Fastest?"].short == "PyTorch alone"

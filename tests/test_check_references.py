@@ -20,7 +20,7 @@ from bench import records
 from bench.errors import BenchError
 from bench.inputs import protocol as protocols
 from bench.records import collection
-from bench.regression import check, check_runs, check_speed, reference
+from bench.regression import check, check_runs, check_speed, convergence, reference
 from bench.regression.check_runs import PARTS, Job, Where
 from bench.running import worker
 from bench.running.messages import EpochDone, Started, WorkerPlan
@@ -74,6 +74,10 @@ def test_the_committed_references_are_whole_small_and_of_the_present_protocols()
         assert found.protocol_digest == protocols.load(part.protocol).digest()
         assert {speed.backend for speed in found.speed} == set(NAMES)
         assert found.made.records == len(check_runs.reference_jobs(part, NAMES))  # none is of older rules
+        assert part.kind == "trajectory" or (found.margin, found.false_alarms) == (convergence.MARGIN, 0.01) == (
+            2.0,
+            0.01,
+        )
         assert not any("edited" in commit for commit in found.made.commits)
         assert not set(part.seeds) & set(part.reference_seeds) or part.kind == "trajectory"
     assert len(list(REFERENCES.iterdir())) == len(PARTS)
