@@ -96,6 +96,13 @@ def bench_gpu(session: nox.Session) -> None:
         session.error(f"not measured, since the installation failed: {', '.join(left_out)}")
 
 
+@nox.session(name="compile-gpu")
+def compile_gpu(session: nox.Session) -> None:
+    """Compile JAX's code for an H100, without one, and hold it against budgets (80 s, and the installation)."""
+    python = str(gpu_environment(session, "jax")) if session.virtualenv.is_sandboxed else sys.executable
+    session.run(python, "-m", "bench.profiling.jax_compiled", "results/compiled-gpu", external=True)
+
+
 @nox.session(name="bench-peers")
 def bench_peers(session: nox.Session) -> None:
     """Time the usual libraries on the same work (GPU if there is one), each framework's in its own environment."""

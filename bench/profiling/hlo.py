@@ -6,10 +6,13 @@ each of them holds, and by the scopes of the framework where it came from.
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from bench.profiling.classify import category_of
@@ -24,6 +27,14 @@ SOURCE = re.compile(r'op_(?:name|type)="([^"]+)"')
 
 NO_WORK = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "after-all"}
 """Instructions that move and compute nothing themselves; loops and branches hold what does."""
+
+# Of code for a GPU that is only compiled: the sequence in which a device is asked to do things, and the loops' bodies.
+THUNK = re.compile(r"^(?P<indent> *)\d+: (?P<kind>k\w+)")
+NO_KERNEL = re.compile("kWhile|kCommandBuffer|kSequential|kConditional|kAsyncStart|kAsyncDone|kDynamicSliceFusion")
+TYPED = re.compile(r"^\s+(?:ROOT )?%?(?P<name>[\w.\-]+) = \(?(?P<type>[a-z]+[0-9]*)\[", re.MULTILINE)
+PRODUCT = re.compile(r"^.* (?:dot|custom-call)\(%?(?P<operand>[\w.\-]+), .*$", re.MULTILINE)
+TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+HOST = re.compile(r"S\(5\)|\b(?:send|recv|infeed|outfeed)\(|custom_call_target=\"[^\"]*callback")
 
 Categories = dict[tuple[str, str], Category | None]
 
@@ -100,3 +111,68 @@ def categories(folder: Path) -> Categories:
         module = parse(path.read_text(encoding="utf-8", errors="replace"))
         found |= {(module.name, name): category for name, category in module.categories().items()}
     return found
+
+
+@dataclass(frozen=True)
+class Demands:
+    """What a compiled module asks of a GPU, in an iteration of its loop where it has one.
+
+    Attributes:
+        kernels: kernels, products of a library and copies.
+        launches: what the host starts; a command buffer is one, whatever it holds.
+        products: precision → number.
+        trip_count: of the loop; 0 where there is none, None where the compiler doesn't know it.
+        transfers: instructions that wait for the host.
+    """
+
+    kernels: int
+    launches: int
+    products: Counter[str]
+    trip_count: int | None
+    transfers: int
+
+
+def demands(text: str, thunks: str) -> Demands:
+    """Read the text of a module that was compiled for a GPU, and the dump of its thunk sequence.
+
+    Raises:
+        ValueError: there is nothing in the sequence, or more than one loop.
+    """
+    lines = _thunks(thunks)
+    loops = [indent for indent, kind in lines if kind == "kWhile"]
+    if not lines or len(loops) > 1:
+        raise ValueError(f"a thunk sequence of {len(lines)} lines and {len(loops)} loops; expected one loop at most")
+    if loops:
+        lines = list(takewhile(lambda line: line[0] > loops[0], _thunks(thunks.partition("body:\n")[2])))
+    launches, buffer = 0, math.inf
+    for indent, kind in lines:
+        if indent <= buffer:  # outside the command buffer before
+            buffer = indent if kind == "kCommandBuffer" else math.inf
+            launches += kind == "kCommandBuffer" or not NO_KERNEL.fullmatch(kind)
+    counts = TRIP_COUNT.findall(text)
+    return Demands(
+        kernels=sum(not NO_KERNEL.fullmatch(kind) for _, kind in lines),
+        launches=launches,
+        products=_products(text),
+        trip_count=(int(counts[0]) if counts else None) if loops else 0,
+        transfers=len(HOST.findall(text)),
+    )
+
+
+def _thunks(text: str) -> list[tuple[int, str]]:
+    """Return how far each line of a thunk sequence is indented, and its kind."""
+    return [(len(found["indent"]), found["kind"]) for line in text.splitlines() if (found := THUNK.match(line))]
+
+
+def _products(text: str) -> Counter[str]:
+    """Count the products of a module by the precision that they are asked for."""
+    types = {found["name"]: found["type"] for found in TYPED.finditer(text)}
+    made: Counter[str] = Counter()
+    for found in PRODUCT.finditer(text):
+        line = found[0]
+        if " custom-call(" in line and not re.search(r'custom_call_target="__cublas', line):
+            continue
+        exact = re.search(r"operand_precision\W+highest", line, re.IGNORECASE)
+        names = {"f32": "float32" if exact else "tf32", "f64": "float64", "bf16": "bfloat16"}
+        made[names.get(types[found["operand"]], types[found["operand"]])] += 1
+    return made
