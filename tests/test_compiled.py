@@ -95,6 +95,7 @@ ROW = {
     [
         ({}, None),
         ({"what": "encode", "kernels": 900}, None),
+        ({"library": "Triton", "kernels": 900}, None),
         ({"kernels": 150.25}, "kernels is 150.25, more than the budget of 150"),
         ({"from or to the host": 1}, "from or to the host is 1, more than the budget of 0"),
         ({"trip count": "unknown"}, "isn't known to the compiler"),
@@ -103,6 +104,6 @@ ROW = {
     ],
 )
 def test_what_breaks_a_budget_is_named(change, told):
-    found = exceeded(ROW | change, {"epoch": {"kernels": 150, "from or to the host": 0}})
+    found = exceeded(ROW | change, {"epoch, cuBLAS": {"kernels": 150, "from or to the host": 0}})
     assert [sentence.partition(": ")[0] for sentence in found] == ([] if told is None else ["epoch, tf32, cuBLAS"])
     assert told is None or told in found[0]

@@ -120,7 +120,7 @@ def exceeded(row: Mapping[str, Any], budgets: Mapping[str, Mapping[str, float]])
     name = f"{row['what']}, {row['precision']}, {row['library']}"
     over = [
         f"{name}: {column} is {row[column]:g}, more than the budget of {most:g}"
-        for column, most in budgets.get(row["what"], {}).items()
+        for column, most in budgets.get(f"{row['what']}, {row['library']}", {}).items()
         if row[column] > most
     ]
     if row["trip count"] == "unknown":
@@ -139,8 +139,9 @@ def main() -> int:
     import jax
 
     data = pd.DataFrame(rows)
-    if unknown := set(budgets) - set(data["what"]):
-        sys.exit(f"{output}/budgets.toml: {', '.join(sorted(unknown))}: expected some of epoch, encode, sample")
+    known = set(data["what"] + ", " + data["library"])
+    if unknown := set(budgets) - known:
+        sys.exit(f"{output}/budgets.toml: {'; '.join(sorted(unknown))}: expected some of {'; '.join(sorted(known))}")
     notes = NOTES.format(jax=jax.__version__, batch=BATCH, samples=SAMPLES)
     (output / "compiled.md").write_text(f"{data.to_markdown(index=False)}\n{notes}", encoding="utf-8")
     print(data.to_string(index=False))
