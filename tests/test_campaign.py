@@ -101,7 +101,9 @@ def test_what_is_at_work_when_the_budget_ends_is_interrupted_and_begun_again(tmp
 @pytest.fixture
 def handlers():
     """The signal handlers of the command line, and afterwards those that were there."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    for number in before:  # in the background of a shell, or under nohup, tests inherit that some are ignored
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     job.interrupt_on_signals()
     yield
     for number, handler in before.items():
