@@ -36,6 +36,6 @@ def test_off_a_terminal_an_epoch_and_a_failure_are_a_line_each():
         progress.event("jax", epoch(1))
         progress.end("jax", "failed", "it broke [at once]")
     assert output.getvalue().splitlines() == [
-        "jax: epoch 1: loss -1.50, test not finite, 2.0 s an epoch",
+        "jax: epoch 1: loss -1.50, 2.0 s",
         "jax: failed: it broke [at once]",
     ]

@@ -75,7 +75,9 @@ class LiveProgress:
         """An epoch, a point of a sweep or a peer moves the bar; a measurement is named."""
         if isinstance(event, EpochDone):
             point = event.point
-            state = f"loss {_nats(point.train_loss)}, test {_nats(point.test_loss)}, {point.seconds:.1f} s an epoch"
+            part = point.test_loss is None and point.note is None  # of an epoch: what is selected on is not looked at
+            state = f"loss {_nats(point.train_loss)}, " + ("" if part else f"test {_nats(point.test_loss)}, ")
+            state += f"{point.seconds:.1f} s"
             self._progress.update(self._here.task, advance=1, state=state)
             if not self.console.is_terminal:
                 self.console.print(f"{label}: epoch {point.epoch}: {state}", soft_wrap=True, highlight=False)
