@@ -130,6 +130,10 @@ class TensorFlowBackend(Backend):
         return tf.sysconfig.get_build_info().get("cuda_version")
 
     @classmethod
+    def default_mode(cls, device: str) -> str:
+        return "xla" if device == "gpu" else "graph"
+
+    @classmethod
     def offer_cpus(cls, count: int) -> None:
         with suppress(RuntimeError):  # TensorFlow has started: it has as many as it has
             cpu = tf.config.list_physical_devices("CPU")[0]
@@ -139,10 +143,6 @@ class TensorFlowBackend(Backend):
     @classmethod
     def replicas_on(cls, device: str) -> int:
         return len(tf.config.list_logical_devices(device.upper()))
-
-    @classmethod
-    def default_mode(cls, device: str) -> str:
-        return "xla" if device == "gpu" else "graph"
 
     @classmethod
     def versions(cls) -> dict[str, str]:

@@ -62,10 +62,10 @@ def evidence(row: Row) -> str:
     if row.pair.reason:
         return row.pair.reason
     counts = str(row.n[0]) if row.n[0] == row.n[1] else f"{row.n[0]}; {row.n[1]}"
-    told = f"{counts} {row.noise}" + (f", {row.rounds} needed" if row.rounds else "")
+    noise = f"{counts} {row.noise}" + (f", {row.rounds} needed" if row.rounds else "")
     if row.noise in ("", WITHIN, ITSELF):
-        told = row.noise or ("1 seed" if row.pair.quantity.form in ("loss", "gain") else "")
-    return "; ".join(filter(None, (told, row.note))) or MISSING
+        noise = row.noise or ("1 seed" if row.pair.quantity.form in ("loss", "gain") else "")
+    return "; ".join(filter(None, (noise, row.note))) or MISSING
 
 
 def table(rows: Sequence[Row], notes: Sequence[str] = (), margins: str = "10 %") -> Table:
@@ -86,15 +86,15 @@ def table(rows: Sequence[Row], notes: Sequence[str] = (), margins: str = "10 %")
     for its in together.values():
         shown.append(_shown(its[0]) | (_several(its) if len(its) > 1 else {}))
     columns = pd.DataFrame(shown, dtype=object)
-    told = [*notes]
+    sentences = [*notes]
     for name, said in CAPTION.items():
         values = [value for value in dict.fromkeys(columns[name]) if value != MISSING] if name in columns else []
         if len(values) == 1 and values[0] != said:
-            told.append(f"{said}: {values[0]}.")
+            sentences.append(f"{said}: {values[0]}.")
         if len(values) <= 1 or (name == "B is" and all(row.pair.b_name in _what(row) for row in rows)):
             columns = columns.drop(columns=name, errors="ignore")
     empty = [name for name in columns if (columns[name] == MISSING).all()]
-    caption = " ".join([*told, *TOLD]).replace("{margins}", margins) if rows else " ".join(told)
+    caption = " ".join([*sentences, *TOLD]).replace("{margins}", margins) if rows else " ".join(sentences)
     raw = pd.DataFrame([plain(row) for row in rows])
     return Table("compare", "Comparison", caption, columns.drop(columns=empty), raw, ("verdict", "backend", "figure"))
 

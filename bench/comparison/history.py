@@ -170,11 +170,11 @@ def rows(found: Iterable[Series]) -> list[dict[str, Any]]:
     for point in (point for series in found for point in series):
         of, quantity, at, row = point.rounds[0].about, point.rounds[0].quantity, point.revision, point.change
         change = row.pair.reason or f"{word(row)}: {figure(row)}" if row else MISSING
-        told = {name: getattr(of, name) for name in (*SECTION, "device", "kind")}
-        told |= {"backend": f"{of.backend} {of.mode}".strip(), "revision": at.name, "date": at.date}
-        told |= {"figure": quantity.label, "of": point.rounds[0].context, "unit": quantity.unit, "form": quantity.form}
-        told |= dict(zip(("value", "low", "high", "n"), point.middle(), strict=True)) | {"disturbed": point.disturbed}
-        made.append(told | {"step": point.step, "change": change, "subject": at.subject})
+        shown = {name: getattr(of, name) for name in (*SECTION, "device", "kind")}
+        shown |= {"backend": f"{of.backend} {of.mode}".strip(), "revision": at.name, "date": at.date}
+        shown |= {"figure": quantity.label, "of": point.rounds[0].context, "unit": quantity.unit, "form": quantity.form}
+        shown |= dict(zip(("value", "low", "high", "n"), point.middle(), strict=True)) | {"disturbed": point.disturbed}
+        made.append(shown | {"step": point.step, "change": change, "subject": at.subject})
     return made
 
 
@@ -195,9 +195,12 @@ def tables(found: Iterable[Series]) -> list[Table]:
 def sentences(found: Sequence[Series]) -> list[str]:
     """Each step, with the revision that it began with; and how many figures have none."""
     form = "Step: {backend}, {figure} {of} ({protocol}, {precision}, {machine}): {change}, {revision}, {date} {subject}"
-    told = [form.format(**row).replace("  (", " (").strip() for row in rows(found) if row["step"]]
+    sentences = [form.format(**row).replace("  (", " (").strip() for row in rows(found) if row["step"]]
     steady = sum(not any(point.step for point in series) for series in found)
-    return [*told, f"No step in {steady} of {len(found)} figures; the longest has {max(map(len, found))} revisions."]
+    return [
+        *sentences,
+        f"No step in {steady} of {len(found)} figures; the longest has {max(map(len, found))} revisions.",
+    ]
 
 
 def dashboard(found: Iterable[Series], revision: str, style: str) -> Any:

@@ -119,9 +119,9 @@ def each_two(observations: Iterable[Observation]) -> list[Pair]:
 
 def _must(quantity: Quantity, ignore_digest: bool) -> list[str]:
     """The attributes in which two figures have to agree."""
-    told = ["protocol", "network", "backend", "mode", "precision"]
-    told += [] if ignore_digest else ["digest"]
-    return told + (["device", "machine"] if quantity.on_machine else [])
+    names = ["protocol", "network", "backend", "mode", "precision"]
+    names += [] if ignore_digest else ["digest"]
+    return names + (["device", "machine"] if quantity.on_machine else [])
 
 
 def _grouped(
@@ -173,8 +173,8 @@ def _variants(a: list[Observation], b: list[Observation], names: tuple[str, str]
             yield _pair(one, other, names, f"{alone} on one side alone")
             continue
         differ = _differences(one[0].about, other[0].about, ("backend", "mode", "version") if lone else ("version",))
-        told = [" ".join(_key(each[0].about, differ)).strip() for each in (one, other)]
-        yield _pair(one, other, (told[0] or names[0], told[1] or names[1]))
+        labels = [" ".join(_key(each[0].about, differ)).strip() for each in (one, other)]
+        yield _pair(one, other, (labels[0] or names[0], labels[1] or names[1]))
 
 
 def _by_level(
@@ -199,8 +199,8 @@ def _by_level(
                 continue
             bases = [each for each in found if level(each) == base]
             bases.sort(key=lambda each: len(_differences(each.about, levels[name][0].about, must)))
-            told = _another(bases[0].about, levels[name][0].about, must) if bases else f"no {base} to compare it with"
-            yield _pair([], levels[name], (base, name), told)
+            why = _another(bases[0].about, levels[name][0].about, must) if bases else f"no {base} to compare it with"
+            yield _pair([], levels[name], (base, name), why)
 
 
 def _levels(given: Sequence[Observation], attribute: By) -> Callable[[Observation], str]:
@@ -241,11 +241,11 @@ def _another(a: About, b: About, must: Iterable[str]) -> str:
         found = [name for name in found if name not in UNSAID]
     if "digest" in found and "network" in found:
         found.remove("digest")
-    told = [
+    reasons = [
         f"another {CALLED[name]}" + ("" if name in UNSAID else f" ({getattr(a, name)}; {getattr(b, name)})")
         for name in found
     ]
-    return ", ".join(told) or "nothing to compare it with"
+    return ", ".join(reasons) or "nothing to compare it with"
 
 
 def _pair(

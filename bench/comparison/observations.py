@@ -73,7 +73,7 @@ TOPICS = {quantity.topic: quantity for quantity in MEASURED.values()} | {
 class About:
     """What a record is of, and what it was taken on; `network` stands for architecture, optimiser, batch, epochs, loss.
 
-    `host` is the computer's processor even where the device is a GPU, so that both devices of one can be told.
+    `host` is the computer's processor even where the device is a GPU, so that both devices of one can be told apart.
     """
 
     kind: str
@@ -134,7 +134,7 @@ def observations(records: Iterable[Record]) -> Iterator[Observation]:
     for record in _each_once(records):
         if record.status != "ok":
             continue
-        told = about(record)
+        described = about(record)
         shares = [m.value for m in record.measurements if m.quantity == "others_share" and m.value is not None]
         for measurement in [*record.measurements, *_losses(record)]:
             quantity = _quantity(measurement)
@@ -144,10 +144,10 @@ def observations(records: Iterable[Record]) -> Iterator[Observation]:
             yield Observation(
                 quantity=quantity,
                 context=", ".join(f"{key} {value}" for key, value in sorted(context.items())),
-                about=told,
+                about=described,
                 run=record.run,
                 seed=record.plan.seed,
-                round=int(measurement.context.get("round", 0)) if told.kind == "run" else 0,
+                round=int(measurement.context.get("round", 0)) if described.kind == "run" else 0,
                 value=measurement.value,
                 low=measurement.low,
                 high=measurement.high,

@@ -1,7 +1,7 @@
 """The base of all that is measured in processes of its own: `run`, `profile`, `sweep` and `peers`.
 
 A variant is a backend in a mode. It has a record, which is saved whenever something was measured, and before a listener
-hears of it: however the runner ends, what anybody was told lies on disk. Rounds are interleaved: within one the
+hears of it: however the runner ends, what was shown lies on disk. Rounds are interleaved: within one the
 variants follow each other, a fresh process each, so that a drift of the machine hits all alike. One that fails becomes
 a row that says how, and the others go on.
 """
