@@ -42,11 +42,12 @@ def test_a_machines_floor_never_lies_below_its_bytes():
     assert row(headline(both), backend="torch")["× machine's floor"] == "2.00"
 
 
-def test_a_run_that_failed_has_its_times_but_is_never_the_fastest():
+def test_a_run_that_failed_has_its_times_but_is_not_compared():
     failed = record("jax", status="failed", reason="interrupted", measurements=seconds(1.0))
     table = headline([record(measurements=seconds(2.0)), failed])
     assert row(table, backend="torch")["× fastest"] == "1.00"
-    assert row(table, backend="jax")["× fastest"] == "0.500"
+    assert row(table, backend="jax")["× fastest"] == "–"
+    assert row(table, backend="jax")["s/epoch [min–max]"] == "1.000"
     assert "failed (interrupted)" in table.caption
 
 
@@ -118,6 +119,15 @@ def test_the_target_of_a_likelihood_is_the_protocols_own_or_the_papers_with_the_
     assert row(headline([own]))["to target"] == "13.0 s, epoch 2"
     assert row(tables.speed([own]))["s to target"] == "13.00"
     assert "to 2000 nats" in likelihood_times([own]).shown
+
+
+@pytest.mark.parametrize(("status", "shown"), [("ok", "not reached"), ("diverged", "not reached"), ("failed", "–")])
+def test_what_was_cut_off_before_a_likelihood_says_nothing_of_when_it_comes(status, shown):
+    curve = points(-1.0, -2.0, test=[-1900.0, -1950.0])
+    paper = record(protocol="paper", loss="nll", curve=curve, status=status, measurements=seconds(1.5))
+    assert row(likelihood_times([paper]))["to 1900 nats"] == "1.500 s, epoch 1"
+    assert row(likelihood_times([paper])).get("to 1980.5 nats", "–") == shown  # a column of nothing isn't shown
+    assert row(headline([paper])).get("to target", "–") == shown
 
 
 def test_losses_that_are_no_likelihood_have_no_time_to_one():

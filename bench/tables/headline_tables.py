@@ -24,7 +24,7 @@ def passing(rows: pd.DataFrame, mark: float) -> tuple[Spread, Spread]:
     """The first epoch after which a log-likelihood is had, and the seconds until then, over the seeds of a row.
 
     It is that of the images that are selected on; the first call is included, evaluations are not. What a run doesn't
-    reach, it reaches after infinitely many; both are NaN where no loss was measured.
+    reach, it reaches after infinitely many; one that was cut off before it could, and one without losses, are left out.
     """
     epochs, seconds = [], []
     for _, its in rows[rows["measure"].isin(["curve", "startup"])].groupby(RECORD):
@@ -32,6 +32,8 @@ def passing(rows: pd.DataFrame, mark: float) -> tuple[Spread, Spread]:
         if curve["value"].isna().all():
             continue
         passed = curve[curve["value"] <= -mark]["at_epoch"]
+        if passed.empty and not its["status"].isin(["ok", "diverged"]).all():
+            continue
         spent = pick(its, "curve", "seconds")
         epochs.append(float(passed.min()) if len(passed) else math.inf)
         until = float(spent[spent["at_epoch"] <= epochs[-1]]["value"].sum() + first_call)
@@ -76,11 +78,12 @@ def headline(records: Source) -> Table:
         if math.isnan(epoch.middle):
             continue
         section, share = section_of(key), disturbed(rows)
+        comparable = key["status"] == "ok" and share is None
         epochs, seconds = to_target(rows)
         likelihood = over_rounds(pick(rows[rows["loss"] == "nll"], "likelihood", "dequantised_log_likelihood"))
         figures: Row = {
             "seconds_per_epoch": epoch.middle,
-            "times_fastest": math.nan if share is not None else epoch.middle / fastest.get(section, math.nan),
+            "times_fastest": epoch.middle / fastest.get(section, math.nan) if comparable else math.nan,
             "times_machine_floor": epoch.middle / floors.get(section, math.nan),
             "first_call_seconds": over_rounds(pick(rows, "startup", "first_call_seconds")).middle,
             "epochs_to_target": epochs.middle,
@@ -126,7 +129,7 @@ def likelihood_times(records: Source) -> Table:
             epochs, seconds = passing(rows, mark)
             figures |= {f"epochs_to_{mark:g}": epochs.middle, f"seconds_to_{mark:g}": seconds.middle}
             figures |= {f"least_seconds_to_{mark:g}": seconds.low, f"most_seconds_to_{mark:g}": seconds.high}
-            cells[f"to {mark:g} nats"] = when(epochs, seconds)
+            cells[f"to {mark:g} nats"] = when(epochs, seconds) or MISSING
         best = Spread.of([float(-its["value"].min()) for _, its in curve.groupby(RECORD)])
         figures["best"] = best.middle
         cells["best, nats"] = best.text(LOSS_DIGITS)
