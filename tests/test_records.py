@@ -255,10 +255,10 @@ def test_a_bad_record_is_refused_in_one_line(tmp_path, change, message):
     path.write_text(json.dumps(raw(change)))
     with pytest.raises(RecordError) as caught:
         load(path)
-    message = str(caught.value)
-    assert message.startswith(f"{path}: ")
-    assert message in message
-    assert "\n" not in message
+    found = str(caught.value)
+    assert found.startswith(f"{path}: ")
+    assert message in found
+    assert "\n" not in found
 
 
 @pytest.mark.parametrize(
