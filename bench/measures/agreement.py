@@ -48,9 +48,7 @@ def compare(model: Backend, x: NDArray[np.float64], weights: str) -> Iterator[Me
         "gradient": _worst(model.gradients(x)[1], reference.gradients(x)[1]),
     }
     for quantity, value in found.items():
-        yield Measurement(
-            measure="agreement", quantity=quantity, value=value, unit="relative", context={"weights": weights}
-        )
+        yield Measurement.of("agreement", quantity, value, "relative", weights=weights)
 
 
 def trajectory(
@@ -68,15 +66,9 @@ def trajectory(
     """
     steps, batch, dim = images.shape
     stream = TrainingStream(seed, steps * batch, dim, batch, pixels)
+    same = {name: getattr(model, name) for name in ("device", "precision", "mode", "replicas")}
     models = (
-        type(model)(
-            model.architecture,
-            initial,
-            device=model.device,
-            precision=model.precision,
-            mode=model.mode,
-            replicas=model.replicas,
-        ),
+        type(model)(model.architecture, initial, **same),
         backends.create("numpy", model.architecture, astype(initial, "float64"), device="cpu", precision="float64"),
     )
     (losses, after), (losses_reference, after_reference) = (
@@ -88,18 +80,9 @@ def trajectory(
         {name: after_[name].astype(np.float64) - initial[name] for name in model.architecture.trainable_shapes}
         for after_ in (after, after_reference)
     )
-    for quantity, value in (
-        ("trajectory_loss", relative(losses, losses_reference)),
-        ("trajectory_update", _rms(moved, moved_reference)),
-    ):
-        yield Measurement(
-            measure="agreement",
-            quantity=quantity,
-            value=value,
-            unit="relative",
-            n=steps,
-            context={"weights": "initial"},
-        )
+    loss, update = relative(losses, losses_reference), _rms(moved, moved_reference)
+    yield Measurement.of("agreement", "trajectory_loss", loss, "relative", n=steps, weights="initial")
+    yield Measurement.of("agreement", "trajectory_update", update, "relative", n=steps, weights="initial")
 
 
 def refuse(found: Iterable[Measurement], rounding: Rounding) -> None:

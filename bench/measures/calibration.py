@@ -25,6 +25,4 @@ def measure(model: Backend, budget: float, round_: int) -> Iterator[Measurement]
     a = np.full((SIZE, SIZE), 0.5, np.float32)
     b, c = a.copy(), np.empty_like(a)
     least = time_calls(model, lambda: np.matmul(a, b, out=c), budget).least
-    yield Measurement(
-        measure="calibration", quantity="product_seconds", value=least, unit="s", context={"round": round_}
-    )
+    yield Measurement.of("calibration", "product_seconds", least, "s", round=round_)

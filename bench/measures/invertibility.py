@@ -7,7 +7,7 @@ is used so that columns can be read together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -58,21 +58,15 @@ def measure(model: Flow, x: NDArray[np.float64], weights: str, seed: int) -> Ite
         context: dict[str, Any] = {"weights": weights, "inputs": inputs}
         first = start.astype(model.dtype)
         z = model.encode(first)[0]
-        there_and_back = (("x-z-x", first, _x_z_x(model)), ("z-x-z", z, _z_x_z(model)))
-        for direction, origin, trip in there_and_back:
-            arrived, made = origin, 0
-            for trips in TRIPS:
-                while made < trips:
-                    arrived, made = trip(arrived), made + 1
-                yield from _errors(origin, arrived, context | {"direction": direction, "trips": trips})
-        change = model.log_prob(model.decode(z)).astype(np.float64) - model.log_prob(first)
-        yield Measurement(
-            measure="invertibility",
-            quantity="log_prob_change",
-            value=float(np.abs(change).max()),
-            unit="nats",
-            context=context | {"direction": "x-z-x", "trips": 1},
-        )
+        for direction, origin, trip in (("x-z-x", first, _x_z_x), ("z-x-z", z, _z_x_z)):
+            arrived = origin
+            for trips in range(1, max(TRIPS) + 1):
+                arrived = trip(model, arrived)
+                if trips in TRIPS:
+                    yield from _errors(origin, arrived, **context, direction=direction, trips=trips)
+        change = float(np.abs(model.log_prob(model.decode(z)).astype(np.float64) - model.log_prob(first)).max())
+        context |= {"direction": "x-z-x", "trips": 1}
+        yield Measurement.of("invertibility", "log_prob_change", change, "nats", **context)
 
 
 def measure_couplings(model: Backend, x: NDArray[np.float64], weights: str) -> Iterator[Measurement]:
@@ -87,8 +81,8 @@ def measure_couplings(model: Backend, x: NDArray[np.float64], weights: str) -> I
 def measure_coupling(alone: Flow, x: NDArray[np.float64], weights: str, k: int) -> Iterator[Measurement]:
     """Yield the errors of one round trip from x [N, D] through a flow that is coupling k alone."""
     first = x.astype(alone.dtype)
-    context = {"weights": weights, "inputs": "test", "direction": "x-z-x", "trips": 1, "coupling": k}
-    yield from _errors(first, _x_z_x(alone)(first), context)
+    arrived = _x_z_x(alone, first)
+    yield from _errors(first, arrived, weights=weights, inputs="test", direction="x-z-x", trips=1, coupling=k)
 
 
 def coupling_alone(
@@ -103,20 +97,18 @@ def coupling_alone(
     return replace(architecture, couplings=1), alone | {"log_scale": np.zeros_like(parameters["log_scale"])}
 
 
-def _x_z_x(model: Flow) -> Callable[[NDArray], NDArray]:
-    return lambda x: model.decode(model.encode(x)[0])
+def _x_z_x(model: Flow, x: NDArray) -> NDArray:
+    return model.decode(model.encode(x)[0])
 
 
-def _z_x_z(model: Flow) -> Callable[[NDArray], NDArray]:
-    return lambda z: model.encode(model.decode(z))[0]
+def _z_x_z(model: Flow, z: NDArray) -> NDArray:
+    return model.encode(model.decode(z))[0]
 
 
-def _errors(origin: NDArray, arrived: NDArray, context: dict[str, Any]) -> Iterator[Measurement]:
+def _errors(origin: NDArray, arrived: NDArray, **context: Any) -> Iterator[Measurement]:
     error = np.abs(arrived.astype(np.float64) - origin)
+    largest, rms = float(error.max()), float(np.sqrt((error**2).mean()))
     ulp = float(np.spacing(np.abs(origin).max()))
-    for quantity, value, unit in (
-        ("max_error", float(error.max()) / GREY_LEVEL, "grey levels"),
-        ("rms_error", float(np.sqrt((error**2).mean())) / GREY_LEVEL, "grey levels"),
-        ("ulp_error", float(error.max()) / ulp, "ULP"),
-    ):
-        yield Measurement(measure="invertibility", quantity=quantity, value=value, unit=unit, context=context)
+    yield Measurement.of("invertibility", "max_error", largest / GREY_LEVEL, "grey levels", **context)
+    yield Measurement.of("invertibility", "rms_error", rms / GREY_LEVEL, "grey levels", **context)
+    yield Measurement.of("invertibility", "ulp_error", largest / ulp, "ULP", **context)

@@ -48,32 +48,14 @@ def measure(model: Backend, images: NDArray[np.uint8], protocol: Protocol, seed:
     """Yield test loss, dequantised log-likelihood over noise draws with its standard error, and throughput."""
     dim, rule = model.architecture.dim, protocol.measure
     loss = test_loss(model, pixels_to_x(images, protocol.evaluation_pixels(), seed), protocol)
-    yield Measurement(measure="likelihood", quantity="test_loss", value=loss, unit="nats")
+    yield Measurement.of("likelihood", "test_loss", loss, "nats")
     draws = [
         mean_log_prob(model, pixels_to_x(images, DEQUANTISED, seed, draw)) for draw in range(rule.dequantisation_draws)
     ]
-    mean, error = float(np.mean(draws)), float(np.std(draws, ddof=1) / math.sqrt(len(draws)))
-    yield Measurement(
-        measure="likelihood",
-        quantity="dequantised_log_likelihood",
-        value=mean,
-        unit="nats",
-        low=mean - error,
-        high=mean + error,
-        n=len(draws),
-    )
-    yield Measurement(
-        measure="likelihood", quantity="bits_per_dim", value=bits_per_dim(mean, dim), unit="bits", n=len(draws)
-    )
+    mean, error, n = float(np.mean(draws)), float(np.std(draws, ddof=1) / math.sqrt(len(draws))), len(draws)
+    ends = {"low": mean - error, "high": mean + error}
+    yield Measurement.of("likelihood", "dequantised_log_likelihood", mean, "nats", **ends, n=n)
+    yield Measurement.of("likelihood", "bits_per_dim", bits_per_dim(mean, dim), "bits", n=n)
     batch = min(rule.likelihood_batch, len(images))
     timing = time_calls(model, model.workload("log_prob", batch), rule.seconds_per_timing)
-    yield Measurement(
-        measure="likelihood",
-        quantity="images_per_second",
-        value=batch / timing.median,
-        unit="images/s",
-        low=batch / timing.high,
-        high=batch / timing.low,
-        n=timing.blocks,
-        context={"batch": batch},
-    )
+    yield timing.rate("likelihood", "images_per_second", batch, "images/s", batch=batch)

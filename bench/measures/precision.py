@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from backends import Backend
+from bench.measures.rounding import PRODUCT_BITS
 from bench.records import PrecisionSeen
 
-MANTISSA_BITS = {"float64": 52, "float32": 23, "tf32": 10, "bfloat16": 7}
 SIZE = 128
 
 
@@ -19,7 +19,7 @@ def probe(model: Backend) -> PrecisionSeen:
     most = np.finfo(model.dtype).nmant
     a = np.zeros((SIZE, SIZE))
     a[:most, 0] = 1 + 2.0 ** -np.arange(1, most + 1)
-    kept = model.product(a, np.eye(SIZE))[:most, 0] == a[:most, 0].astype(model.dtype)
-    bits = int(np.argmin(kept)) if not kept.all() else most
-    seen = {bits_: name for name, bits_ in MANTISSA_BITS.items()}.get(bits, f"{bits} bits")
+    survive = model.product(a, np.eye(SIZE))[:most, 0] == a[:most, 0].astype(model.dtype)
+    bits = int(np.argmin(survive)) if not survive.all() else most
+    seen = {kept - 1: name for name, kept in PRODUCT_BITS.items()}.get(bits, f"{bits} bits")
     return PrecisionSeen(asked=model.precision, seen=seen, mantissa_bits=bits)

@@ -39,9 +39,6 @@ def memory(model: Backend, before: int, least: int, round_: int) -> Iterator[Mea
     on_device = model.peak_memory()
     peak = on_device or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     taken = on_device or peak - before
-    for quantity, value, unit in (
-        ("peak_memory", peak, "bytes"),
-        ("training_memory", taken, "bytes"),
-        ("training_memory_ratio", taken / least, "1"),
-    ):
-        yield Measurement(measure="training", quantity=quantity, value=value, unit=unit, context={"round": round_})
+    yield Measurement.of("training", "peak_memory", peak, "bytes", round=round_)
+    yield Measurement.of("training", "training_memory", taken, "bytes", round=round_)
+    yield Measurement.of("training", "training_memory_ratio", taken / least, "1", round=round_)

@@ -19,34 +19,13 @@ def measure(model: Backend, protocol: Protocol) -> Iterator[Measurement]:
     rule = protocol.measure
     seconds_a_sample = 0.0
     for batch in sorted(rule.sampling_batches):
-        context: dict[str, str | int | float] = {"batch": batch}
         if (expected := seconds_a_sample * batch) > rule.longest_call_seconds:
             note = f"left out: a call would take about {expected:.0f} s"
-            for quantity, unit in (("samples_per_second", "samples/s"), ("latency", "s")):
-                yield Measurement(
-                    measure="sampling", quantity=quantity, value=None, unit=unit, note=note, context=context
-                )
+            yield Measurement.of("sampling", "samples_per_second", None, "samples/s", note=note, batch=batch)
+            yield Measurement.of("sampling", "latency", None, "s", note=note, batch=batch)
             continue
         call = model.workload("sample", batch, temperature=rule.temperature)
         timing = time_calls(model, call, rule.seconds_per_timing)
         seconds_a_sample = timing.median / batch
-        yield Measurement(
-            measure="sampling",
-            quantity="samples_per_second",
-            value=batch / timing.median,
-            unit="samples/s",
-            low=batch / timing.high,
-            high=batch / timing.low,
-            n=timing.blocks,
-            context=context,
-        )
-        yield Measurement(
-            measure="sampling",
-            quantity="latency",
-            value=timing.median,
-            unit="s",
-            low=timing.low,
-            high=timing.high,
-            n=timing.blocks,
-            context=context,
-        )
+        yield timing.rate("sampling", "samples_per_second", batch, "samples/s", batch=batch)
+        yield timing.seconds("sampling", "latency", batch=batch)

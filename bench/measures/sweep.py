@@ -24,7 +24,6 @@ from bench.records import Measurement
 FIELDS = {"width": "hidden_units", "depth": "hidden_layers", "couplings": "couplings"}
 """Axes that change the network: the field of `Architecture`."""
 
-QUANTITIES = {"seconds": "s", "examples_per_second": "examples/s", "flop_rate": "FLOP/s"}
 CALL_SECONDS = 0.2
 MOST_STEPS = 512
 ENDLESS = 10**9
@@ -75,31 +74,17 @@ def measure(
     else:
         call = model.workload(point.operation, batch, temperature=protocol.measure.temperature)
         timing = time_calls(model, call, seconds)
+    at = point.model_dump()
     return [
-        _figure(point, "seconds", timing.median, timing.low, timing.high, timing.blocks),
-        *(
-            _figure(point, quantity, amount / timing.median, amount / timing.high, amount / timing.low, timing.blocks)
-            for quantity, amount in (("examples_per_second", batch), ("flop_rate", work))
-        ),
+        timing.seconds("sweep", "seconds", **at),
+        timing.rate("sweep", "examples_per_second", batch, "examples/s", **at),
+        timing.rate("sweep", "flop_rate", work, "FLOP/s", **at),
     ]
 
 
 def left_out(point: Point, note: str) -> Measurement:
     """Return the measurement of a point without figures, with the reason as its note."""
-    return Measurement(measure="sweep", quantity="seconds", value=None, unit="s", note=note, context=point.model_dump())
-
-
-def _figure(point: Point, quantity: str, value: float, low: float, high: float, n: int) -> Measurement:
-    return Measurement(
-        measure="sweep",
-        quantity=quantity,
-        value=value,
-        unit=QUANTITIES[quantity],
-        low=low,
-        high=high,
-        n=n,
-        context=point.model_dump(),
-    )
+    return Measurement.of("sweep", "seconds", None, "s", note=note, **point.model_dump())
 
 
 def _time_training(model: Backend, protocol: Protocol, batch: int, expected: float | None, budget: float) -> Timing:

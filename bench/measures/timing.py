@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import bdtr
 
 from backends import Backend
+from bench.records import Measurement
 
 BLOCK_SECONDS = 0.02
 MOST_BLOCKS = 31
@@ -30,6 +31,16 @@ class Timing:
     high: float
     blocks: int
     least: float
+
+    def seconds(self, measure: str, quantity: str, **context: Any) -> Measurement:
+        """Return the time of a call as a measurement."""
+        ends = {"low": self.low, "high": self.high}
+        return Measurement.of(measure, quantity, self.median, "s", **ends, n=self.blocks, **context)
+
+    def rate(self, measure: str, quantity: str, amount: float, unit: str, **context: Any) -> Measurement:
+        """Return how much a second is done, of which a call does `amount`, as a measurement."""
+        ends = {"low": amount / self.high, "high": amount / self.low}
+        return Measurement.of(measure, quantity, amount / self.median, unit, **ends, n=self.blocks, **context)
 
 
 def time_calls(model: Backend, call: Callable[[], Any], budget: float) -> Timing:

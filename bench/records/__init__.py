@@ -163,6 +163,12 @@ class Measurement(_Value):
     note: Text | None = None
     context: Annotated[dict[Name, str | int | float], BeforeValidator(plain)] = Field(default_factory=dict)
 
+    @classmethod
+    def of(cls, measure: str, quantity: str, value: float | None, unit: str, /, **details: Any) -> Self:
+        """A figure; `low`, `high`, `n` and `note` among the details are its fields, all else is its context."""
+        fields = {name: details.pop(name) for name in ("low", "high", "n", "note") if name in details}
+        return cls(measure=measure, quantity=quantity, value=value, unit=unit, **fields, context=details)
+
     @model_validator(mode="before")
     @classmethod
     def _name_non_finite(cls, data: Any, info: ValidationInfo) -> Any:

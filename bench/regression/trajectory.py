@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
+from bench.measures.rounding import PRODUCT_BITS
 from bench.records import Record
 from bench.regression.reference import Made, Speed, Trajectory
 from bench.regression.verdicts import Verdict
 
 FACTOR = 5.0
 """How many times the spread is allowed: of other processors and versions there are more than the few that it is of."""
-
-ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-8}
 
 NOTE = (
     "losses: by NumPy in float64. spread: largest distance of any run up to a step, at least one rounding of the loss. "
@@ -46,7 +45,7 @@ def make(runs: Sequence[Record], precision: str, made: Made, speed: list[Speed])
         )
     losses = np.array(oracle.first_epoch_losses, float)
     apart = np.max([np.abs(_losses(run, len(losses)) - losses) for run in compared], axis=0)
-    rounding = ROUNDOFF[precision] * (np.abs(losses) + _constant(oracle))
+    rounding = 2.0 ** -PRODUCT_BITS[precision] * (np.abs(losses) + _constant(oracle))
     spread = np.maximum(np.maximum.accumulate(apart), rounding)
     if not np.isfinite(spread).all():
         raise BenchError("a run has a loss that is not a number: no reference can be made of it")

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from bench.inputs.points import AXES, OPERATIONS
-from bench.measures.sweep import QUANTITIES
 from bench.tables.labels import ROW, SECTION, Row, Source, groups, prepare
 from bench.tables.pivot import Rows
 from bench.tables.render import MISSING, Table, number
@@ -18,6 +17,8 @@ from bench.tables.scaling import GROWTH, Scaling, fit
 
 SAID = {"log_prob": "log p", "sample": "sampling", "train": "training step"}
 """The names of operations in tables and plots."""
+
+QUANTITIES = ["size", "seconds", "examples_per_second", "flop_rate", "low", "high"]
 
 SIZES = {
     "batch": "batch, examples",
@@ -92,7 +93,7 @@ def _curve(key: Row, axis: str, operation: str, rows: pd.DataFrame) -> Curve:
         if at["quantity"] == "seconds":
             point["low"] = float((its["value"] if several else its["low"]).min())
             point["high"] = float((its["value"] if several else its["high"]).max())
-    points = pd.DataFrame(list(found.values()), columns=["size", *QUANTITIES, "low", "high"], dtype=float)
+    points = pd.DataFrame(list(found.values()), columns=QUANTITIES, dtype=float)
     points = points.dropna(subset=["seconds"])
     missing = rows[rows["value"].isna() & ~rows["at_value"].isin(points["size"])]
     left_out = {int(size): str(note) for size, note in zip(missing["at_value"], missing["note"], strict=True)}

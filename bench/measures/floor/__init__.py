@@ -34,10 +34,7 @@ def measure(model: Backend, protocol: Protocol, steps: int, round_: int) -> Iter
     made = workloads(model)
     if made is None:
         note = "no floor, as the backend names no module of bare products"
-        context: dict[str, str | int | float] = {"round": round_}
-        yield Measurement(
-            measure="floor", quantity="train_step_seconds", value=None, unit="s", note=note, context=context
-        )
+        yield Measurement.of("floor", "train_step_seconds", None, "s", note=note, round=round_)
         return
     products = model.architecture.training_products(batch)
     by_products = time_calls(model, made.products(model, products), budget).least
@@ -53,9 +50,9 @@ def measure(model: Backend, protocol: Protocol, steps: int, round_: int) -> Iter
         ("train_step_seconds", step, "s"),
         ("train_epoch_seconds", step * steps, "s"),
     ):
-        yield Measurement(measure="floor", quantity=quantity, value=value, unit=unit, context={"round": round_})
+        yield Measurement.of("floor", quantity, value, unit, round=round_)
     chain = time_calls(model, made.chained(model, batch), budget).least
-    yield Measurement(measure="floor", quantity="chain_seconds", value=chain, unit="s", context={"round": round_})
+    yield Measurement.of("floor", "chain_seconds", chain, "s", round=round_)
 
 
 def measure_forward(model: Backend, protocol: Protocol) -> Iterator[Measurement]:
@@ -72,13 +69,7 @@ def measure_forward(model: Backend, protocol: Protocol) -> Iterator[Measurement]
         by_products = time_calls(model, made.products(model, products), rule.seconds_per_timing / 2).least
         rate = flops(products) / by_products
         by_bytes = model.architecture.forward_bytes(batch, model.dtype.itemsize) / bandwidth
-        yield Measurement(
-            measure="floor",
-            quantity="forward_seconds",
-            value=max(by_products, by_bytes),
-            unit="s",
-            context={"batch": batch},
-        )
+        yield Measurement.of("floor", "forward_seconds", max(by_products, by_bytes), "s", batch=batch)
 
 
 def _bandwidth(model: Backend, made: ModuleType, budget: float) -> float:
