@@ -12,11 +12,11 @@ tabulated, plotted and compared without another check.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import uuid
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -263,39 +263,37 @@ def save(record: Record, folder: str | Path) -> Path:
 
 def _move_into_place(temporary: Path, record: Record) -> Path:
     """Rename a written file to the name of its record, and return that."""
-    stem = _stem(record.plan)
-    folder = temporary.parent
-    for path in sorted(folder.glob(f"{stem}*.json")):
-        if re.fullmatch(re.escape(stem) + r"(-\d+)?", path.stem) and _is_same(path, record):
-            temporary.replace(path)
-            return path
-    for path in _free_names(folder, stem):
+    stem, folder = _stem(record.plan), temporary.parent
+    numbered = re.compile(re.escape(stem) + r"(-\d+)?\.json")
+    for path in sorted(path for path in folder.glob(f"{stem}*.json") if numbered.fullmatch(path.name)):
+        with suppress(RecordError):  # a file that can't be read is never replaced
+            found = load(path)
+            if found.run == record.run and _named_by(found.plan) == _named_by(record.plan):
+                return temporary.replace(path)
+    for number in itertools.count(1):
+        path = folder / (f"{stem}.json" if number == 1 else f"{stem}-{number}.json")
         try:
             os.link(temporary, path)  # unlike a move, fails if another process took the name in the meantime
         except FileExistsError:
             continue
         except OSError:  # a file system without hard links
+            if path.exists():
+                continue
             temporary.replace(path)
         return path
     raise AssertionError("unreachable: names never run out")
 
 
-def _free_names(folder: Path, stem: str) -> Iterator[Path]:
-    """Yield the names of a record that no file has yet."""
-    number = 1
-    while True:
-        path = folder / (f"{stem}.json" if number == 1 else f"{stem}-{number}.json")
-        if not path.exists():
-            yield path
-        number += 1
-
-
 def _stem(plan: Plan) -> str:
     """Return the name of a record's file without number and suffix."""
+    return "-".join(slug(part) for part in _named_by(plan) if part)
+
+
+def _named_by(plan: Plan) -> tuple[str | None, ...]:
+    """Return what sets a record apart from the others of its run."""
     kind = plan.kind if plan.kind != "run" else None
     devices = f"x{plan.devices}" if plan.devices > 1 else None
-    parts = (plan.protocol, kind, plan.backend, plan.device, plan.precision, plan.mode, devices, f"seed{plan.seed}")
-    return "-".join(slug(part) for part in parts if part)
+    return plan.protocol, kind, plan.backend, plan.device, plan.precision, plan.mode, devices, f"seed{plan.seed}"
 
 
 def slug(text: str) -> str:
@@ -303,26 +301,10 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9_.]+", "-", text.lower()).strip("-.") or "x"
 
 
-def _is_same(path: Path, record: Record) -> bool:
-    """Return whether `path` holds an earlier state of `record`; a file that can't be read is never replaced."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        plan = found["plan"]
-        same_plan = all(
-            plan.get(name, default) == getattr(record.plan, name)
-            for name, default in {"kind": "run", "devices": 1}.items()
-        ) and all(
-            plan[name] == getattr(record.plan, name)
-            for name in ("protocol", "backend", "device", "precision", "mode", "seed")
-        )
-        return found["run"] == record.run and same_plan
-    return False
-
-
 def _brief(row: BaseModel) -> dict[str, Any]:
     """Return the fields of `row` without those that are None by default and are None."""
-    absent = {name for name, field in type(row).model_fields.items() if field.default is None}
-    return {name: value for name, value in row.model_dump().items() if value is not None or name not in absent}
+    fields = type(row).model_fields.items()
+    return row.model_dump(exclude={name for name, field in fields if field.default is None is getattr(row, name)})
 
 
 def layout(value: Any, indent: int = 0, width: int = 110) -> str:
@@ -367,7 +349,7 @@ def parsed(path: Path) -> tuple[str, Any]:
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, nested without end
-        raise RecordError(f"{path}: not a record: expected JSON, found {_one_line(error)}") from error
+        raise RecordError(f"{path}: not a record: expected JSON, found {' '.join(str(error).split())}") from error
 
 
 def validated(path: Path, text: str, data: Any) -> Record:
@@ -392,8 +374,3 @@ def validated(path: Path, text: str, data: Any) -> Record:
 def _refuse_constant(token: str) -> NoReturn:
     """Refuse NaN and Infinity, which Python's parser takes for JSON."""
     raise ValueError(f"{token}, which is not JSON")
-
-
-def _one_line(error: object) -> str:
-    """Return the text of an error in one line."""
-    return " ".join(str(error).split())

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import backends
+from bench.records.fields import plural
 
 PACKAGES = (
     "nice-bench",
@@ -100,17 +101,13 @@ def machine(device: str, fingerprint: Mapping[str, Any]) -> str:
     label = " ".join(label.split())
     if not number:
         return label
-    label += f", {_plural(number, 'core')}"
+    label += f", {plural(number, 'core')}"
     if "cpu_quota" not in fingerprint:  # a record of before quotas were recorded, when labels had cores alone
         return label
     quota, threads = fingerprint["cpu_quota"], fingerprint.get("variables", {}).get("OMP_NUM_THREADS")
     usable = number if quota is None else min(number, quota)
     label += f", quota {usable:g}" if usable < number else ""
-    return label if threads in (None, str(_whole(usable))) else f"{label}, {_plural(threads, 'thread')}"
-
-
-def _plural(number: int | str, noun: str) -> str:
-    return f"{number} {noun}{'' if str(number) == '1' else 's'}"
+    return label if threads in (None, str(_whole(usable))) else f"{label}, {plural(threads, 'thread')}"
 
 
 # Processor and memory
@@ -276,11 +273,10 @@ def _nvml() -> Iterator[Any]:
 
 def _visible(nvml: Any) -> list[tuple[int, Any]]:
     """Return index (in the driver's order) and handle of each GPU that CUDA_VISIBLE_DEVICES does not hide."""
-    handles = []
-    for index in range(_try(nvml.nvmlDeviceGetCount) or 0):
-        handle = _try(nvml.nvmlDeviceGetHandleByIndex, index)
-        if handle is not None:
-            handles.append((index, handle))
+    each = (
+        (index, _try(nvml.nvmlDeviceGetHandleByIndex, index)) for index in range(_try(nvml.nvmlDeviceGetCount) or 0)
+    )
+    handles = [(index, handle) for index, handle in each if handle is not None]
     setting = os.environ.get("CUDA_VISIBLE_DEVICES")
     if setting is None:
         return handles

@@ -32,6 +32,11 @@ def printable(text: str) -> str:
     return CONTROL.sub("�", text)
 
 
+def plural(number: int | str, noun: str) -> str:
+    """Return "1 round", "2 rounds"."""
+    return f"{number} {noun}{'' if str(number) == '1' else 's'}"
+
+
 def plain(value: Any) -> Any:
     """Turn `value` into what JSON can hold; numbers that are not finite become their names ("nan", "inf", "-inf")."""
     value = unwrapped(value)

@@ -15,6 +15,7 @@ import pandas as pd
 import backends
 from bench.measures.disturbance import LIMIT
 from bench.records import Record
+from bench.records.fields import plural
 from bench.tables.frame import BACKENDS, PRECISIONS, frame, rank
 from bench.tables.render import number
 
@@ -121,7 +122,7 @@ def provenance(used: pd.DataFrame) -> list[str]:
         precisions = sorted(used["precision"].unique(), key=lambda value: place("precision", value))
         rounds = "/".join(str(value) for value in sorted(used["rounds"].unique()))
         seeds = sorted(used["seed"].unique())
-        counts = f"{_plural(rounds, 'round')}, {_plural(used['run'].nunique(), 'run')}, {_plural(len(seeds), 'seed')}"
+        counts = f"{plural(rounds, 'round')}, {plural(used['run'].nunique(), 'run')}, {plural(len(seeds), 'seed')}"
         parts.append(f"Precision: {', '.join(precisions)}. {counts} ({', '.join(map(str, seeds))}).")
         versions = [str(key["versions"]) for key, _ in groups(used, ["plan_backend", "versions"]) if key["versions"]]
         if versions:
@@ -163,8 +164,3 @@ def _sentence(text: str) -> str:
     """Return `text` in one line that ends with a full stop."""
     text = " ".join(text.split())
     return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-def _plural(number: int | str, noun: str) -> str:
-    """Return "1 round", "2 rounds"."""
-    return f"{number} {noun}{'' if str(number) == '1' else 's'}"
