@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context
-from typing import Any
 
 import pandas as pd
 from tabulate import tabulate
@@ -24,26 +23,28 @@ WIDTH = 120
 SUFFIXES = {"text": "txt", "markdown": "md", "csv": "csv", "latex": "tex"}
 """The formats of `render`, and their files' suffixes."""
 
-LATEX = {
-    "\\": r"\textbackslash{}",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "−": "$-$",
-    "×": r"$\times$",
-    "±": r"$\pm$",
-    "π": r"$\pi$",
-    "½": r"$\frac12$",
-    "→": r"$\to$",
-    "≤": r"$\leq$",
-    "Δ": r"$\Delta$",
-    "–": "--",
-    "—": "---",
-    "…": r"\dots{}",
-    "|": r"\textbar{}",
-}
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "−": "$-$",
+        "×": r"$\times$",
+        "±": r"$\pm$",
+        "π": r"$\pi$",
+        "½": r"$\frac12$",
+        "→": r"$\to$",
+        "≤": r"$\leq$",
+        "Δ": r"$\Delta$",
+        "–": "--",
+        "—": "---",
+        "…": r"\dots{}",
+        "|": r"\textbar{}",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def _text(table: Table, width: int) -> str:
     parts, rest = [], [name for name in names if name not in table.labels]
     while True:
         kept = names
-        while _width(part := _plain(table, kept)) > width and len(kept) > len(table.labels) + 1:
+        while max(map(len, (part := _plain(table, kept)).splitlines())) > width and len(kept) > len(table.labels) + 1:
             kept = kept[:-1]
         parts.append(part)
         rest = [name for name in rest if name not in kept]
@@ -145,51 +146,31 @@ def _text(table: Table, width: int) -> str:
 
 def _plain(table: Table, names: list[str]) -> str:
     """Return these columns as plain text, long headings and long cells (reasons) on several lines."""
-    shown = table.shown[names].map(_one_line)
     headings = [textwrap.fill(name, 11, break_long_words=False, break_on_hyphens=False) for name in names]
-    cells = shown.map(lambda cell: textwrap.fill(cell, 32, break_long_words=False))
-    return tabulate(cells.values.tolist(), headings, tablefmt="simple", **_alignment(shown))
-
-
-def _width(text: str) -> int:
-    """Return the length of the longest line."""
-    return max(map(len, text.splitlines()))
+    return _tabulated(
+        table.shown[names], headings, "simple", lambda cell: textwrap.fill(cell, 32, break_long_words=False)
+    )
 
 
 def _markdown(table: Table) -> str:
     """Return a table as Markdown, with its title as a heading."""
-    cells = table.shown.map(lambda cell: _one_line(cell).replace("|", r"\|").replace("<", "&lt;"))
-    headings = [name.replace("|", r"\|") for name in cells.columns]
-    body = tabulate(cells.values.tolist(), headings, tablefmt="pipe", **_alignment(table.shown))
+    headings = [str(name).replace("|", r"\|") for name in table.shown]
+    body = _tabulated(table.shown, headings, "pipe", lambda cell: cell.replace("|", r"\|").replace("<", "&lt;"))
     return f"### {table.title}\n\n{body}\n\n{table.caption.replace('<', '&lt;')}\n"
 
 
 def _latex(table: Table) -> str:
     """Return a table as a LaTeX table with caption and label."""
-    cells = table.shown.map(lambda cell: _escape(_one_line(cell)))
-    headings = [_escape(name) for name in cells.columns]
-    body = tabulate(cells.values.tolist(), headings, tablefmt="latex_raw", **_alignment(table.shown))
-    caption = _escape(f"{table.title}. {table.caption}")
+    headings = [str(name).translate(LATEX) for name in table.shown]
+    body = _tabulated(table.shown, headings, "latex_raw", lambda cell: cell.translate(LATEX))
+    caption = f"{table.title}. {table.caption}".translate(LATEX)
     label = re.sub(r"[^a-z0-9-]", "-", table.name)
     return f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n\\label{{tab:{label}}}\n{body}\n\\end{{table}}\n"
 
 
-def _alignment(shown: pd.DataFrame) -> dict[str, Any]:
-    """Return options of `tabulate`: numbers to the right, words to the left, and no parsing of numbers."""
-    numeric = [_is_numeric(shown[name]) for name in shown.columns]
-    return {"disable_numparse": True, "colalign": ["right" if right else "left" for right in numeric]}
-
-
-def _is_numeric(column: pd.Series) -> bool:
-    """Return whether every cell begins as a number or is missing."""
-    return all(cell == MISSING or bool(re.match(r"-?\d", cell)) for cell in column)
-
-
-def _one_line(cell: str) -> str:
-    """Return a cell with single spaces in place of line breaks and tabs."""
-    return " ".join(cell.split())
-
-
-def _escape(text: str) -> str:
-    """Return `text` as LaTeX sets it."""
-    return "".join(LATEX.get(sign, sign) for sign in text)
+def _tabulated(shown: pd.DataFrame, headings: list[str], style: str, escape: Callable[[str], str]) -> str:
+    """Return the cells in one of tabulate's styles: numbers to the right, words to the left, each cell in one line."""
+    numeric = [all(cell == MISSING or re.match(r"-?\d", cell) for cell in shown[name]) for name in shown]
+    cells = shown.map(lambda cell: escape(" ".join(cell.split()))).values.tolist()
+    sides = ["right" if right else "left" for right in numeric]
+    return tabulate(cells, headings, tablefmt=style, disable_numparse=True, colalign=sides)
