@@ -100,7 +100,7 @@ def test_mistakes_are_errors(check, arguments, message):
     ],
 )
 def test_nothing_is_run_that_has_no_reference(kept, check, monkeypatch, options, missing):
-    monkeypatch.setattr(cli_check, "_run", None)
+    monkeypatch.setattr(cli_check.check_runs, "run", None)
     done = check(*kept.options, *options)
     assert done.code == 1
     assert f"for {missing}" in done.err

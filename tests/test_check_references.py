@@ -21,9 +21,10 @@ from bench.errors import BenchError
 from bench.inputs import protocol as protocols
 from bench.records import collection
 from bench.regression import check, check_runs, check_speed, convergence, reference
-from bench.regression.check_runs import PARTS, Job, Where
+from bench.regression.check_runs import PARTS, Job
 from bench.running import worker
 from bench.running.messages import EpochDone, Started, WorkerPlan
+from bench.running.variant import Request
 
 # References
 
@@ -114,7 +115,11 @@ def test_runs_that_a_folder_has_are_not_made_again(tmp_path, monkeypatch):
     records.save(run_of("jax", protocol_digest=digest), tmp_path)
     records.save(run_of("torch", protocol_digest=digest, status="failed"), tmp_path)
     jobs = [Job("trajectory-narrow", name, "float32", 0, 1) for name in ("torch", "jax", "torch")]
-    assert [run.plan.backend for run in check_runs.run(jobs, Where(tmp_path), Silent())] == ["torch", "jax", "torch"]
+    assert [run.plan.backend for run in check_runs.run(jobs, Request(folder=tmp_path, device="cpu"), Silent())] == [
+        "torch",
+        "jax",
+        "torch",
+    ]
     worker = ["python", "-m", "bench.regression.check_worker"]
     assert asked == [(name, [*worker, "0"]) for name in ("torch", "torch")]
 
@@ -133,7 +138,7 @@ def test_the_oracle_of_a_gpus_reference_is_run_on_a_cpu_and_found_again(tmp_path
     monkeypatch.setattr(check_runs, "resolve_device", lambda device: device)
     jobs = [Job("trajectory-narrow", name, "float32", 0, 1) for name in ("numpy", "jax")]
     for _ in range(2):
-        check_runs.run(jobs, Where(tmp_path, "gpu"), Silent())
+        check_runs.run(jobs, Request(folder=tmp_path, device="gpu"), Silent())
     assert asked == [("numpy", "cpu"), ("jax", "gpu")]
 
 
@@ -158,7 +163,7 @@ def stand_in(monkeypatch, patience):
 def test_runs_side_by_side_have_a_core_each_and_their_records_come_in_the_order_of_the_jobs(tmp_path, monkeypatch):
     workers = stand_in(monkeypatch, patience=20)
     jobs = [Job("smoke", name, "float32", seed, 1) for seed in (0, 1) for name in ("torch", "jax", "tensorflow")]
-    made = check_runs.run(jobs, Where(tmp_path), Silent(), abreast=2)
+    made = check_runs.run(jobs, Request(folder=tmp_path, device="cpu"), Silent(), abreast=2)
     assert [(run.plan.backend, run.plan.seed) for run in made] == [(job.backend, job.seed) for job in jobs]
     assert {frozenset(cores) for cores in workers if len(cores) == 2} == {frozenset("01")}
     assert max(map(len, workers)) == 2
@@ -171,7 +176,7 @@ def test_runs_on_all_cores_or_a_gpu_and_those_that_are_timed_closely_are_alone(
     monkeypatch.setattr(check_runs, "resolve_device", lambda device: device)
     workers = stand_in(monkeypatch, patience=0.3)
     jobs = [Job("smoke", "torch", "float32", seed, threads) for seed in (0, 1)]
-    check_runs.run(jobs, Where(tmp_path, device), Silent(), abreast)
+    check_runs.run(jobs, Request(folder=tmp_path, device=device), Silent(), abreast)
     assert max(map(len, workers)) == 1
 
 
@@ -190,7 +195,7 @@ def test_an_interruption_ends_the_runs_side_by_side_and_begins_no_more(tmp_path,
     monkeypatch.setattr(check_runs.runner, "run", run)
     jobs = [Job("smoke", name, "float32", 0, 1) for name in ("torch", *["jax"] * 8)]
     with pytest.raises(KeyboardInterrupt):
-        check_runs.run(jobs, Where(tmp_path), Silent(), abreast=2)
+        check_runs.run(jobs, Request(folder=tmp_path, device="cpu"), Silent(), abreast=2)
     assert stopped[:2] == [False, True]
     assert len(workers) < len(jobs)
 
@@ -250,5 +255,5 @@ def test_the_narrow_trajectory_is_a_regression_if_the_learning_rate_is_5_percent
 
 
 def test_the_worker_of_the_check_has_as_many_threads_as_the_job_says(tmp_path):
-    (made,) = check_runs.run([Job("smoke", "numpy", "float64", 0, 1)], Where(tmp_path), Silent())
+    (made,) = check_runs.run([Job("smoke", "numpy", "float64", 0, 1)], Request(folder=tmp_path, device="cpu"), Silent())
     assert (made.status, made.environment["cores"]) == ("ok", 1)

@@ -145,7 +145,7 @@ def run(
         protocol_name,
         training__epochs=epochs,
         training__batch=batch,
-        training__rounds=rounds if rounds or epochs is None else _at_most(protocol_name, epochs),
+        training__rounds=rounds if rounds is not None else _at_most(protocol_name, epochs),
     )
     request = runner.Request(
         protocol=loaded,
@@ -368,6 +368,6 @@ def data(verbose: Verbose = False) -> None:
 app.command(epilog="Example: nice-bench doctor --device gpu --backends torch,jax")(cli_doctor.doctor)
 
 
-def _at_most(protocol_name: str, epochs: int) -> int:
+def _at_most(protocol_name: str, epochs: int | None) -> int | None:
     """The protocol's rounds, or fewer where --epochs asks for fewer epochs than that."""
-    return min(protocol.load(protocol_name).training.rounds, max(epochs, 1))
+    return None if epochs is None else min(protocol.load(protocol_name).training.rounds, max(epochs, 1))

@@ -10,15 +10,14 @@ import typer
 
 from bench.commands import options
 from bench.commands.options import Chosen, Device, Interpreters, Verbose
-from bench.commands.progress import LiveProgress
 from bench.errors import BenchError
 from bench.records import Record, RecordError
 from bench.regression import check as checks
 from bench.regression import check_runs, reference, verdicts
-from bench.regression.check_runs import PARTS, Part, Where
+from bench.regression.check_runs import PARTS, Part
 from bench.regression.convergence import MARGIN
 from bench.regression.verdicts import Verdict
-from bench.running.variant import resolve_device
+from bench.running.variant import Request, resolve_device
 
 
 def check(
@@ -58,7 +57,7 @@ def check(
     if folders and only:
         raise BenchError("--only is of no use with RECORDS: leave one of them out")
     names, parts = options.backend_names(chosen), _parts(only)
-    where = Where(
+    where = Request(
         folder=options.folder(output, "check"),
         device=resolve_device(device),
         interpreters=options.pairs(python, "--python"),
@@ -71,7 +70,12 @@ def check(
         with options.interruptible():
             found = options.loaded_records(folders, skipped)
     else:
-        found = options.measured(lambda progress: _run(parts, names, where, progress, update=update))
+        jobs = check_runs.reference_jobs if update else check_runs.check_jobs
+        found = options.measured(
+            lambda progress: [
+                record for part in parts for record in check_runs.run(jobs(part, names), where, progress, part.abreast)
+            ]
+        )
     if update and skipped:
         raise BenchError("no reference is made of records of which some can't be read")
     if update:
@@ -96,13 +100,6 @@ def _check_references(parts: Iterable[Part], device: str, references: Path) -> N
             f"no reference in {references} for {', '.join(dict.fromkeys(missing))} on {device}: leave it out by "
             "--only, or make one by --update"
         )
-
-
-def _run(
-    parts: Sequence[Part], names: Sequence[str], where: Where, progress: LiveProgress, *, update: bool
-) -> list[Record]:
-    jobs = check_runs.reference_jobs if update else check_runs.check_jobs
-    return [r for part in parts for r in check_runs.run(jobs(part, names), where, progress, part.abreast)]
 
 
 def _update(found: Sequence[Record], margin: float, references: Path, parts: Sequence[Part] | None) -> list[Path]:

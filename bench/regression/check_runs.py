@@ -6,9 +6,9 @@ completed: what was interrupted goes on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
@@ -16,8 +16,7 @@ from typing import Literal
 
 from bench.inputs import protocol
 from bench.records import Record, collection, environment
-from bench.running import runner
-from bench.running.runner import Request
+from bench.running import runner, variant
 from bench.running.variant import Listener, resolve_device
 
 
@@ -79,16 +78,6 @@ class Job:
         return min(self.threads or environment.cores(), environment.cores())
 
 
-@dataclass(frozen=True)
-class Where:
-    """Where jobs are run: folder, device, backend → interpreter, most seconds for a job."""
-
-    folder: Path
-    device: str = "cpu"
-    interpreters: Mapping[str, str] = field(default_factory=dict)
-    timeout: float = 1800.0
-
-
 def check_jobs(part: Part, backends: Sequence[str]) -> list[Job]:
     """What a check runs; the backends alternate."""
     return [Job(part.protocol, name, part.precision, seed, part.threads) for seed in part.seeds for name in backends]
@@ -110,12 +99,12 @@ def reference_jobs(part: Part, backends: Sequence[str]) -> list[Job]:
     return [oracle, *others, *usual]
 
 
-def run(jobs: Sequence[Job], where: Where, listener: Listener, abreast: int = 1) -> list[Record]:
+def run(jobs: Sequence[Job], where: variant.Request, listener: Listener, abreast: int = 1) -> list[Record]:
     """Run the jobs that the folder has no good record of yet.
 
     Args:
         jobs: what to run.
-        where: device, folder, interpreters.
+        where: device, folder, interpreters and timeout; nothing else of it counts.
         listener: notified of every event.
         abreast: how many go side by side, where there are cores for that many; on a GPU one after the other.
 
@@ -136,7 +125,7 @@ def run(jobs: Sequence[Job], where: Where, listener: Listener, abreast: int = 1)
     return [record or next(made) for record in found]
 
 
-def _run_all(jobs: Sequence[Job], where: Where, listener: Listener, abreast: int) -> list[Record]:
+def _run_all(jobs: Sequence[Job], where: variant.Request, listener: Listener, abreast: int) -> list[Record]:
     widest = max((job.cores for job in jobs), default=1)
     lanes = max(1, min(abreast, environment.cores() // widest))
     interrupted = Event()
@@ -162,11 +151,11 @@ def _run_all(jobs: Sequence[Job], where: Where, listener: Listener, abreast: int
             raise
 
 
-def _run_one(job: Job, cores: Sequence[int], where: Where, listener: Listener, interrupted: Event) -> Record:
+def _run_one(job: Job, cores: Sequence[int], where: variant.Request, listener: Listener, interrupted: Event) -> Record:
     def command(backend: str, interpreter: str) -> list[str]:
         return [interpreter, "-m", "bench.regression.check_worker", ",".join(map(str, cores))]
 
-    request = Request(
+    request = runner.Request(
         protocol=protocol.load(job.protocol),
         backends=[job.backend],
         device=_device(job, where.device),

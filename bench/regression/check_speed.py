@@ -16,6 +16,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ LEVEL = 0.02
 
 LEAST_RUNS = 3
 NAMES = {"floor": "epoch over its floor", "calibration": "epoch over NumPy's product"}
-MEASURED = {"floor": ("floor", "train_epoch_seconds"), "calibration": ("calibration", "product_seconds")}
+MEASURED = {("floor", "train_epoch_seconds"): "floor", ("calibration", "product_seconds"): "calibration"}
 
 
 @dataclass(frozen=True)
@@ -51,18 +52,14 @@ class Part:
 
 def ratios(run: Record) -> dict[str, float]:
     """What stands in `NAMES` → the fastest epoch over it, within a round; the least of all rounds."""
-    found = {}
-    for name, (measure, quantity) in MEASURED.items():
-        each = [
-            min(point.seconds for point in run.curve if point.round == m.context.get("round")) / m.value
-            for m in run.measurements
-            if m.measure == measure
-            and m.quantity == quantity
-            and m.value
-            and any(point.round == m.context.get("round") for point in run.curve)
-        ]
-        if each:
-            found[name] = min(each)
+    fastest: dict[Any, float] = {}
+    for point in run.curve:
+        fastest[point.round] = min(point.seconds, fastest.get(point.round, math.inf))
+    found: dict[str, float] = {}
+    for m in run.measurements:
+        name, round_ = MEASURED.get((m.measure, m.quantity)), m.context.get("round")
+        if name and m.value and round_ in fastest:
+            found[name] = min(fastest[round_] / m.value, found.get(name, math.inf))
     return found
 
 
@@ -74,7 +71,11 @@ def make(runs: Sequence[Record]) -> list[Speed]:
             key = (run.plan.backend, int(run.environment.get("cores", 0)))
             groups.setdefault(key, []).append(ratios(run))
     return [
-        Speed(backend=backend, cores=cores, **{name: [_rounded(r[name]) for r in its if name in r] for name in NAMES})
+        Speed(
+            backend=backend,
+            cores=cores,
+            **{name: [float(f"{r[name]:.4g}") for r in its if name in r] for name in NAMES},
+        )
         for (backend, cores), its in sorted(groups.items())
     ]
 
@@ -125,7 +126,3 @@ def _unfit(backend: str, name: str, part: Part) -> Verdict:
     reason = f"{len(part.usual)} runs on so many cores in the reference" if len(part.found) else "not measured"
     where = (part.protocol, part.precision, backend, NAMES[name])
     return Verdict("speed", *where, reason, f"{LEAST_RUNS} or more", INCOMPARABLE, None)
-
-
-def _rounded(ratio: float) -> float:
-    return float(f"{ratio:.4g}")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from bench.comparison.statistics import Estimate, paired
 from bench.errors import BenchError
-from bench.records import EpochPoint, Record
+from bench.records import Record
 from bench.regression.reference import Convergence, Made, Speed
 from bench.regression.verdicts import Verdict
 
@@ -163,6 +163,5 @@ def _equivalent(apart: NDArray, reference: Convergence, pair: str, quantity: str
 
 
 def _loss(run: Record, measure: str, epoch: int) -> float:
-    point: EpochPoint | None = next((point for point in run.curve if point.epoch == epoch), None)
-    loss = None if point is None else getattr(point, measure)
-    return math.nan if loss is None else loss
+    losses = (getattr(point, measure) for point in run.curve if point.epoch == epoch)
+    return math.nan if (loss := next(losses, None)) is None else loss

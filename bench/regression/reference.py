@@ -58,11 +58,6 @@ class _Reference(_Value):
     speed: list[Speed]
     note: str
 
-    @property
-    def file_name(self) -> str:
-        """The name of the file that it is kept in."""
-        return name_of(self.protocol, self.device, self.precision)
-
 
 class Trajectory(_Reference):
     """The loss of each step by NumPy in float64, and how far from it the backends were.
@@ -108,10 +103,6 @@ Reference = Trajectory | Convergence
 REFERENCE: TypeAdapter[Reference] = TypeAdapter(Annotated[Reference, Field(discriminator="check")])
 
 
-class ReferenceError(BenchError):
-    """A reference that is not there or can't be used; the message names the file."""
-
-
 def name_of(protocol: str, device: str, precision: str) -> str:
     """The name of a reference's file."""
     return f"{protocol}-{device}-{precision}.json"
@@ -141,17 +132,17 @@ def save(reference: Reference, folder: Path) -> Path:
     """Write a reference with the digest of its content; the one that was there is replaced.
 
     Raises:
-        ReferenceError: the file can't be written.
+        BenchError: the file can't be written.
     """
     content = reference.model_dump()
-    path = folder / reference.file_name
+    path = folder / name_of(reference.protocol, reference.device, reference.precision)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with atomically(path) as temporary:
             text = records.layout(content | {"sha256": _digest(content)}) + "\n"
             temporary.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
-        raise ReferenceError(f"{path}: cannot be written: {error.strerror}") from error
+        raise BenchError(f"{path}: cannot be written: {error.strerror}") from error
     return path
 
 
@@ -159,23 +150,23 @@ def load(path: Path) -> Reference:
     """Read a reference.
 
     Raises:
-        ReferenceError: no such file, no reference, or one that was edited.
+        BenchError: no such file, no reference, or one that was edited.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ReferenceError(f"{path}: no reference: {error.strerror}; `nice-bench check --update` makes it") from error
+        raise BenchError(f"{path}: no reference: {error.strerror}; `nice-bench check --update` makes it") from error
     except ValueError as error:
-        raise ReferenceError(f"{path}: not a reference: expected JSON ({error})") from error
+        raise BenchError(f"{path}: not a reference: expected JSON ({error})") from error
     if not isinstance(content, dict) or content.get("kind") != "reference":
-        raise ReferenceError(f"{path}: not a reference: expected an object of kind 'reference'")
+        raise BenchError(f"{path}: not a reference: expected an object of kind 'reference'")
     digest = content.pop("sha256", None)
     if digest != _digest(content):
-        raise ReferenceError(f"{path}: edited since it was made; `nice-bench check --update` makes it anew")
+        raise BenchError(f"{path}: edited since it was made; `nice-bench check --update` makes it anew")
     try:
         return REFERENCE.validate_json(json.dumps(content))
     except ValidationError as error:
-        raise ReferenceError(f"{path}: {explain(error)}; `nice-bench check --update` makes it anew") from error
+        raise BenchError(f"{path}: {explain(error)}; `nice-bench check --update` makes it anew") from error
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ is smallest, see errors that a late step would take for rounding.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,8 @@ def make(runs: Sequence[Record], precision: str, made: Made, speed: list[Speed])
         )
     losses = np.array(oracle.first_epoch_losses, float)
     apart = np.max([np.abs(_losses(run, len(losses)) - losses) for run in compared], axis=0)
-    rounding = 2.0 ** -PRODUCT_BITS[precision] * (np.abs(losses) + _constant(oracle))
+    constant = 0.5 * oracle.plan.architecture["dim"] * math.log(2 * math.pi)  # the float holds −log p with it
+    rounding = 2.0 ** -PRODUCT_BITS[precision] * (np.abs(losses) + constant)
     spread = np.maximum(np.maximum.accumulate(apart), rounding)
     if not np.isfinite(spread).all():
         raise BenchError("a run has a loss that is not a number: no reference can be made of it")
@@ -103,13 +104,7 @@ def judge(run: Record, reference: Trajectory) -> Verdict:
 
 def _losses(run: Record, steps: int) -> NDArray[np.float64]:
     """Loss of each step; NaN where it was no number."""
-    losses: Iterable[float | None] = run.first_epoch_losses
-    found = np.array([math.nan if loss is None else loss for loss in losses])
+    found = np.array(run.first_epoch_losses, float)
     if len(found) != steps:
         raise BenchError(f"{run.plan.backend}: {len(found)} steps; expected {steps}")
     return found
-
-
-def _constant(run: Record) -> float:
-    """½ D log 2π: the loss that a float holds is −log p with it."""
-    return 0.5 * run.plan.architecture["dim"] * math.log(2 * math.pi)
