@@ -26,7 +26,7 @@ from bench.records import Measurement
 SLACK = LAMBDA
 """How many times one draw of the predicted errors an error may be; near 1 would do where there are many inputs."""
 
-JUDGED = ("max_error", "rms_error", "log_prob_change")
+JUDGED = {"max_error": "max", "rms_error": "RMS", "log_prob_change": "change of log p"}
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,11 @@ def _predicted(trip: Trip, precision: str) -> dict[str, float]:
 
 def _figures(measurements: Iterator[Measurement]) -> dict[str, float]:
     """What was measured of what → how much; None was not a number."""
-    return {
-        _label(measurement): np.nan if measurement.value is None else measurement.value
-        for measurement in measurements
-        if measurement.quantity in JUDGED
-    }
-
-
-def _label(measurement: Measurement) -> str:
-    context = measurement.context
-    where = f", coupling {context['coupling']} alone" if "coupling" in context else ""
-    times = "" if context["trips"] == 1 else f" × {context['trips']}"
-    what = {"max_error": "max", "rms_error": "RMS", "log_prob_change": "change of log p"}[measurement.quantity]
-    return f"{context['inputs']}, {context['direction']}{times}{where}: {what}, {measurement.unit}"
+    figures = {}
+    for m in measurements:
+        if m.quantity in JUDGED:
+            where = f", coupling {m.context['coupling']} alone" if "coupling" in m.context else ""
+            times = "" if m.context["trips"] == 1 else f" × {m.context['trips']}"
+            what = f"{m.context['inputs']}, {m.context['direction']}{times}{where}: {JUDGED[m.quantity]}, {m.unit}"
+            figures[what] = np.nan if m.value is None else m.value
+    return figures

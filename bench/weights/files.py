@@ -113,15 +113,26 @@ def _decoded(path: Path, name: str, *, dtype: str, shape: list[int], data: bytes
     return np.frombuffer(data, kind[dtype]).reshape(shape)
 
 
-def read_npz(path: Path) -> Content | None:
-    """Read arrays by their names; None if the file is of this package, or no such file at all."""
+def npz(path: Path) -> dict[str, NDArray]:
+    """The arrays of an .npz file by their names.
+
+    Raises:
+        ParameterError: it is no such file.
+        FileNotFoundError: there is none.
+    """
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            if "architecture" in file.files:
-                return None
-            return Content(str(path), {name: file[name] for name in file.files})
-    except (ValueError, OSError, EOFError, TypeError, AttributeError, MemoryError, zipfile.BadZipFile):
-        return None
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
+    except (ValueError, OSError, EOFError, TypeError, AttributeError, MemoryError, zipfile.BadZipFile) as error:
+        raise ParameterError(f"{path}: not an .npz file of arrays ({error})") from error
+
+
+def read_npz(path: Path) -> Content | None:
+    """Read arrays by their names; None if the file is of this package."""
+    arrays = npz(path)
+    return None if "architecture" in arrays else Content(str(path), arrays)
 
 
 def read_h5(path: Path) -> Content:

@@ -10,7 +10,6 @@ and NumPy without an architecture, Keras' `.weights.h5` and `.keras` (`bench.wei
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,13 +102,10 @@ def _agreement(architecture: Architecture, loaded: Parameters) -> str:
 
 
 def _read_npz(path: Path) -> tuple[Architecture, Parameters]:
+    arrays = files.npz(path)
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
         architecture = Architecture.from_dict(json.loads(str(arrays.pop("architecture"))))
-    except KeyError as error:
-        raise ParameterError(f"{path}: no entry 'architecture'; expected JSON text under that name") from error
-    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError) as error:
         raise ParameterError(f"{path}: not an .npz file of weights ({error})") from error
     parameters.check(architecture, arrays, source=str(path))
     return architecture, arrays

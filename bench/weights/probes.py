@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from backends import ParameterError
 from bench.errors import BenchError
+from bench.weights.files import npz
 from bench.weights.networks import Choices, Network
 from bench.weights.readings import EXPRESSIBLE, OPTIONS, SCALES, Layout, Reading, encode, finish
 
@@ -45,13 +45,7 @@ class Probe:
             ParameterError: it isn't one of these arrays, or too weak to prove anything.
             FileNotFoundError: there is no such file.
         """
-        try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{path}: no such file") from None
-        except (ValueError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            raise ParameterError(f"{path}: not an .npz file of arrays ({error})") from error
+        arrays = npz(path)
         if "x" not in arrays or len(arrays) < 2 or not set(arrays) <= {"x", "z", "log_prob"}:
             raise ParameterError(f"{path}: holds {sorted(arrays)}; expected x, and z or log_prob or both")
         x = arrays.pop("x")
@@ -64,10 +58,8 @@ class Probe:
                 raise ParameterError(f"{path}: {name} is {array.dtype}; expected float32 or float64")
             if not np.isfinite(array).all():
                 raise ParameterError(f"{path}: {name} has values that aren't finite; expected none")
-        if len(np.unique(x, axis=0)) < LEAST_ROWS:
-            raise ParameterError(
-                f"{path}: has {len(np.unique(x, axis=0))} different rows; expected {LEAST_ROWS} or more"
-            )
+        if (rows := len(np.unique(x, axis=0))) < LEAST_ROWS:
+            raise ParameterError(f"{path}: has {rows} different rows; expected {LEAST_ROWS} or more")
         if constant := int((np.ptp(x, axis=0) == 0).sum()):
             raise ParameterError(f"{path}: {constant} of {dim} dimensions of x are the same in all rows; expected none")
         return cls(x.astype(np.float64), arrays)
@@ -192,18 +184,18 @@ def disagreement(probe: Probe, found: dict[str, NDArray], single: dict[str, NDAr
         found: the same in float64.
         single: the same in float32, whose distance from `found` is what rounding does to this flow.
     """
+
+    def rms(array: NDArray) -> float:
+        return float(np.sqrt(np.mean(np.square(array))))
+
     worst = 0.0
     for name, wanted in probe.outputs.items():
         epsilon = probe.epsilon(name)
         rounding = (single[name] - found[name]) * (epsilon / np.finfo("f4").eps)
-        allowed = 4 * (_norm(rounding) + epsilon / 2 * _norm(found[name]))
-        error = _norm(found[name] - wanted)
+        allowed = 4 * (rms(rounding) + epsilon / 2 * rms(found[name]))
+        error = rms(found[name] - wanted)
         worst = max(worst, error / allowed if np.isfinite(error) and np.isfinite(allowed) else np.inf)
     return worst
-
-
-def _norm(array: NDArray) -> float:
-    return float(np.sqrt(np.mean(np.square(array))))
 
 
 def _same(expected: dict[str, NDArray], found: dict[str, NDArray], tolerance: float) -> bool:
