@@ -14,8 +14,6 @@ What is compared is a variant: a backend's name, which stands for its fastest mo
 this suite finds every one.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """The agreement suite at given weights: every backend and every ordered pair against the reference, and samples."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The agreement suite in training: each backend step by step beside the reference, and training resumed by another."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """How fast trajectories part: the lockstep checks of an agreement run, step by step, as a figure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

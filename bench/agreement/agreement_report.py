@@ -4,8 +4,6 @@ The file is the record: a row a check, with its tolerance, headed by comment lin
 tables are made from it alone.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import zlib

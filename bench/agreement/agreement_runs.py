@@ -1,7 +1,5 @@
 """Runs of the agreement suite, as `nice-bench agree` asks for them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -9,8 +9,6 @@ difference is reported, not judged.
 This module is also the program of those processes: what to train on standard input, weights into a file.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -6,8 +6,6 @@ error of x comes back multiplied by the slopes of the couplings passed after it 
 operands fall on another side of a boundary.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain

@@ -8,8 +8,6 @@ Operands of a coarse precision (tf32, bfloat16) are rounded as they are there: t
 may then fall on either side of a boundary, and m jumps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

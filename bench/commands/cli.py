@@ -1,7 +1,5 @@
 """The command line: one command after the other, or registered from files of their own where one takes a page."""
 
-from __future__ import annotations
-
 import io
 import sys
 import time

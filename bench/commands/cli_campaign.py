@@ -1,7 +1,5 @@
 """The command `nice-bench campaign`."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from pathlib import Path

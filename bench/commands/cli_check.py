@@ -1,7 +1,5 @@
 """The command `nice-bench check`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """The command `nice-bench compare`."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The command `nice-bench doctor`."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 

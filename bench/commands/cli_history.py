@@ -1,7 +1,5 @@
 """The command `nice-bench history`."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from typing import Annotated

@@ -1,7 +1,5 @@
 """The command `nice-bench profile`."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

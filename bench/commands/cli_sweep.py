@@ -1,7 +1,5 @@
 """The commands `nice-bench sweep` and `nice-bench plots`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

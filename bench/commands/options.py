@@ -1,7 +1,5 @@
 """Options that commands share: what they are called, how they are read, and what is refused: always a BenchError."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import time

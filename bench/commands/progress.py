@@ -1,13 +1,11 @@
 """Live progress on standard error: a bar with loss, epoch time and time left, or plain lines off a terminal."""
 
-from __future__ import annotations
-
 import io
 import os
 import sys
 import threading
 from types import TracebackType
-from typing import IO, cast
+from typing import IO, Self, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -58,7 +56,7 @@ class LiveProgress:
             disable=not self.console.is_terminal,
         )
 
-    def __enter__(self) -> LiveProgress:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 

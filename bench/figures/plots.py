@@ -4,8 +4,6 @@
 (name, figure), and a line in `figures`. No pyplot: it keeps figures in a global state.
 """
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path

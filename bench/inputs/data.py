@@ -5,8 +5,6 @@ environment variable NICE_BENCH_DATA names; a folder that is complete is read an
 part of the package, so that the full path can be run anywhere, without a network, in seconds.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import os

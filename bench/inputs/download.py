@@ -3,8 +3,6 @@
 Nothing here writes to the cache; it hands back verified bytes, and says for each thing tried why it didn't work.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import subprocess

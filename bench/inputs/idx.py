@@ -5,8 +5,6 @@ integers, then the elements in C order. What a file holds is settled by its dige
 benchmark on data that are nearly MNIST is worth nothing.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import io

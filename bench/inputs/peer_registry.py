@@ -1,7 +1,5 @@
 """Which peers there are: the usual libraries, each on its framework."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 OURS = "this harness"

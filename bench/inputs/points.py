@@ -1,7 +1,5 @@
 """Points of a sweep: which operations are timed, over which sizes."""
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field

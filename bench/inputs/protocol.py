@@ -1,14 +1,12 @@
 """Protocols: what a run does, as a TOML file that is checked before anything starts."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import tomllib
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -121,7 +119,7 @@ class Protocol(_Section):
     measure: Measure = Measure()
 
     @model_validator(mode="after")
-    def _consistent(self) -> Protocol:
+    def _consistent(self) -> Self:
         try:
             architecture = self.make_architecture()
             if self.initial.permutations == "patterns":

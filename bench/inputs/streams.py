@@ -5,8 +5,6 @@ purpose, index). NumPy guarantees that the raw words never change; what it makes
 The same bits reach every backend, on every device, with every version of a framework.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Literal
 

@@ -4,8 +4,6 @@ What a model computes at its initial weights, and how a few training steps move 
 that was to be measured at all: `refuse` ends a run whose figures would be those of something else.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np

@@ -5,8 +5,6 @@ as before. Against this product, NumPy's, of one size for all, that shows; and i
 another day or another machine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -4,8 +4,6 @@ One other process made PyTorch eleven times slower on two cores, and nothing in 
 `LIMIT` of the cores' time went elsewhere, the figures of speed are called disturbed: shown, and never compared.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

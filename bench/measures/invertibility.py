@@ -5,8 +5,6 @@ grey levels (1/255) for x, and in ULP of the largest value of the input; for z, 
 is used so that columns can be read together.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol

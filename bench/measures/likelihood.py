@@ -5,8 +5,6 @@ of discrete data has no upper bound. The dequantised log-likelihood, of x = (byt
 Bethge, arXiv 1511.01844, section 3.1), bounds the log-probability of the bytes, and can be compared between models.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """The probe: how many bits of a product's operands the hardware really used, whatever was asked for."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from backends import Backend

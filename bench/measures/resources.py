@@ -1,7 +1,5 @@
 """Resources: the memory that a training run takes, and the share of its time that goes to the harness itself."""
 
-from __future__ import annotations
-
 import resource
 from collections.abc import Iterator
 

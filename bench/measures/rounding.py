@@ -15,8 +15,6 @@ with L = couplings · (hidden layers + 1), n the longest sum, u the unit roundof
 Nothing here was fitted to what a backend happens to give.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Sampling: samples a second and latency, by batch size. The device draws the latents itself and keeps the samples."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from backends import Backend

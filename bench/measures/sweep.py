@@ -4,8 +4,6 @@ Training is what `Backend.train` really does, on random images that lie on the d
 an epoch costs once doesn't count. FLOPs are those of the matrix products alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace

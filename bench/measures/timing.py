@@ -4,8 +4,6 @@ A median comes with a nonparametric interval: the order statistics that hold it 
 the distribution of the noise.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ spectrum        the deviations σ = exp(−s), sorted
 inpainting      the paper's: test digits of which a part is hidden, completed (`bench.pictures.inpaint`)
 """
 
-from __future__ import annotations
-
 import io
 from collections import deque
 from collections.abc import Callable, Mapping

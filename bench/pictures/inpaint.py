@@ -18,8 +18,6 @@ out, which goes well with a logistic prior, whose slope is bounded; a gaussian o
 σ = exp(−s) is small, as 10/100 · exp(2s)/100 exceeds 2 there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A picture on disk: a small PNG that says in its own text what it shows, and the same as JSON beside it."""
 
-from __future__ import annotations
-
 import io
 import json
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The source of a picture: weights, the run that they come from, and the backend that draws them."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

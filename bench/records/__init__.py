@@ -10,8 +10,6 @@ a rate is positive, an interval holds its value, and control characters become "
 tabulated, plotted and compared without another check.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

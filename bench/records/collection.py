@@ -4,8 +4,6 @@ A record is read as it is, and what pytest-benchmark saved of the micro-benchmar
 pictures and the references of `nice-bench check` are JSON too, and no records: below a folder they are passed over.
 """
 
-from __future__ import annotations
-
 import fnmatch
 import os
 from collections.abc import Callable, Iterable

@@ -5,8 +5,6 @@ records are published. No framework is imported to learn its version, and nothin
 the NVIDIA library, /proc) is missing: what cannot be learnt is None or left out.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

@@ -1,7 +1,5 @@
 """Fields: the types of what is in a record, each of them finite, bounded and printable."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable

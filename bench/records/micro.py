@@ -5,8 +5,6 @@ it makes a record with a figure an operation, the median time of a call over the
 stays as pytest-benchmark wrote it, so that its own `compare` reads it too.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import defaultdict

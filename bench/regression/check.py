@@ -3,8 +3,6 @@
 Nothing is run here; see `check_runs`. A run that is missing or failed is a regression, whatever the others say.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Runs of one thread may go side by side, each on a core of its own. A folder that
 completed: what was interrupted goes on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass

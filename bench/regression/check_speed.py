@@ -10,8 +10,6 @@ anything slower in 1 % at most: each ratio of each part by itself, 30 of them at
 says is put in the words of `compare`. It is reported; whether it fails, is asked for.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

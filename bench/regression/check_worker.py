@@ -8,8 +8,6 @@ A narrow network gains nothing from a second thread, and loses much where the co
 training is measured: the check reads nothing else.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

@@ -9,8 +9,6 @@ equal if two one-sided tests (TOST; Schuirmann, 1987) exclude a difference of a 
 seed have weights, order and noise in common, so their differences are compared, which no spread of seeds blurs.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Mapping, Sequence

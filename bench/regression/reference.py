@@ -4,8 +4,6 @@ A file under results/references for each protocol, device and precision, made by
 records and by nothing else: its digest says whether it has been edited since. Its kind tells it apart from a record.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable

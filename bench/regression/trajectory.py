@@ -6,8 +6,6 @@ the loss itself. Trajectories part exponentially, so the tolerance has to grow a
 is smallest, see errors that a late step would take for rounding.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

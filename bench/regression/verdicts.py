@@ -1,7 +1,5 @@
 """Verdicts of the regression check: what was found, what is allowed, and what that means."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

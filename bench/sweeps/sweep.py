@@ -4,8 +4,6 @@ Every axis is a round. A process that dies takes one point with it, which become
 goes on with the rest.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

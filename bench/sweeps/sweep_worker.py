@@ -1,7 +1,5 @@
 """The points of a sweep, one after the other: measured, or a row that says why not, and the rest go on."""
 
-from __future__ import annotations
-
 import gc
 import sys
 from collections.abc import Iterator

@@ -6,8 +6,6 @@ agree in all of these and differ in seed or run are one row, their median with t
 −log p have columns of their own. What failed is in sight: as a row, or in the caption.
 """
 
-from __future__ import annotations
-
 import gzip
 import math
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """The table of devices: what a training gains by several devices side by side."""
 
-from __future__ import annotations
-
 import math
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """The tables of floors: what this machine allows, whether that is right, and how near each backend comes to it."""
 
-from __future__ import annotations
-
 import math
 
 import pandas as pd

@@ -4,8 +4,6 @@ Nothing is rounded, chosen or averaged here; a record without measurements still
 What a measurement was of (its context: round, batch, weights, …) becomes columns named `at_…`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 

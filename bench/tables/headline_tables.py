@@ -1,7 +1,5 @@
 """The tables that answer first: how fast, how near to what the machine allows, and when a likelihood is reached."""
 
-from __future__ import annotations
-
 import math
 
 import pandas as pd

@@ -4,8 +4,6 @@ A label is only as long as it must be to keep apart what must not be mixed: `tor
 two versions were measured; `article`, but `article (epochs 2)` where it was shortened.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any

@@ -3,8 +3,6 @@
 A ratio is taken within a round, where the two stood next to each other in time; the spread is that over rounds.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Any

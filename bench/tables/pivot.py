@@ -1,11 +1,9 @@
 """Pivot: from rows of the tidy frame to figures, and from figures to a table."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -25,7 +23,7 @@ class Spread:
     high: float = math.nan
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
+    def of(cls, values: Sequence[float]) -> Self:
         """The median, the lowest and the highest of one value a record."""
         return cls(float(np.median(values)), min(values), max(values)) if values else cls()
 

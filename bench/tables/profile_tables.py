@@ -1,7 +1,5 @@
 """The table of profiles: where the time of a training step goes, a row per backend and mode."""
 
-from __future__ import annotations
-
 import math
 
 from bench.tables.labels import ROW, Row, Source, groups, prepare

@@ -7,8 +7,6 @@
 The folder is relative to the text's own.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Rounding happens here and nowhere else. CSV carries the numbers unrounded; the other formats carry what is shown.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import textwrap

@@ -8,8 +8,6 @@ ones), with a loss that lets a single odd point pull little. A straight line thr
 alone would take what is left of t₀ there for a smaller exponent.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

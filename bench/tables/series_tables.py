@@ -1,7 +1,5 @@
 """The tables with a column per backend: agreement, sampling and density, invertibility, micro-benchmarks."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """The table of sweeps: how cost grows with each size, and from which size on launches no longer matter."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -3,8 +3,6 @@
 Nothing pickled is executed, and nothing is unpacked that would take more than `MOST_BYTES`.
 """
 
-from __future__ import annotations
-
 import importlib
 import io
 import json

@@ -8,8 +8,6 @@ Couplings whose order of dimensions is none of an architecture's own get stored 
 are moved, never changed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path

@@ -4,8 +4,6 @@ Names say which layers belong together, numbers in them and shapes in what order
 name. Where more than one order or division is possible, all of them are given.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest

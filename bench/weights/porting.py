@@ -7,8 +7,6 @@ Weights that another program trained are read too, and only read: state dictiona
 and NumPy without an architecture, Keras' `.weights.h5` and `.keras` (`bench.weights.foreign`).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,10 +1,9 @@
 """A probe: a few inputs, and what the program that trained the weights makes of them. It proves a reading, or none."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +37,7 @@ class Probe:
     outputs: dict[str, NDArray]
 
     @classmethod
-    def load(cls, path: Path, dim: int) -> Probe:
+    def load(cls, path: Path, dim: int) -> Self:
         """Read an .npz file.
 
         Raises:

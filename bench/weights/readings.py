@@ -5,8 +5,6 @@ A reading is one value for each choice. `layouts` gives the orders of the dimens
 that fits one of them as well proves nothing, and one that fits them alone shows by name what the flow is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product

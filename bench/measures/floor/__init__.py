@@ -8,8 +8,6 @@ the two is the floor; their sum is what remains when nothing overlaps. A pure ch
 floor is wrong.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Iterator
 from types import ModuleType

@@ -6,8 +6,6 @@ ReLU, no coupling, no optimiser. Unlike separate products these wait for each ot
 of the backward ones read a transposed operand.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The workloads of a floor in JAX: products, a chain of them, and memory that is moved."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """The workloads of a floor in NumPy: products, a chain of them, and memory that is moved."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
