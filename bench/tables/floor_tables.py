@@ -71,18 +71,14 @@ def floors(records: Source) -> Table:
         figures["step_over_sum"] = float((step / both).median())
         figures["chain_over_floor"] = float((by_round["chain_seconds"] / floor).median())
         cells = {heading: number(figures[quantity] * factor, 3) for quantity, heading, factor in RATES}
-        cells["chain × floor"] = _marked(figures["chain_over_floor"])
+        chain = figures["chain_over_floor"]
+        wrong = not math.isnan(chain) and not LEAST_CHAIN <= chain <= MOST_CHAIN
+        cells["chain × floor"] = number(chain, 3) + " †" * wrong
         cells["step, ms"] = number(figures["step_seconds"] * 1e3, 4)
         cells["step × floor"] = number(figures["step_over_floor"], 3)
         cells["step × sum"] = number(figures["step_over_sum"], 3)
         table.add(key, figures, cells, rows, ROW)
     return table.table("floor", "The floor of a training step", data, (*NOTES, *without), used=used, failures=False)
-
-
-def _marked(chain: float) -> str:
-    """Return the time of the chain over the floor, with a mark where that shows the floor to be wrong."""
-    inside = math.isnan(chain) or LEAST_CHAIN <= chain <= MOST_CHAIN
-    return number(chain, 3) + ("" if inside else " †")
 
 
 def forward_floors(records: Source) -> Table:

@@ -7,13 +7,13 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from bench.inputs.peer_registry import OURS, of_framework, our_mode
 from bench.records import Measurement, Record
 from bench.tables.frame import BACKENDS, machine_of, rank
 from bench.tables.labels import prepare, provenance
+from bench.tables.pivot import Spread
 from bench.tables.render import Table, number, spread
 
 ABOUT = ("machine", "precision", "size", "batch", "run")
@@ -92,8 +92,8 @@ def _status(record: Record, measured: Iterable[Measurement]) -> str:
 
 def _summary(name: str, values: list[float]) -> dict[str, float]:
     """Return the median of the values, the lowest and the highest."""
-    found = (float(np.median(values)), min(values), max(values)) if values else (math.nan,) * 3
-    return dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
+    found = Spread.of(values)
+    return {name: found.middle, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:
