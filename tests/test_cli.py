@@ -108,7 +108,10 @@ def test_help_names_every_command(nice_bench):
         (["tables"], "results: no such file or folder"),
         (["tables", "."], "no records in .; `nice-bench run` makes some"),
         (["sample", "none.safetensors"], "none.safetensors: no such file"),
-        (["sample", "none.safetensors", "--kind", "mosaic"], "--kind is 'mosaic'; expected one of grid"),
+        (
+            ["sample", "none.safetensors", "--kind", "mosaic"],
+            "'mosaic'; expected one of grid, interpolation, traversal",
+        ),
         (["sample", "none.safetensors", "--steps", "5"], "--steps doesn't go with --kind grid, but with inpainting"),
         (["sample", "none.safetensors", "--kind", "spectrum", "--seed", "5"], "--seed doesn't go with --kind spectrum"),
         (["port", "none.safetensors", "b.npz"], "none.safetensors: no such file"),

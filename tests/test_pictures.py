@@ -106,8 +106,6 @@ def test_a_caption_is_no_record(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("mosaic", {}, "--kind is 'mosaic'; expected one of grid, interpolation, traversal, spectrum, inpainting"),
-        ("grid", {"steps": 5}, "--steps doesn't go with --kind grid, but with inpainting"),
         ("grid", {"protocol": "paper"}, "--protocol doesn't go with --kind grid, but with interpolation, inpainting"),
         ("interpolation", {"temperatures": (1.0,)}, "--temperature doesn't go with --kind interpolation"),
         ("interpolation", {"seed": 1}, "--seed doesn't go with --kind interpolation"),

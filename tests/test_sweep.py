@@ -92,7 +92,6 @@ def test_values_that_are_given_replace_the_usual_ones_and_axes_keep_their_order(
 @pytest.mark.parametrize(
     ("axes", "values", "message"),
     [
-        (["height"], {}, "axis 'height': expected some of batch, width, depth, couplings"),
         (["batch"], {"heigth": [1]}, "axis 'heigth'"),
         (["batch"], {"width": [1]}, "values of width, which isn't swept"),
     ],
