@@ -218,24 +218,19 @@ def _warn_if_busy() -> None:
         say(f"other processes use {100 * share:.0f} % of this machine's cores: what is timed now will be disturbed")
 
 
-app.command("campaign", epilog="Example: nice-bench campaign gpu --output results --budget 540")(
-    cli_campaign.run_campaign
-)
-app.command(epilog="Example: nice-bench check results/runs/20260131-120000-mine --fail-if-slower")(cli_check.check)
-app.command(
-    epilog='Example: nice-bench compare main results/runs/today --fail-if "speed worse by 10%" --format markdown'
-)(cli_compare.compare)
-app.command(epilog='Example: nice-bench history v1.0..main --fail-if "speed worse by 10%"')(cli_history.history)
-app.command(epilog="Example: nice-bench peers --frameworks torch,jax --rounds 5 --steps 20")(cli_peers.peers)
-app.command(epilog="Example: nice-bench profile --backends torch,jax --mode jax=jit --steps 5 --output profiles")(
-    cli_profile.profile
-)
-app.command(epilog="Example: nice-bench report results --output report.html")(cli_report.report)
-app.command(epilog="Example: nice-bench sample weights.safetensors --temperature 0.8")(cli_sample.sample)
-app.command(epilog="Example: nice-bench sweep --axis batch --operations log_prob,train --backends torch,jax")(
-    cli_sweep.sweep
-)
-app.command("plots", epilog="Example: nice-bench plots results --write results/plots")(cli_sweep.draw)
+for name, command, example in (
+    ("campaign", cli_campaign.run_campaign, "gpu --output results --budget 540"),
+    ("check", cli_check.check, "results/runs/20260131-120000-mine --fail-if-slower"),
+    ("compare", cli_compare.compare, 'main results/runs/today --fail-if "speed worse by 10%" --format markdown'),
+    ("history", cli_history.history, 'v1.0..main --fail-if "speed worse by 10%"'),
+    ("peers", cli_peers.peers, "--frameworks torch,jax --rounds 5 --steps 20"),
+    ("profile", cli_profile.profile, "--backends torch,jax --mode jax=jit --steps 5 --output profiles"),
+    ("report", cli_report.report, "results --output report.html"),
+    ("sample", cli_sample.sample, "weights.safetensors --temperature 0.8"),
+    ("sweep", cli_sweep.sweep, "--axis batch --operations log_prob,train --backends torch,jax"),
+    ("plots", cli_sweep.draw, "results --write results/plots"),
+):
+    app.command(name, epilog=f"Example: nice-bench {name} {example}")(command)
 
 
 @app.command("tables", epilog="Example: nice-bench tables results --format markdown --write results/tables")
