@@ -134,13 +134,9 @@ def batch_of(*, full: bool) -> int:
 def setting(*, full: bool, steps: int) -> Setting:
     """The full-size network on MNIST, or a narrow one on the embedded subset."""
     if full:
-        images = data.load("mnist").train_images[:2560]
-        return Setting(
-            images, dict(list(architectures(784, **FULL).items())[:2]), steps=steps, batch=batch_of(full=True)
-        )
-    return Setting(
-        data.load("mnist-subset").train_images, architectures(784, **NARROW), steps=steps, batch=batch_of(full=False)
-    )
+        named = dict(list(architectures(784, **FULL).items())[:2])
+        return Setting(data.load("mnist").train_images[:2560], named, steps, batch_of(full=True))
+    return Setting(data.load("mnist-subset").train_images, architectures(784, **NARROW), steps, batch_of(full=False))
 
 
 def _trips(setting: Setting, trained: Path | None) -> list[Trip]:

@@ -114,10 +114,7 @@ def run(jobs: Sequence[Job], where: variant.Request, listener: Listener, abreast
     """
     device = resolve_device(where.device)
     there = _by_job(where.folder)
-    found: list[Record | None] = []
-    for job in jobs:
-        kept = there.get(_key(job, device), [])
-        found.append(kept.pop() if kept else None)
+    found = [kept.pop() if (kept := there.get(_key(job, device))) else None for job in jobs]
     missing = [job for job, record in zip(jobs, found, strict=True) if record is None]
     made = iter(_run_all(missing, where, listener, abreast if device == "cpu" else 1))
     return [record or next(made) for record in found]

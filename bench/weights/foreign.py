@@ -9,7 +9,7 @@ are moved, never changed.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -154,12 +154,7 @@ def _stored_order(steps: Index, exit_: Index) -> tuple[Choices, list[Index]]:
     permutation than couplings is returned.
     """
     in_order = np.arange(exit_.size)
-    for split, permute in (
-        ("interleaved", "before"),
-        ("halves", "before"),
-        ("interleaved", "after"),
-        ("halves", "after"),
-    ):
+    for permute, split in product(("before", "after"), ("interleaved", "halves")):
         orders = (steps.mT if split == "interleaved" else steps).reshape(len(steps), -1)
         if permute == "before" and np.array_equal(orders[-1], exit_):
             stages = [in_order, *orders]
