@@ -74,26 +74,23 @@ def bench_cpu(session: nox.Session) -> None:
 @nox.session(name="bench-gpu")
 def bench_gpu(session: nox.Session) -> None:
     """Compare the frameworks on the GPU, each in its own environment, by the full protocol."""
-    # The session's own environment runs the runner and has no framework: a backend that is not given an interpreter
-    # below is run with this one, and so becomes a row that says it is unavailable.
     if not gpu_is_visible(session):
         session.error("see above: no framework was installed. `nox -s bench-cpu` measures on the CPU")
     arguments = with_defaults(session.posargs, protocol="article", device="gpu")
-    tried = only_options(arguments, "backends", "device")
-    left_out = []
-    if session.virtualenv.is_sandboxed:
-        for backend in chosen_backends(arguments):
-            try:
-                own = ["--python", f"{backend}={gpu_environment(session, backend)}"]
-            except CommandFailed:
-                session.warn(f"{backend}: the installation failed, see above; going on without it")
-                left_out.append(backend)
-            else:
-                arguments, tried = arguments + own, tried + own
+    own = interpreters(session, chosen := chosen_backends(arguments), gpu_environment)
+    tried = [*only_options(arguments, "backends", "device"), *own]
     session.run(interpreter(session), "-m", "bench", "doctor", *tried, success_codes=[0, 1])  # the others go on
-    session.run(interpreter(session), "-m", "bench", "run", *arguments)
-    if left_out:
-        session.error(f"not measured, since the installation failed: {', '.join(left_out)}")
+    session.run(interpreter(session), "-m", "bench", "run", *arguments, *own)
+    if session.virtualenv.is_sandboxed and len(own) < len(chosen):
+        session.error("not everything was measured, since an installation failed: see above")
+
+
+@nox.session(name="campaign-gpu")
+def campaign_gpu(session: nox.Session) -> None:
+    """Make all runs of the comparison on a GPU (`-- --output DIR`; called again, it goes on where it was cut off)."""
+    gpu = gpu_is_visible(session) or session.error("see above: no framework was installed")
+    own = interpreters(session, BACKENDS, partial(peers_environment, gpu=gpu))
+    session.run(interpreter(session), "-m", "bench", "campaign", "gpu", *own, *session.posargs)
 
 
 @nox.session(name="compile-gpu")
@@ -106,16 +103,9 @@ def compile_gpu(session: nox.Session) -> None:
 @nox.session(name="bench-peers")
 def bench_peers(session: nox.Session) -> None:
     """Time the usual libraries on the same work (GPU if there is one), each framework's in its own environment."""
-    arguments = list(session.posargs)
-    if session.virtualenv.is_sandboxed:
-        # As in bench-gpu: a framework that is not given an interpreter becomes rows that say it is unavailable.
-        gpu = gpu_is_visible(session)
-        for framework in chosen_backends(arguments, "--frameworks"):
-            try:
-                arguments += ["--python", f"{framework}={peers_environment(session, framework, gpu)}"]
-            except CommandFailed:
-                session.warn(f"{framework}: the installation failed, see above; going on without it")
-    session.run(interpreter(session), "-m", "bench", "peers", *arguments)
+    environment = partial(peers_environment, gpu=gpu_is_visible(session))
+    own = interpreters(session, chosen_backends(session.posargs, "--frameworks"), environment)
+    session.run(interpreter(session), "-m", "bench", "peers", *session.posargs, *own)
 
 
 @nox.session
@@ -299,6 +289,19 @@ def install_torch_cpu(session: nox.Session) -> None:
     if sys.platform == "linux":
         # Where pip finds no such build (PIP_EXTRA_INDEX_URL can name PyTorch's own index), the usual one serves too.
         session.install("--no-deps", f"{torch}+cpu", success_codes=[0, 1])
+
+
+def interpreters(
+    session: nox.Session, names: Sequence[str], environment: Callable[[nox.Session, str], Path]
+) -> list[str]:
+    """Return a --python option for each backend whose environment can be made; the others become rows that say so."""
+    options: list[str] = []
+    for name in names if session.virtualenv.is_sandboxed else ():
+        try:
+            options.append(f"--python={name}={environment(session, name)}")
+        except CommandFailed:
+            session.warn(f"{name}: the installation failed, see above; going on without it")
+    return options
 
 
 def gpu_environment(session: nox.Session, backend: str) -> Path:

@@ -12,6 +12,7 @@ from threading import Thread
 import pytest
 
 from bench.errors import BenchError
+from bench.records import collection
 from bench.running import campaign, engines, job
 from bench.running.campaign_state import STATE, locked
 
@@ -213,13 +214,49 @@ def test_steps_that_share_folder_and_command_keep_all_their_records(tmp_path):
     assert "runs/a-b-2" in (tmp_path / "kept" / "calls-4").read_text()
 
 
-def test_device_folder_and_interpreters_are_handed_on(tmp_path):
-    steps = [campaign.Step(name=kind, folder=kind, command=(kind, "works")) for kind in ("run", "agree")]
-    carry_out(campaign.Campaign(device="gpu", step=steps), tmp_path, interpreters=["jax=/python"])
-    handed = {kind: calls(tmp_path, kind)[0] for kind in ("run", "agree")}
-    folders = {kind: tmp_path / "runs" / kind for kind in handed}
-    assert handed["run"] == f"run works --python jax=/python --device gpu --output {folders['run']}"
-    assert handed["agree"] == f"agree works --device gpu --output {folders['agree']}"
+def test_device_and_folder_are_handed_on_and_each_command_gets_the_interpreters(tmp_path):
+    """`agree` is run by that of its backend, with a worker's variables; the others hand them to their workers."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nenv > {tmp_path}/of-jax\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    commands = {"run": (), "agree": ("--backends", "jax"), "agree-other": ("--backends=torch",)}
+    steps = [
+        campaign.Step(name=name, folder=name, command=(name.partition("-")[0], "works", *more))
+        for name, more in commands.items()
+    ]
+    ends, told = carry_out(campaign.Campaign(device="gpu", step=steps), tmp_path, interpreters=[f"jax={python}"])
+    assert set(ends.values()) == {"done"}
+    handed = {name: calls(tmp_path, name)[0] for name in commands}
+    where = {name: f"--device gpu --output {tmp_path / 'runs' / name}" for name in commands}
+    assert handed["run"] == f"run works {where['run']} --python jax={python}"
+    assert handed["agree"] == f"agree works --backends jax {where['agree']}"
+    assert handed["agree-other"] == f"agree works --backends=torch {where['agree-other']}"
+    assert "XLA_PYTHON_CLIENT_PREALLOCATE=false" in (tmp_path / "of-jax").read_text().splitlines()
+    by = {line.split(":")[0]: str(python) in line.split(" -c ")[0] for line in told if " -c " in line}
+    assert by == {"run": False, "agree": True, "agree-other": False}
+
+
+@pytest.mark.slow
+def test_a_run_that_was_cut_off_goes_on(tmp_path):
+    """A real one; killed with the campaign, when its first state lies on disk."""
+    (tmp_path / "c.toml").write_text(
+        'device = "cpu"\n[[step]]\nname = "a"\nfolder = "a"\n'
+        'command = ["run", "--protocol", "smoke", "--epochs", "40", "--backends", "numpy"]\n'
+    )
+    output = tmp_path / "made"
+    command = [sys.executable, "-m", "bench", "campaign", str(tmp_path / "c.toml"), "--output", str(output)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as first:
+        while not list(output.glob("runs/a/.unfinished-*/numpy/state.safetensors")):
+            assert first.poll() is None
+            time.sleep(0.01)
+        first.terminate()
+    assert first.returncode == 130
+    assert not (output / "a").exists()
+    subprocess.run(command, check=True, capture_output=True)
+    [record] = collection.load_all(output / "a")
+    assert [point.epoch for point in record.curve] == list(range(1, 41))
+    assert next(m.value for m in record.measurements if m.quantity == "resumed_after_epochs") >= 1
+    assert [path.name for path in (output / "runs").iterdir()] == ["a-2"]
 
 
 def test_records_are_kept_in_the_steps_folder_without_weights_and_traces_the_newest_of_a_name(tmp_path):

@@ -2,7 +2,8 @@
 
 The attempts at a step are folders below `runs`, which tables and reports leave out. Once an attempt has ended, its
 records, not the weights and traces, are copied to where they are kept. A step that was cut off and is begun again thus
-leaves no failed record beside the good one, and what it had measured until then can still be found.
+leaves no failed record beside the good one, and what it had measured until then can still be found: in its own folder
+or, where the command is `run`, which goes on with it, in that of the next attempt.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from bench.errors import BenchError
 from bench.records import slug
 from bench.running.campaign import Campaign, Step
 from bench.running.job import INTERRUPTED, Ending, write
+from bench.running.runner import UNFINISHED
 
 STATE = "campaign.state"
 LOCK = "campaign.lock"
@@ -86,7 +88,10 @@ class State(BaseModel):
         return [step for _, step in sorted(attempts, key=lambda pair: pair[0])]
 
     def begin(self, step: Step, output: Path, status: Literal["submitted", "cut off"]) -> Path:
-        """Make the folder of a new attempt and note that it has begun; `status` holds until more is known."""
+        """Make the folder of a new attempt and note that it has begun; `status` holds until more is known.
+
+        What a run that was cut off has left is moved there, so that the attempt goes on with it.
+        """
         before, outcome = self.steps.get(step.name), self.of(step)
         name, number = slug(step.name), 1
         while True:
@@ -96,6 +101,9 @@ class State(BaseModel):
                 break
             except FileExistsError:
                 number += 1
+        cut = output / ATTEMPTS / outcome.attempt if outcome and outcome.status == "cut off" else folder
+        if any(cut.glob(f"{UNFINISHED}*")):
+            cut.replace(folder)
         self.steps[step.name] = Outcome(
             status=status,
             command=step.command,

@@ -25,6 +25,8 @@ from bench.errors import BenchError
 from bench.running import job
 from bench.running.campaign import Campaign, Resources, Step
 from bench.running.campaign_state import ATTEMPTS, Outcome, State, locked
+from bench.running.runner import UNFINISHED
+from bench.running.worker_environment import cache_environment, worker_environment
 
 PROGRAM = (sys.executable, "-m", "bench")
 PATIENCE_SECONDS = 60.0
@@ -61,7 +63,7 @@ def local(
         tell: is given a sentence when a step begins and when it has ended.
         budget: seconds; a command that is still at work then is interrupted.
         retries: how often a step that failed or was cut off is begun again, in all calls; None is once in each call.
-        interpreters: BACKEND=INTERPRETER, for commands that take them.
+        interpreters: BACKEND=INTERPRETER, for each command that runs the backend.
         program: what the commands are arguments of.
 
     Raises:
@@ -76,9 +78,9 @@ def local(
         while (steps := state.to_do(campaign, retries, begun)) and time.monotonic() < deadline:
             step = steps[0]
             begun.add(step.name)
-            command = _command(step, campaign, state.begin(step, output, "cut off"), interpreters)
+            command = _command(step, campaign, state.begin(step, output, "cut off"), interpreters, program)
             tell(f"{step.name}: {shlex.join(command)}")
-            ending = job.carry_out([*program, *command], max(0.0, deadline - time.monotonic()), [lock])
+            ending = job.carry_out(command, max(0.0, deadline - time.monotonic()), [lock])
             outcome = state.end(step.name, ending, output)
             tell(f"{step.name}: {outcome.status} after {outcome.seconds:.0f} s")
             if ending.stopped == "signal":
@@ -154,7 +156,7 @@ class Slurm:
     def _submit(self, step: Step, state: State, lock: int) -> bool:
         """Hand a step to SLURM; noted before, so that a process that comes after a killed one looks for the job."""
         attempt = state.begin(step, self.output, "submitted")
-        command = [*self.program, *_command(step, self.campaign, attempt, self.interpreters)]
+        command = _command(step, self.campaign, attempt, self.interpreters, self.program)
         log = str(job.beside(attempt, ".log")).replace("%", "%%")
         options = self.resources.over(step.slurm).over(self.campaign.slurm).options()
         options += ["--no-requeue", f"--job-name={attempt.name}.{state.key}", f"--output={log}"]
@@ -168,10 +170,27 @@ class Slurm:
         return True
 
 
-def _command(step: Step, campaign: Campaign, attempt: Path, interpreters: Sequence[str]) -> list[str]:
-    """The arguments of `nice-bench` for an attempt at a step."""
-    chosen = [part for given in interpreters for part in ("--python", given)] if step.command[0] != "agree" else []
-    return [*step.command, *chosen, "--device", campaign.device, "--output", str(attempt)]
+def _command(
+    step: Step, campaign: Campaign, attempt: Path, interpreters: Sequence[str], program: Sequence[str]
+) -> list[str]:
+    """The command line of an attempt at a step, which goes on with a run that was cut off and lies in its folder.
+
+    `agree` starts no process for a backend: it is run by that backend's interpreter, with a worker's variables. What it
+    compiles is kept for the next attempt: most of its time on a GPU goes there.
+    """
+    command = [*step.command, "--device", campaign.device, "--output", str(attempt)]
+    if any(attempt.glob(f"{UNFINISHED}*")):
+        command += ["--resume", str(attempt)]
+    if step.command[0] != "agree":
+        return [*program, *command, *(part for given in interpreters for part in ("--python", given))]
+    backend = " ".join([*step.command, ""]).partition("--backends")[2][1:].partition(" ")[0]
+    python = dict(given.split("=", 1) for given in interpreters).get(backend)
+    if python is None:
+        return [*program, *command]
+    variables = worker_environment(backend, python, campaign.device)
+    variables |= cache_environment(attempt.with_name(".compiled").absolute() / backend, variables)
+    changed = sorted(f"{name}={value}" for name, value in variables.items() - os.environ.items())
+    return ["env", *changed, python, *program[1:], *command]
 
 
 def _ending(attempt: Path) -> job.Ending | None:
