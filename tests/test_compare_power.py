@@ -182,6 +182,34 @@ def test_drift_between_runs_is_in_the_interval_of_three_runs_and_that_of_one_say
     assert DRIFT not in " ".join(notes)
 
 
+def test_revisions_that_alternate_under_drift_are_told_apart_no_more_often_than_they_should():
+    """The machine drifts from process to process as an AR(1) with a deviation of 6 %; A and B are the same."""
+    generator = np.random.default_rng(5)
+    rounds, runs, kept = 8, 500, 0.9
+    drift = generator.normal(0, 0.06, (runs, 1))
+    for _ in range(2 * rounds - 1):
+        step = generator.normal(0, 0.06 * np.sqrt(1 - kept**2), (runs, 1))
+        drift = np.hstack([drift, kept * drift[:, -1:] + step])
+    drift = drift + generator.normal(0, 0.01, drift.shape)
+    first = np.arange(0, 2 * rounds, 2)
+    alternating = np.where(np.arange(rounds) % 2 == 0, first, first + 1)  # A B, B A, A B, …
+    halves = np.arange(rounds)
+
+    def marked(a, b, names, slower=1.0):
+        found = []
+        for run in np.exp(drift):
+            sides_ = zip(names, (run[a], slower * run[b]), strict=True)
+            made = [record(run=name, measurements=seconds(*its)) for name, its in sides_]
+            (row,) = compare(sides(*(observations([each]) for each in made)))
+            found.append(row.verdict in ("worse", "better"))
+        return np.mean(found)
+
+    assert marked(halves, halves + rounds, ("a", "b")) > 0.2
+    others = 2 * first + 1 - alternating
+    assert marked(alternating, others, ("a", "a")) <= 0.07
+    assert marked(alternating, others, ("a", "a"), 1.06) > 0.9
+
+
 def test_one_process_is_one_observation_however_often_it_repeats_itself():
     """Five turns of the peers' process, 1 % apart, in two processes that differ by 5 %: nothing can be told."""
     generator = np.random.default_rng(5)

@@ -2,19 +2,23 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from bench.commands import options
-from bench.commands.options import Verbose
+from bench.commands.options import Chosen, Device, Precision, Verbose
 from bench.comparison import compare_tables, conditions, matching, revisions
 from bench.comparison.compare import Margins, Row
 from bench.comparison.compare import compare as compared
 from bench.comparison.observations import TOPICS, observations
 from bench.errors import BenchError
-from bench.records import Record
+from bench.inputs import protocol
+from bench.records import Record, environment
+from bench.running import interleaved
+from bench.running.runner import Request
 from bench.tables.render import WIDTH, render
 
 FAILS, CANNOT_TELL = 1, 3
@@ -29,10 +33,21 @@ FailIf = Annotated[
 UnclearPasses = Annotated[
     bool, typer.Option("--unclear-passes", help="Exit with 0, and a warning, where a condition can't be decided.")
 ]
+Interleave = Annotated[
+    bool,
+    typer.Option(
+        "--interleave",
+        help="Measure two git revisions of nice-bench, or two folders that are checkouts of it, now: their processes "
+        "alternate, so that drift of the machine hits both, and they are compared within rounds. Packages, protocol "
+        "and images are those of here.",
+    ),
+]
+MEASURING = ("protocol_name", "chosen", "device", "precision", "epochs", "rounds", "output")
 Write = Annotated[Path | None, typer.Option(help="Write it into this file instead.")]
 
 
 def compare(
+    context: typer.Context,
     sets: Annotated[
         list[str] | None,
         typer.Argument(
@@ -61,12 +76,39 @@ def compare(
     ] = False,
     style: Annotated[Literal["text", "markdown", "json"], typer.Option("--format")] = "text",
     write: Write = None,
+    interleave: Interleave = False,
+    protocol_name: Annotated[str, typer.Option("--protocol", help="Of --interleave, as of run.")] = "article",
+    chosen: Chosen = None,
+    device: Device = "auto",
+    precision: Precision = "float32",
+    epochs: Annotated[int | None, typer.Option(help="Of --interleave, in place of the protocol's.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Of --interleave, in place of the protocol's: an even number.")
+    ] = None,
+    output: options.Output = None,
     verbose: Verbose = False,
 ) -> None:
     """Compare sets of records: faster, slower, the same, can't tell."""
     asked = [conditions.parse(text) for text in fail_if or []]
     margins = Margins(margin / 100, margin_nats)
-    rows, notes = _rows(sets or [], by, baseline, margins, ignore_digest, strict=bool(asked))
+    if interleave:
+        if by is not None or baseline is not None:
+            raise BenchError("--by and --baseline compare within one set; --interleave measures two revisions")
+        settings = {"epochs": epochs, "rounds": rounds}
+        loaded = protocol.load(protocol_name, **{f"training__{name}": value for name, value in settings.items()})
+        request = Request(
+            protocol=loaded,
+            backends=options.backend_names(chosen),
+            device=device,
+            precision=precision,
+            folder=options.folder(output, f"{loaded.name}-interleaved"),
+        )
+        rows, notes = _interleaved(_two(sets or []), request, margins)
+    else:
+        given = [p.opts[0] for p in context.command.params if p.name in MEASURING and _is_given(context, p.name)]
+        if given:
+            raise BenchError(f"{given[0]} is of what is measured: it goes with --interleave")
+        rows, notes = _rows(sets or [], by, baseline, margins, ignore_digest, strict=bool(asked))
     if not rows:
         raise BenchError(f"nothing to compare: no figures on either side. {' '.join(notes)}")
     judgements = [conditions.judge(condition, rows) for condition in asked]
@@ -78,6 +120,35 @@ def compare(
         text += "".join(f"\n{sentence_of(each)}\n" for each in judgements)
     put(text, write)
     end(judgements, unclear_passes)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    return str(context.get_parameter_source(name)).endswith("COMMANDLINE")
+
+
+def _two(sets: Sequence[str]) -> Sequence[str]:
+    if len(sets) != 2:
+        raise BenchError(f"expected two sets to compare, or one with --by; found {len(sets)}")
+    return sets
+
+
+def _interleaved(names: Sequence[str], request: Request, margins: Margins) -> tuple[list[Row], list[str]]:
+    """Measure two revisions in alternation; return their comparison, and what has to be said about them."""
+    if (rounds := request.protocol.training.rounds) % 2:
+        raise BenchError(f"--interleave: {rounds} rounds; expected an even number, so that each is first equally often")
+    with ExitStack() as stack:
+        trees = {side: stack.enter_context(interleaved.checkout(name)) for side, name in zip("AB", names, strict=True)}
+        notes = [f"{side}: {name} ({_commit(trees[side])})." for side, name in zip("AB", names, strict=True)]
+        made = options.measured(lambda progress: interleaved.run(request, trees, progress))
+    options.say(f"Records: {request.folder}")
+    notes += [sentence for side, its in made.items() for sentence in failures(side, its)]
+    return compared(matching.sides(observations(made["A"]), observations(made["B"])), margins), notes
+
+
+def _commit(tree: Path) -> str:
+    """The commit of a checkout, and whether its code was changed since."""
+    git = environment.git_state(tree)
+    return f"{git['commit'][:8]}{', edited' if git['dirty'] else ''}" if git else "no git checkout"
 
 
 def _rows(
@@ -93,9 +164,7 @@ def _rows(
     if by is None:
         if baseline is not None:
             raise BenchError("--baseline goes with --by")
-        if len(sets) != 2:
-            raise BenchError(f"expected two sets to compare, or one with --by; found {len(sets)}")
-        a, b = (revisions.read(name, strict=strict) for name in sets)
+        a, b = (revisions.read(name, strict=strict) for name in _two(sets))
         notes = [f"A: {a.name}. B: {b.name}.", *_noted(a), *_noted(b)]
         notes += [*failures("A", a.records), *failures("B", b.records)]
         pairs = [*matching.sides(observations(a.records), observations(b.records), ignore_digest=ignore_digest)]

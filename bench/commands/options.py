@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import typer
 
@@ -37,6 +37,9 @@ Output = Annotated[Path | None, typer.Option(help="Folder for what is made. [def
 Folders = Annotated[list[Path] | None, typer.Argument(help="Records, or folders of records. [default: results]")]
 
 
+Made = TypeVar("Made")
+
+
 def say(message: str) -> None:
     """Print one line on standard error, without what would steer the terminal."""
     errors.print(printable(message), soft_wrap=True, highlight=False, markup=False)
@@ -52,7 +55,7 @@ def interruptible() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def measured(measure: Callable[[LiveProgress], list[records.Record]]) -> list[records.Record]:
+def measured(measure: Callable[[LiveProgress], Made]) -> Made:
     """The records of a run or a sweep, with live progress."""
     with interruptible(), LiveProgress() as progress:
         return measure(progress)

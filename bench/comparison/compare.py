@@ -4,11 +4,12 @@ This is the one answer to that question: for `nice-bench compare`, for the verdi
 (`bench.comparison.answers`), and for the speed of `nice-bench check`.
 
 The unit of a time is the round, a fresh process, by its logarithm. Rounds of one run are interleaved, so two variants
-of a run are compared within rounds (a paired t test): what drifts from round to round hits both. Separate runs are
-compared by Welch's test; where each side has at least three runs the run is the unit, so that drift of the machine from
-run to run is in the interval; with fewer it isn't, and the row says so. What repeats within a single process decides
-nothing. A figure that a run takes in its last round alone (sampling, density) needs several runs. Of all backends of a
-run together, the means of rounds over backends are compared, since the backends of a round are slow together.
+of a run, or two revisions that were measured in one (`compare --interleave`), are compared within rounds (a paired t
+test): what drifts from round to round hits both. Separate runs are compared by Welch's test; where each side has at
+least three runs the run is the unit, so that drift of the machine from run to run is in the interval; with fewer it
+isn't, and the row says so. What repeats within a single process decides nothing. A figure that a run takes in its last
+round alone (sampling, density) needs several runs. Of all backends of a run together, the means of rounds over backends
+are compared, since the backends of a round are slow together.
 
 Losses differ by nats. Seeds that both sides have make pairs, since they share weights, batches and noise; with one seed
 there is no interval but that of the dequantisation's noise draws, which speaks of these weights, not of training.
@@ -147,14 +148,13 @@ def _estimated(pair: Pair) -> Row:
         return replace(row, estimate=Estimate(0.0, math.nan, 1), noise=ITSELF)
     if pair.quantity.form == "floor" and pair.a[0].about.machine != pair.b[0].about.machine:
         return replace(row, note="another machine: how near each comes to its own floor, not speed")
-    shared = {each.run for each in pair.a} & {each.run for each in pair.b}
     both = "a run that is on both sides hides part of a change"
-    return replace(row, note=_and(row.note, both)) if shared and _alike(pair) else row
+    return replace(row, note=_and(row.note, both)) if _overlap(pair) else row
 
 
-def _alike(pair: Pair) -> bool:
-    """Whether both sides are of one thing; the backends of one run share the run's name, and nothing else."""
-    return {each.about for each in pair.a} == {each.about for each in pair.b}
+def _overlap(pair: Pair) -> bool:
+    """Whether a record is on both sides; variants and revisions of one run share the run's name, and no record."""
+    return not {each.record for each in pair.a}.isdisjoint(each.record for each in pair.b)
 
 
 def _middle(side: Sequence[Observation], *, logs: bool) -> float:
@@ -190,7 +190,7 @@ def _ratio(pair: Pair) -> Row:
     """Of times and the like: by the logarithms of rounds or runs."""
     runs = _of_runs(pair)
     a, b = (by_unit(side, runs=runs, logs=True) for side in (pair.a, pair.b))
-    estimate, n, how = _change(a, b, interleaved=not _alike(pair))
+    estimate, n, how = _change(a, b, interleaved=not _overlap(pair))
     noise = f"{how}{'runs' if runs else 'rounds'}"
     if len(a) == 1 == len(b):
         noise, estimate = WITHIN, replace(estimate, error=_within(pair), degrees=math.inf)
@@ -266,7 +266,7 @@ def _wholes(rows: Iterable[Row]) -> list[Row]:
     """
     several = defaultdict(list)
     for row in rows:
-        if row.pair.quantity.topic == "speed" and row.noise in ("rounds", "runs"):
+        if row.pair.quantity.topic == "speed" and row.noise.removeprefix(PAIRED) in ("rounds", "runs"):
             about = row.pair.about
             several[(about.protocol, about.digest, about.machine, about.device, about.precision, row.noise)].append(row)
     found = []
@@ -275,11 +275,11 @@ def _wholes(rows: Iterable[Row]) -> list[Row]:
             continue
         means = []
         for sides in zip(*((row.pair.a, row.pair.b) for row in its), strict=True):
-            units = [by_unit(side, runs=noise == "runs", logs=True) for side in sides]
+            units = [by_unit(side, runs=noise.endswith("runs"), logs=True) for side in sides]
             common = set(units[0]).intersection(*units)
             means.append({unit: float(np.mean([each[unit] for each in units])) for unit in common})
         if sum(map(len, means)) > 2 and all(means):
-            estimate, n, _ = _change(*means, interleaved=False)
+            estimate, n, _ = _change(*means, interleaved=noise.startswith(PAIRED))
             pair = replace(its[0].pair, context=ALL)
             found.append(Row(pair, estimate=estimate, n=n, noise=noise, note=_drift(pair, noise)))
     return found

@@ -93,6 +93,8 @@ class About:
 class Observation:
     """One figure of one round (or of a whole record: round 0), of `n` observations between `low` and `high`.
 
+    `record` is the digest of the record that it is from.
+
     A round is a process of its own in a run alone: what other records call rounds are repetitions within one process,
     and are all of round 0 here.
     """
@@ -100,6 +102,7 @@ class Observation:
     quantity: Quantity
     context: str
     about: About
+    record: str
     run: str
     seed: int
     round: int
@@ -131,7 +134,7 @@ def about(record: Record) -> About:
 
 def observations(records: Iterable[Record]) -> Iterator[Observation]:
     """The figures of records that ended well; a record that is given twice counts once."""
-    for record in _each_once(records):
+    for digest, record in {_digest(record): record for record in records}.items():
         if record.status != "ok":
             continue
         described = about(record)
@@ -145,6 +148,7 @@ def observations(records: Iterable[Record]) -> Iterator[Observation]:
                 quantity=quantity,
                 context=", ".join(f"{key} {value}" for key, value in sorted(context.items())),
                 about=described,
+                record=digest,
                 run=record.run,
                 seed=record.plan.seed,
                 round=int(measurement.context.get("round", 0)) if described.kind == "run" else 0,
@@ -156,8 +160,8 @@ def observations(records: Iterable[Record]) -> Iterator[Observation]:
             )
 
 
-def _each_once(records: Iterable[Record]) -> Iterable[Record]:
-    return {record.model_dump_json(): record for record in records}.values()
+def _digest(record: Record) -> str:
+    return hashlib.sha256(record.model_dump_json().encode()).hexdigest()
 
 
 def _quantity(measurement: Measurement) -> Quantity | None:

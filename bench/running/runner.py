@@ -67,25 +67,31 @@ def run(request: Request, listener: Listener) -> list[Record]:
         BenchError: nothing can be run: no images, a folder that can't be written, no GPU where one is asked for; or
             the run that is to go on has not ended yet, or is another machine's.
     """
-    device, protocol, training = resolve_device(request.device), request.protocol, request.protocol.training
-    data.load(protocol.data.dataset)  # one clear error now, rather than one for each backend
-    shared = {"kind": request.kind, "target_loss": training.target_loss, "caption": protocol.caption}
-    shared |= {"epochs": training.epochs, "rounds": training.rounds}
     run_id = request.run or new_run_id()
-    with _unfinished_folder(replace(request, device=device), run_id) as folder:
-        variants = [
-            Training(request, label + (f"-x{count}" if count > 1 else ""), plan, run_id, folder)
-            for label, (backend, mode) in request.variants().items()
-            for count in request.devices
-            for plan in [plan_of(request, protocol_of(request, count), device, backend, mode, devices=count, **shared)]
-        ]
-        made = carry_out(variants, epochs_by_round(protocol), listener)
+    request = replace(request, device=resolve_device(request.device))
+    data.load(request.protocol.data.dataset)  # one clear error now, rather than one for each backend
+    with _unfinished_folder(request, run_id) as folder:
+        variants = trainings(request, run_id, folder)
+        made = carry_out(variants, epochs_by_round(request.protocol), listener)
         for each in variants:
             if each.record.status == "ok" or not each.state.is_file():
                 shutil.rmtree(each.scratch, ignore_errors=True)
         if not any(path.is_dir() for path in folder.iterdir()):
             shutil.rmtree(folder, ignore_errors=True)
         return made
+
+
+def trainings(request: Request, run_id: str, folder: Path) -> list[Training]:
+    """A training for each variant that is asked for, on each number of devices; their states lie in `folder`."""
+    device, protocol, training = resolve_device(request.device), request.protocol, request.protocol.training
+    shared = {"kind": request.kind, "target_loss": training.target_loss, "caption": protocol.caption}
+    shared |= {"epochs": training.epochs, "rounds": training.rounds}
+    return [
+        Training(request, label + (f"-x{count}" if count > 1 else ""), plan, run_id, folder)
+        for label, (backend, mode) in request.variants().items()
+        for count in request.devices
+        for plan in [plan_of(request, protocol_of(request, count), device, backend, mode, devices=count, **shared)]
+    ]
 
 
 def unfinished(folder: Path) -> Request:
