@@ -119,7 +119,7 @@ def test_of_the_committed_records_every_plot_is_drawn_without_a_complaint(browse
         assert [url for url in requests if not url.startswith("data:")] == [address]
     assert {board for board, _, _ in drawn} == {"records", "suites"}
     assert {"sweep-batch-train", "epoch", "loss-train"} <= {panel for _, _, panel in drawn}
-    assert len({label for board, label, _ in drawn if board == "suites"}) == len(list(RESULTS.glob("agreement-*")))
+    assert len({label for board, label, _ in drawn if board == "suites"}) == len(list(RESULTS.rglob("checks.csv.gz")))
 
 
 def draw(page, board):

@@ -41,8 +41,8 @@ def test_the_committed_records_make_a_small_page(tmp_path):
     written = page.write(made, [RESULTS], tmp_path / "new" / "report.html")
     assert 1e6 < written.stat().st_size < 6e6
     text = written.read_text(encoding="utf-8")
-    # TensorFlow's on a GPU was cut off after its last epoch.
-    assert re.search(rf"{len(made)} records \(\d+ of runs.*\); 1 did not end well \(see below\)\.", text)
+    cut_off = sum(record.status != "ok" for record in made)  # on a GPU that was lent for minutes
+    assert re.search(rf"{len(made)} records \(\d+ of runs.*\); {cut_off} did not end well \(see below\)\.", text)
     assert "checks passed." in text
 
 
