@@ -157,7 +157,8 @@ def report(session: nox.Session) -> None:
     """Make report.html, one page that needs nothing else, from the records in results/ (`-- --output PAGE`)."""
     if session.virtualenv.is_sandboxed:
         install_runtime(session)
-    session.run(interpreter(session), "-m", "bench", "report", "results", *session.posargs)
+    history = ["--history", "HEAD"] if Path(".git").exists() else []
+    session.run(interpreter(session), "-m", "bench", "report", "results", *history, *session.posargs)
 
 
 @nox.session(reuse_venv=False)

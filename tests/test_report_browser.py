@@ -8,8 +8,10 @@ import pytest
 from browser import chromium
 from PIL import Image
 from report_records import FAILED, MARKUP, SEEDS, SLOW, everything
+from test_history import timed
 
 from bench import tables
+from bench.comparison import history
 from bench.comparison.answers import sections
 from bench.records import collection
 from bench.report import page as report
@@ -319,6 +321,22 @@ def test_a_phone_does_not_scroll_sideways(page):
     plot(page, "agreement")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_figures_over_revisions_are_those_of_history(browser, tmp_path):
+    revisions = timed([1.0, 1.01, 0.99, 1.0, 1.02, 1.3, 1.31, 1.29, 1.3, 1.32])
+    made = report.write(revisions[-1].records, [], tmp_path / "report.html", revisions)
+    series = history.history(revisions, ["speed"])
+    with opening(browser, made, 360, 740) as (page, _, complaints, _):  # a phone, which doesn't scroll sideways
+        points, step = plot(page, "history-1-1")["data"]
+        shown, sentences = cells(page, "history-1"), page.locator("#history li").all_text_contents()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert complaints == []
+    assert points["y"] == [row["value"] for row in history.rows(series)]
+    assert (step["name"], step["x"]) == ("step", ["r5"])
+    (table,) = history.tables(series)
+    assert shown == table.shown.values.tolist()
+    assert sentences == history.sentences(series)
 
 
 def test_pictures_are_shown_with_their_captions(page):

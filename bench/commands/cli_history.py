@@ -28,9 +28,9 @@ def history(
         ),
     ] = None,
     folder: Annotated[str, typer.Option(help="Of the records, in git revisions.")] = revisions.FOLDER,
-    topics: Annotated[
-        str, typer.Option(help=f"Some of {', '.join(TOPICS)}, with commas between.")
-    ] = "speed,density,sampling,likelihood,loss",
+    topics: Annotated[str, typer.Option(help=f"Some of {', '.join(TOPICS)}, with commas between.")] = ",".join(
+        series.SHOWN
+    ),
     fail_if: FailIf = None,
     unclear_passes: UnclearPasses = False,
     style: Annotated[

@@ -33,6 +33,7 @@ LEVEL = 0.02  # of the permutation test: dozens of figures are shown
 BATCHES, BATCH = 10, 50  # of permutations: most series end with the first batch
 LEAST = 2  # revisions on either side of a step: one alone may be an outlier
 SECTION = ["protocol", "digest", "machine", "precision"]
+SHOWN = ("speed", "density", "sampling", "likelihood", "loss")
 CAPTION = (
     "Value: of the rounds that a revision added, with its 95 % interval (†: disturbed by other processes). Change: at "
     "a step, up to the next one, against the revisions before; at the last revision, of it alone. Steps: E-divisive, "
@@ -178,24 +179,35 @@ def rows(found: Iterable[Series]) -> list[dict[str, Any]]:
     return made
 
 
+def by_section(found: Iterable[Series]) -> dict[str, list[dict[str, Any]]]:
+    """Protocol, machine and precision as a title → its rows."""
+    sections = defaultdict(list)
+    for row in rows(found):
+        sections["{protocol} ({digest:.8}), {machine}, {precision}".format(**row)].append(row)
+    return sections
+
+
 def tables(found: Iterable[Series]) -> list[Table]:
     """A table for each protocol, machine and precision; the last has the caption."""
-    sections, made = defaultdict(list), []
-    for row in rows(found):
-        title = "{protocol} ({digest:.8}), {machine}, {precision}".format(**row)
-        value = spread(row["value"], row["low"], row["high"], 6 if row["unit"] == "nats" else 4)
-        shown = {"backend": row["backend"], "figure": f"{row['figure']} {row['of']}".strip()}
-        shown |= {"revision": row["revision"], "value": f"{value} {row['unit']}{' †' * row['disturbed']}"}
-        sections[title].append(shown | {"change": "step: " * row["step"] + row["change"]})
-    for title, its in sections.items():
-        made.append(Table("history", title, "", pd.DataFrame(its), pd.DataFrame(its), ("backend", "figure")))
+    made = []
+    for title, its in by_section(found).items():
+        lines = pd.DataFrame([_line(row) for row in its])
+        made.append(Table("history", title, "", lines, lines, ("backend", "figure")))
     return [*made[:-1], replace(made[-1], caption=CAPTION)]
+
+
+def _line(row: dict[str, Any]) -> dict[str, str]:
+    """A row as people read it."""
+    value = spread(row["value"], row["low"], row["high"], 6 if row["unit"] == "nats" else 4)
+    shown = {"backend": row["backend"], "figure": f"{row['figure']} {row['of']}".strip()}
+    shown |= {"revision": row["revision"], "value": f"{value} {row['unit']}{' †' * row['disturbed']}"}
+    return shown | {"change": "step: " * row["step"] + row["change"]}
 
 
 def sentences(found: Sequence[Series]) -> list[str]:
     """Each step, with the revision that it began with; and how many figures have none."""
     form = "Step: {backend}, {figure} {of} ({protocol}, {precision}, {machine}): {change}, {revision}, {date} {subject}"
-    sentences = [form.format(**row).replace("  (", " (").strip() for row in rows(found) if row["step"]]
+    sentences = [form.format(**row).replace("  (", " (").strip(", ") for row in rows(found) if row["step"]]
     steady = sum(not any(point.step for point in series) for series in found)
     return [
         *sentences,

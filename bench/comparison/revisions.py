@@ -7,7 +7,7 @@ import os
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,10 +43,8 @@ def read_history(names: Sequence[str], folder: str = FOLDER) -> list[Side]:
     """
     if any(Path(name).exists() for name in names):
         sides = [read(name) for name in names]
-        records = sorted((record for side in sides for record in side.records), key=lambda record: record.created)
-        runs = {run: [each for each in records if each.run == run] for run in dict.fromkeys(r.run for r in records)}
         note = "; ".join(side.note for side in sides if side.note) or None
-        return [Side(run, its, note, its[0].created[:10]) for run, its in runs.items()]
+        return by_run((record for side in sides for record in side.records), note)
     where, form = f":(top,glob){folder.strip('/')}/**/*.json", "--format=%H%x09%h%x09%cs%x09%s"
     log = _git("log", "--reverse", "--topo-order", form, "--end-of-options", *(names or ["HEAD"]), "--", where)
     if not log:
@@ -68,6 +66,14 @@ def read_history(names: Sequence[str], folder: str = FOLDER) -> list[Side]:
         for commit, name, date, subject in commits
     ]
     return [side for side in found if side.records or side.note]
+
+
+def by_run(records: Iterable[Record], note: str | None = None) -> list[Side]:
+    """The records of each run, oldest first."""
+    runs: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda record: record.created):
+        runs.setdefault(record.run, []).append(record)
+    return [Side(run, its, note, its[0].created[:10]) for run, its in runs.items()]
 
 
 def read(name: str, *, strict: bool = False) -> Side:

@@ -16,11 +16,13 @@ from plotly.offline import get_plotlyjs
 
 from bench import tables
 from bench.comparison.answers import Answer, Section, sections
+from bench.comparison.revisions import Side, by_run
 from bench.errors import BenchError
 from bench.records import Record
 from bench.regression import check, reference
 from bench.report import overview, sentences
 from bench.report.figures import run_groups
+from bench.report.history_figures import over_revisions
 from bench.report.panels import Group
 from bench.report.pictures import pictures
 from bench.report.suites import suites
@@ -37,13 +39,17 @@ MOST_ROWS = 1000
 """The most rows of a table that are shown; of longer ones the page has the beginning, and says so."""
 
 
-def write(records: Sequence[Record], paths: Iterable[Path], output: Path) -> Path:
+def write(
+    records: Sequence[Record], paths: Iterable[Path], output: Path, revisions: Sequence[Side] | None = None
+) -> Path:
     """Make the page of `records`, with the pictures and checks in the folders among `paths`, and write it to `output`.
+
+    Figures are shown over `revisions`, oldest first, where any has two of them; without it over the runs by date.
 
     Raises:
         BenchError: a picture or a file of checks can't be read, or the page can't be written.
     """
-    text = html(records, list(paths))
+    text = html(records, list(paths), revisions)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8", newline="\n")
@@ -52,7 +58,7 @@ def write(records: Sequence[Record], paths: Iterable[Path], output: Path) -> Pat
     return output
 
 
-def html(records: Sequence[Record], paths: Sequence[Path]) -> str:
+def html(records: Sequence[Record], paths: Sequence[Path], revisions: Sequence[Side] | None = None) -> str:
     """The page as text."""
     records = sorted(records, key=order)
     found = suites(paths)
@@ -64,6 +70,8 @@ def html(records: Sequence[Record], paths: Sequence[Path]) -> str:
     answered = sections(records)
     boards = {"records": _groups(runs, records), "suites": [suite.group for suite in found if suite.group.panels]}
     boards["first"] = _first(boards["records"], answered)
+    over = over_revisions(by_run(records) if revisions is None else revisions)
+    boards["history"] = over.groups
     peers = next((table for table in made if table.name == "peers"), None)
     loader = FileSystemLoader(TEMPLATE)
     template = Environment(
@@ -82,6 +90,7 @@ def html(records: Sequence[Record], paths: Sequence[Path]) -> str:
         tables=[*made, *([missing] if len(missing.raw) else []), *(table for suite in found for table in suite.tables)],
         open=OPEN,
         most_rows=MOST_ROWS,
+        history=over,
         about=about,
         environments=environments,
         pictures=shown,
