@@ -6,6 +6,7 @@ TensorFlow, and so is tested on other frameworks here.
 
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from bench.commands.progress import LiveProgress
 from bench.errors import BenchError
 from bench.inputs.peer_registry import FRAMEWORKS, OURS, REGISTRY, Entry, of_framework
 from bench.peers import runner, worker
-from bench.peers.interface import InexpressibleError, check_article, halves
+from bench.peers.interface import InexpressibleError, Peer, check_article, halves
 from bench.records import environment
 from bench.running.messages import PeersPlan
 
@@ -109,7 +110,7 @@ class Late(Reference):
         return super().seconds()
 
 
-def make_peer(entry, work):
+def make_peer(entry, work, precision):
     given = work.weights
     match entry.name:
         case "absent":
@@ -200,6 +201,58 @@ def test_orders_change_so_that_none_is_always_first_or_after_the_same_one():
     assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
     assert {order[0] for order in rounds} == {"a", "b", "c"}
     assert rounds[1] == rounds[0][::-1]
+
+
+# The precision of their products
+
+
+def rounding_peer(bits):
+    """A peer whose products see so many bits of their operands, as matrix units do."""
+
+    class Rounding(Peer):
+        def __init__(self, architecture, parameters, optimiser):
+            self.flow = halves(architecture, parameters)
+
+        def log_prob(self, x):
+            a, b = np.split(x[:, self.flow.entry], 2, axis=1)
+            for layers in self.flow.networks:
+                h = a
+                for kernel, bias in layers:
+                    h = np.maximum(rounded(h, bits) @ rounded(kernel, bits) + bias, 0)
+                a, b = b - h, a  # changed, read
+            z = np.concatenate([a, b] if len(self.flow.networks) % 2 == 0 else [b, a], axis=1)
+            z *= np.exp(self.flow.log_scale)
+            return -0.5 * (z**2 + np.log(2 * np.pi)).sum(axis=1) + self.flow.log_scale.sum()
+
+        load = train = None
+
+    return Rounding
+
+
+def rounded(x, bits):
+    mantissa, exponent = np.frexp(x)
+    return np.ldexp(np.round(np.ldexp(mantissa, bits + 1)), exponent - bits - 1).astype(np.float32)
+
+
+@pytest.mark.parametrize(("bits", "seen"), [(23, "float32"), (21, "21 bits"), (10, "tf32"), (7, "bfloat16")])
+def test_the_precision_of_a_peer_s_products_is_seen(bits, seen):
+    assert worker.probe_peer(rounding_peer(bits), "float32").seen == seen
+
+
+@pytest.mark.parametrize(("bits", "asked", "seen"), [(23, "tf32", "float32"), (10, "float32", "tf32")])
+def test_a_peer_that_multiplies_otherwise_is_not_timed(monkeypatch, bits, asked, seen):
+    monkeypatch.setattr(worker, "peer_class", lambda entry: rounding_peer(bits))
+    work = SimpleNamespace(architecture=SMALL, weights=weights(SMALL, "float32"), optimiser=Adam())
+    with pytest.raises(worker.PeerError, match=f"it multiplies in {seen}, and {asked} was asked for"):
+        worker.make_peer(Entry("p", "jax", "", ""), work, asked)
+
+
+def test_peers_on_jax_are_asked_to_multiply_as_the_harness_does():
+    jax = pytest.importorskip("jax")
+    from backends.jax_backend import Flow
+
+    for precision, name in worker.PRODUCTS_OF_JAX.items():
+        assert Flow(SMALL, None, precision).product_precision == jax.lax.Precision(name)
 
 
 # The runner, on workers that only talk

@@ -1,6 +1,7 @@
 """The probe: how many bits of a product's operands the hardware really used, whatever was asked for."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backends import Backend
 from bench.measures.rounding import PRODUCT_BITS
@@ -17,7 +18,12 @@ def probe(model: Backend) -> PrecisionSeen:
     most = np.finfo(model.dtype).nmant
     a = np.zeros((SIZE, SIZE))
     a[:most, 0] = 1 + 2.0 ** -np.arange(1, most + 1)
-    survive = model.product(a, np.eye(SIZE))[:most, 0] == a[:most, 0].astype(model.dtype)
-    bits = int(np.argmin(survive)) if not survive.all() else most
-    seen = {kept - 1: name for name, kept in PRODUCT_BITS.items()}.get(bits, f"{bits} bits")
-    return PrecisionSeen(asked=model.precision, seen=seen, mantissa_bits=bits)
+    kept = model.product(a, np.eye(SIZE))[:most, 0] == a[:most, 0].astype(model.dtype)
+    return seen(model.precision, kept)
+
+
+def seen(asked: str, kept: NDArray[np.bool_]) -> PrecisionSeen:
+    """Name the precision in which 1 + 2⁻ᵏ was kept for these k, from 1 up."""
+    bits = int(np.argmin(kept)) if not kept.all() else len(kept)
+    name = {kept_bits - 1: name for name, kept_bits in PRODUCT_BITS.items()}.get(bits, f"{bits} bits")
+    return PrecisionSeen(asked=asked, seen=name, mantissa_bits=bits)

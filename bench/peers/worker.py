@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,16 +19,18 @@ from numpy.typing import NDArray
 
 import backends
 from backends import Adam, Architecture, Backend, Pixels
+from backends.architecture import kernel_name
+from backends.layout import from_layout, make_layout
 from backends.parameters import Parameters, astype, digest
 from bench.errors import BenchError
 from bench.inputs import data
 from bench.inputs.peer_registry import OURS, Entry, of_framework, our_mode
 from bench.inputs.streams import TrainingStream, initial_parameters, normals
 from bench.measures.agreement import relative
-from bench.measures.precision import probe
+from bench.measures.precision import MANTISSA_BITS, SIZE, probe, seen
 from bench.peers import peer_class
-from bench.peers.interface import missed
-from bench.records import Measurement
+from bench.peers.interface import Peer, missed
+from bench.records import Measurement, PrecisionSeen
 from bench.records.environment import fingerprint, gpu_state
 from bench.running.failures import reason_of, status_of
 from bench.running.messages import Event, Finished, Measured, PeerBegun, PeersPlan, Started
@@ -38,6 +40,9 @@ PIXELS = Pixels(1 / 255, 0.0)
 CHECKED_ROWS = 32
 TOLERANCES = {"float32": 1e-4, "tf32": 1e-2}
 """The largest error of log p at the same weights, relative to the reference's largest."""
+
+PRODUCTS_OF_JAX = {"float32": "highest", "tf32": "default"}
+"""As the backend has them. "tensorfloat32" is another name of "high", of which XLA makes float32 on some paths."""
 
 TRAINED_TOLERANCE = 0.1
 """The largest error of the change of log p by the warm-up, relative to the largest change. One that leaves a step or a
@@ -53,7 +58,7 @@ def main() -> int:
     plan, events = begin(PeersPlan)
     # Both have to be set before the frameworks are imported.
     os.environ["KERAS_BACKEND"] = plan.framework
-    os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest" if plan.precision == "float32" else "tensorfloat32"
+    os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = PRODUCTS_OF_JAX[plan.precision]
     return 0 if tell(measure(plan), events) == "ok" else 1
 
 
@@ -134,7 +139,7 @@ def measure(plan: PeersPlan) -> Iterator[Event]:
         if mode != model.mode and our_mode(mode) not in plan.lost
     }
     wanted = [entry for entry in of_framework(plan.framework) if entry.name in plan.peers]
-    others |= {entry.name: partial(make_peer, entry, work) for entry in wanted}
+    others |= {entry.name: partial(make_peer, entry, work, plan.precision) for entry in wanted}
     for name, make in others.items():
         yield PeerBegun(peer=name, stage="check and warm-up")
         try:
@@ -161,17 +166,21 @@ def make_ours(model: Backend, plan: PeersPlan, work: Work) -> Timed:
     return Timed(model.log_prob, lambda: next(epochs).seconds)
 
 
-def make_peer(entry: Entry, work: Work) -> Timed:
+def make_peer(entry: Entry, work: Work, precision: str) -> Timed:
     """Build a peer.
 
     Raises:
         UnavailableError: it, or what it needs, isn't installed or can't be imported.
+        PeerError: it multiplies in another precision.
     """
     kind = peer_class(entry)
     try:
+        found = probe_peer(kind, precision)
         peer = kind(work.architecture, work.weights, work.optimiser)
     except ImportError as error:
         raise backends.UnavailableError(f"{entry.name}: can't be imported here ({error})") from error
+    if found.seen != precision:
+        raise PeerError(f"it multiplies in {found.seen}, and {precision} was asked for")
     peer.load(work.batches())
 
     def seconds() -> float:
@@ -180,6 +189,23 @@ def make_peer(entry: Entry, work: Work) -> Timed:
         return time.perf_counter() - start
 
     return Timed(peer.log_prob, seconds)
+
+
+def probe_peer(kind: type[Peer], precision: str) -> PrecisionSeen:
+    """Find how many bits a peer's products keep, from log p alone.
+
+    All kernels are 0 but those of coupling 0, which are unit matrices. So x = 1 + 2⁻ᵏ everywhere becomes z = 0 in what
+    that coupling changes, unless its products lose bits; the scale makes a loss there large, and all the rest small.
+    """
+    architecture = replace(Architecture.article(), dim=2 * SIZE, couplings=2, hidden_layers=1, hidden_units=SIZE)
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in architecture.trainable_shapes.items()}
+    arrays |= {kernel_name(0, i): np.eye(SIZE, dtype=np.float32) for i in range(2)}
+    arrays["log_scale"] = np.repeat(np.array([-16, 16], np.float32), SIZE)  # e¹⁶ · 2⁻²³ is about 1
+    weights = from_layout(architecture, make_layout(architecture, arrays), arrays)
+    x = np.zeros((SIZE, architecture.dim), np.float32)
+    x[: MANTISSA_BITS["float32"]] = 1 + 2.0 ** -np.arange(1, MANTISSA_BITS["float32"] + 1)[:, None]
+    found = kind(architecture, weights, Adam()).log_prob(x)
+    return seen(precision, found[: MANTISSA_BITS["float32"]] > found[-1] - 1)
 
 
 def _checked(name: str, timed: Timed, work: Work, expected: NDArray, plan: PeersPlan) -> Iterator[Event]:
