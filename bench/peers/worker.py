@@ -27,7 +27,7 @@ from bench.inputs import data
 from bench.inputs.peer_registry import OURS, Entry, of_framework, our_mode
 from bench.inputs.streams import TrainingStream, initial_parameters, normals
 from bench.measures.agreement import relative
-from bench.measures.precision import MANTISSA_BITS, SIZE, probe, seen
+from bench.measures.precision import SIZE, probe, seen
 from bench.peers import peer_class
 from bench.peers.interface import Peer, missed
 from bench.records import Measurement, PrecisionSeen
@@ -203,9 +203,10 @@ def probe_peer(kind: type[Peer], precision: str) -> PrecisionSeen:
     arrays["log_scale"] = np.repeat(np.array([-16, 16], np.float32), SIZE)  # e¹⁶ · 2⁻²³ is about 1
     weights = from_layout(architecture, make_layout(architecture, arrays), arrays)
     x = np.zeros((SIZE, architecture.dim), np.float32)
-    x[: MANTISSA_BITS["float32"]] = 1 + 2.0 ** -np.arange(1, MANTISSA_BITS["float32"] + 1)[:, None]
+    most = np.finfo(np.float32).nmant
+    x[:most] = 1 + 2.0 ** -np.arange(1, most + 1)[:, None]
     found = kind(architecture, weights, Adam()).log_prob(x)
-    return seen(precision, found[: MANTISSA_BITS["float32"]] > found[-1] - 1)
+    return seen(precision, found[:most] > found[-1] - 1)
 
 
 def _checked(name: str, timed: Timed, work: Work, expected: NDArray, plan: PeersPlan) -> Iterator[Event]:
