@@ -90,7 +90,7 @@ def seeded(backend, seed, shift=0.0, own=0.02, **changes):
     common = generator.standard_normal(4)
     noise = own * np.random.default_rng([seed, len(backend)]).standard_normal(4)
     curve = [(-100.0 * e + x + shift, -90.0 * e + x + shift) for e, x in enumerate(common + noise, 1)]
-    return run_of(backend, seed=seed, curve=curve, **{"protocol": "convergence-narrow"} | changes)
+    return run_of(backend, seed=seed, curve=curve, **{"protocol": "recipe-narrow"} | changes)
 
 
 @cache

@@ -94,7 +94,7 @@ def test_mistakes_are_errors(check, arguments, message):
     [
         (
             (),
-            "trajectory-full-float32, trajectory-narrow-float64, convergence-narrow-float32, convergence-paper-narrow",
+            "trajectory-full-float32, trajectory-narrow-float64, recipe-narrow-float32, convergence-paper-narrow",
         ),
         (("--only", "trajectory-narrow-float64"), "trajectory-narrow-float64 on cpu"),
     ],

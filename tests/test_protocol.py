@@ -47,7 +47,7 @@ def refusal(name, **overrides):
 def test_the_protocols_are_these():
     assert protocol.names() == [
         *("article", "article-noise", "article-quick", "article-speed"),
-        *("convergence-narrow", "convergence-paper-narrow", "paper", "recipe", "recipe-narrow", "smoke"),
+        *("convergence-paper-narrow", "paper", "recipe", "recipe-narrow", "smoke"),
         *("trajectory-full", "trajectory-narrow"),
     ]
 

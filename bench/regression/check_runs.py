@@ -55,7 +55,7 @@ PARTS = (
     Part("trajectory", "trajectory-full", "float32", threads=None, repeats=5),
     Part("trajectory", "trajectory-narrow", "float32", threads=1, repeats=8),
     Part("trajectory", "trajectory-narrow", "float64", threads=1, repeats=5),
-    Part("convergence", "convergence-narrow", "float32", 1, NEW_SEEDS, OLD_SEEDS, abreast=2),
+    Part("convergence", "recipe-narrow", "float32", 1, NEW_SEEDS, OLD_SEEDS, abreast=2),
     Part("convergence", "convergence-paper-narrow", "float32", 1, NEW_SEEDS, OLD_SEEDS, abreast=2),
 )
 
