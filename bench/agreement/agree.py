@@ -32,15 +32,12 @@ ARTICLE_NOISE = Pixels(1 / 255, -0.01)
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison.
+    """One comparison of a variant with the reference, or of a pair of variants.
 
     Attributes:
-        suite: "matrix", "lockstep", "resume" or "sampling".
-        case: which architecture, optimiser or pair.
-        backend: the variant that was compared with the reference, or the pair of variants.
-        precision: of the backend.
+        suite: "matrix", "lockstep", "resume", "sampling", "determinism" or "invertibility".
+        case: which architecture or optimiser.
         weights: "initial" or "trained"; where it makes no difference, "".
-        quantity: what was compared.
         error: the largest error, relative as `Rounding` says.
         rms: the root mean square error over the same scale; NaN where there is one number only.
         tolerance: what the error must not exceed; infinite for a record of how it is.
@@ -66,14 +63,9 @@ class Check:
 
 @dataclass(frozen=True)
 class Setting:
-    """What the suite runs on.
+    """What the suite runs on: real images uint8 [N, D], and case → architecture.
 
-    Attributes:
-        images: uint8 [N, D], real ones.
-        architectures: case → architecture.
-        steps: of lockstep training.
-        batch: of lockstep training, and rows of the matrix.
-        seed: of weights, order, noise.
+    Steps are those of lockstep training; the batch is also the number of rows of the matrix.
     """
 
     images: NDArray[np.uint8]

@@ -20,11 +20,7 @@ CAPTION = (
 
 
 def parting(data: pd.DataFrame, head: Sequence[str]) -> Figure:
-    """Difference over step: a panel for each optimiser, a line for each backend and precision.
-
-    Args:
-        data: checks, as `bench.agreement.agreement_report.load` gives them.
-        head: lines on machine, versions and size.
+    """Difference over step of checks as `agreement_report.load` gives them: a panel an optimiser, a line a variant.
 
     Raises:
         BenchError: there are no checks of single steps.

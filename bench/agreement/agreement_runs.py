@@ -36,7 +36,7 @@ def run(
     devices: Sequence[int] = (),
     console: Console | None = None,
 ) -> str:
-    """Make all checks, write them and their tables where asked to.
+    """Make all checks, write them and their tables into the folder `output`, if any, and return the tables as text.
 
     Args:
         chosen: backends; one that can't be imported is refused, since it was asked for.
@@ -48,9 +48,6 @@ def run(
         trained: weights of the article's network at the size chosen, for the round trips; None trains some briefly.
         devices: compare the trainings on so many devices side by side instead, and nothing else.
         console: for progress; standard error.
-
-    Returns:
-        The tables, as text.
 
     Raises:
         BenchError: the folder can't be written; or a check failed, and the checks are written nevertheless.

@@ -29,15 +29,9 @@ JUDGED = {"max_error": "max", "rms_error": "RMS", "log_prob_change": "change of 
 
 @dataclass(frozen=True)
 class Trip:
-    """One flow whose round trips are made.
+    """One flow at "initial" or "trained" weights whose round trips are made, from scaled test images x, float64 [N, D].
 
-    Attributes:
-        case: which architecture, for the checks.
-        architecture: of the flow.
-        parameters: canonical.
-        weights: "initial" or "trained".
-        x: test images, scaled, float64 [N, D].
-        seed: of the inputs out of range and of the predicted errors.
+    The seed is that of the inputs out of range and of the predicted errors.
     """
 
     case: str

@@ -23,12 +23,6 @@ from bench.measures.rounding import PRODUCT_BITS, SUM_BITS
 class RoundingModel:
     """Encodes, decodes and evaluates as a backend of some precision would, its rounding errors drawn at random.
 
-    Args:
-        architecture: the flow's.
-        parameters: canonical.
-        precision: "float64", "float32", "tf32" or "bfloat16".
-        seed: of the rounding errors.
-
     Attributes:
         nearest_zero: [N], after a pass over N rows: the least |input| of any ReLU, relative to √Σ (a w)² of its terms.
     """

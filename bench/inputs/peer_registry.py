@@ -10,14 +10,7 @@ FRAMEWORKS = ("torch", "tensorflow", "jax")
 
 @dataclass(frozen=True)
 class Entry:
-    """A peer on one framework.
-
-    Attributes:
-        name: as the tables have it, unique within a framework.
-        framework: what it computes with.
-        package: the distribution that it is installed from, whose version is recorded.
-        location: "module:class", below `bench.peers`.
-    """
+    """A peer: its name in the tables, the package whose version is recorded, its "module:class" below `bench.peers`."""
 
     name: str
     framework: str

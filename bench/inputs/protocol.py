@@ -189,9 +189,7 @@ def names() -> list[str]:
 def load(name_or_path: str, **overrides: Any) -> Protocol:
     """Read a protocol by its name, or by a path that ends in .toml.
 
-    Args:
-        name_or_path: see above.
-        overrides: dotted keys with `__` for the dot (training__epochs=3); None leaves the file's value.
+    Overrides are dotted keys with `__` for the dot (training__epochs=3); None leaves the file's value.
 
     Raises:
         ProtocolError: no such protocol, not TOML, an unknown key or a bad value.

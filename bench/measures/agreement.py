@@ -54,13 +54,7 @@ def trajectory(
 ) -> Iterator[Measurement]:
     """Yield the errors of a short training: a new model like `model` against the reference, from the same start.
 
-    Args:
-        model: whose backend, device, precision and mode to use.
-        initial: the weights to start from.
-        images: uint8 [steps, batch, D].
-        optimiser: of the protocol.
-        pixels: of the protocol, in training.
-        seed: of the run.
+    The images are uint8 [steps, batch, D]; optimiser, pixels and seed are those of the run's own training.
     """
     steps, batch, dim = images.shape
     stream = TrainingStream(seed, steps * batch, dim, batch, pixels)
@@ -84,11 +78,7 @@ def trajectory(
 
 
 def refuse(found: Iterable[Measurement], rounding: Rounding) -> None:
-    """End a run whose model isn't the reference's within rounding.
-
-    Args:
-        found: by `compare` at the initial weights, and by `trajectory`.
-        rounding: says what rounding explains.
+    """End a run whose model, by `compare` and `trajectory` at its start, isn't the reference's within rounding.
 
     Raises:
         DisagreesError: z or decode is farther off, or, where products are as precise as sums, the training steps.

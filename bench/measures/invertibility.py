@@ -38,14 +38,7 @@ class Flow(Protocol):
 
 
 def measure(model: Flow, x: NDArray[np.float64], weights: str, seed: int) -> Iterator[Measurement]:
-    """Yield the errors of round trips of the whole flow, from x [N, D] and from inputs far from it.
-
-    Args:
-        model: the flow.
-        x: test images as the protocol scales them.
-        weights: "initial" or "trained", for the record.
-        seed: of the run.
-    """
+    """Yield the errors of round trips of the whole flow, from test images x [N, D] and from inputs far from them."""
     noise = uniforms(seed, "inputs", 0, x.shape)
     for inputs, start in (
         ("test", x),

@@ -28,11 +28,8 @@ def needed(architecture: Architecture, optimiser: Optimiser, stream: TrainingStr
 def memory(model: Backend, before: int, least: int, round_: int) -> Iterator[Measurement]:
     """Yield the peak so far: of the device's memory or, on a CPU, of the process and of its growth over `before`.
 
-    Args:
-        model: one that has been trained.
-        before: bytes that the process held when it had imported its framework, and nothing else.
-        least: bytes that training can't do without.
-        round_: of the run.
+    `before` are the bytes that the process held when it had imported its framework and nothing else, `least` those that
+    training can't do without.
     """
     on_device = model.peak_memory()
     peak = on_device or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -27,12 +27,9 @@ PRODUCT_BITS = {"float64": 53, "float32": 24, "tf32": 11, "bfloat16": 8}
 
 @dataclass(frozen=True)
 class Rounding:
-    """Tolerances for one architecture, precision and batch, each relative to the size of what is added up.
+    """Tolerances for one architecture, precision and batch (rows that a gradient sums over).
 
-    Attributes:
-        architecture: gives depth and width.
-        precision: "float64", "float32", "tf32" or "bfloat16".
-        batch: rows that a gradient sums over.
+    Each is relative to the size of what is added up.
     """
 
     architecture: Architecture

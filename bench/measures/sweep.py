@@ -56,14 +56,9 @@ def memory(architecture: Architecture, batch: int, operation: Operation, itemsiz
 def measure(
     model: Backend, protocol: Protocol, point: Point, *, rate: float | None, seconds: float
 ) -> list[Measurement]:
-    """Time a point.
+    """Time a point on its network, not trained, in about so many seconds.
 
-    Args:
-        model: the network at this point, not trained.
-        protocol: optimiser, pixels, temperature.
-        point: where.
-        rate: seconds a FLOP, as far as is known: says how many training steps make a call.
-        seconds: to spend, about.
+    The rate, seconds a FLOP as far as known, says how many training steps make a call.
     """
     _, batch = setting(protocol, point)
     work = cost(model.architecture, batch, point.operation)

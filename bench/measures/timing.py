@@ -42,15 +42,10 @@ class Timing:
 
 
 def time_calls(model: Backend, call: Callable[[], Any], budget: float) -> Timing:
-    """Time a call of a workload.
+    """Time a call of a workload, spending about `budget` seconds.
 
     It is called once or twice to warm up, then in blocks long enough for the clock (`BLOCK_SECONDS`), at least 3 of
     them and at most `MOST_BLOCKS`, until the budget is spent.
-
-    Args:
-        model: whose device to wait for.
-        call: what to time.
-        budget: seconds to spend, about.
     """
 
     def block(calls: int) -> float:

@@ -40,19 +40,7 @@ MOST_ROWS = 100
 
 @dataclass(frozen=True)
 class Settings:
-    """What a picture is drawn with; what doesn't go with the kind has no meaning.
-
-    Attributes:
-        kind: one of `DEFAULTS`.
-        backend: that decodes; without one, the first that can be used here.
-        device: "auto", "cpu" or "gpu".
-        temperatures: scale the latents.
-        rows: down, and of a grid also across.
-        greys: levels of grey; fewer make a smaller file.
-        seed: of everything that is drawn at random.
-        steps: of inpainting.
-        protocol: says how bytes become x; without one, that of the record beside the weights.
-    """
+    """What a picture is drawn with: the options of `nice-bench sample`, of which each kind has some."""
 
     kind: str
     backend: str | None = None
@@ -77,14 +65,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def draw(kind: str, weights: Path, output: Path, options: Mapping[str, Any], console: Console | None = None) -> Path:
-    """Draw a picture of weights, and write it as `picture_files.save` does.
+    """Draw a picture of canonical weights, and write it as `picture_files.save` does.
 
-    Args:
-        kind: one of `DEFAULTS`.
-        weights: canonical ones.
-        output: a .png file.
-        options: attributes of `Settings`; None is the kind's own default.
-        console: where progress is shown, if it is a terminal; standard error.
+    The options are those of `Settings`, None for the kind's own default; progress is shown where the console is a
+    terminal.
 
     Raises:
         BenchError: an option that doesn't go with the kind, weights whose dimensions make no such picture, or a file

@@ -20,13 +20,7 @@ GAP = 6
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with its title and caption.
-
-    Attributes:
-        image: 8 bits a pixel or fewer.
-        title: a few words.
-        caption: what is seen, and from what it was made.
-    """
+    """A picture of 8 bits a pixel or fewer, with its title and a caption: what is seen, and from what it was made."""
 
     image: Image.Image
     title: str

@@ -18,12 +18,7 @@ Group = tuple[str, str, str]
 
 
 def judge(runs: Iterable[Record], references: Path, backends: Sequence[str]) -> list[Verdict]:
-    """Hold records against their references.
-
-    Args:
-        runs: records of any protocols; those without a reference are left out.
-        references: the folder of the references.
-        backends: which have to be there.
+    """Hold records against their references, which all `backends` must have; protocols without one are left out.
 
     Raises:
         BenchError: no record has a reference, or one can't be read.

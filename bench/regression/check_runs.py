@@ -98,16 +98,10 @@ def reference_jobs(part: Part, backends: Sequence[str]) -> list[Job]:
 
 
 def run(jobs: Sequence[Job], where: variant.Request, listener: Listener, abreast: int = 1) -> list[Record]:
-    """Run the jobs that the folder has no good record of yet.
+    """Run the jobs that the folder has no good record of yet, and return a record for each job, in their order.
 
-    Args:
-        jobs: what to run.
-        where: device, folder, interpreters and timeout; nothing else of it counts.
-        listener: notified of every event.
-        abreast: how many go side by side, where there are cores for that many; on a GPU one after the other.
-
-    Returns:
-        A record for each job, in their order.
+    Of `where`, device, folder, interpreters and timeout count. `abreast` says how many jobs go side by side where there
+    are cores for them; on a GPU they go one after the other.
 
     Raises:
         BenchError: as `bench.running.runner.run`, or a folder holds a file that is no record.

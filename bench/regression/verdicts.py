@@ -14,16 +14,10 @@ ORDER = ("regression", *("slower", "faster", UNCLEAR, INCOMPARABLE, SAME), "ok")
 
 @dataclass(frozen=True)
 class Verdict:
-    """One comparison with a reference.
+    """One comparison with a reference, of a backend or a pair of them; found and allowed are for people, with units.
 
     Attributes:
         check: "run", "trajectory", "convergence", "equivalence" or "speed".
-        protocol: and its precision.
-        precision: of products, as asked for.
-        backend: or the pair of them.
-        quantity: what was compared.
-        found: for people, with its unit.
-        allowed: likewise.
         outcome: what it means, one of `ORDER`. Only a regression fails; a "slower" does where that is asked for.
         share: how much of what is allowed is used up; above 1 is too much. None where there is no such number.
     """

@@ -92,10 +92,7 @@ def points(axis: Axis, values: Sequence[int], operations: Sequence[Operation]) -
 
 
 def run(request: Request, listener: Listener) -> list[Record]:
-    """Make a sweep.
-
-    Returns:
-        One record a variant, as written to the request's folder.
+    """Make a sweep, and return one record a variant, as written to the request's folder.
 
     Raises:
         BenchError: no GPU where one is asked for, or a folder that can't be written.

@@ -55,12 +55,7 @@ class Scaling:
 
 
 def fit(n: Sequence[float] | NDArray, seconds: Sequence[float] | NDArray) -> Scaling:
-    """Fit the cost model.
-
-    Args:
-        n: sizes [N], positive, each once.
-        seconds: the time at each [N], positive.
-    """
+    """Fit the cost model to sizes n [N], positive and each once, and the time at each [N] in seconds, positive."""
     sizes, times = np.asarray(n, np.float64), np.asarray(seconds, np.float64)
     if sizes.shape != times.shape or sizes.ndim != 1 or (sizes <= 0).any() or (times <= 0).any():
         raise ValueError(f"sizes {sizes.shape} and times {times.shape}; expected positive numbers, as many of each")

@@ -49,15 +49,9 @@ def parse_options(given: Sequence[str]) -> Choices:
 
 
 def fit(content: Content, given: Sequence[str] = (), probe: Path | None = None) -> tuple[Architecture, Parameters, str]:
-    """Express what a file holds as an architecture and its canonical parameters.
+    """Express what a file holds as an architecture and its canonical parameters, in the dtype of the file.
 
-    Args:
-        content: what a file holds.
-        given: what the user states, KEY=VALUE.
-        probe: an .npz file with x and z or log_prob.
-
-    Returns:
-        The architecture, the parameters in the dtype of the file, and a line that says how the reading was settled.
+    What the user states is `given` as KEY=VALUE. The line that comes last says how the reading was settled.
 
     Raises:
         BenchError: choices that stay open, or statements that the file or the probe contradicts.

@@ -36,17 +36,10 @@ class Form:
 
 
 def port(source: Path, target: Path, options: Sequence[str] = (), probe: Path | None = None) -> str:
-    """Convert, read back, and compare every backend that can be used here with the float64 reference.
+    """Convert, read back, and return a table of how well every backend that can be used here agrees with the reference.
 
-    Args:
-        source: weights of any form below, or another program's.
-        target: where to, in the form that its ending names.
-        options: of another program's weights, what the user states of them, as `foreign.parse_options` describes it.
-        probe: likewise, an .npz file of inputs and what that program makes of them.
-
-    Returns:
-        A table: parameters bit for bit, z and log p relative to the reference. For another program's weights, how they
-        were read stands above it.
+    The target's ending names its form. The other two are for another program's weights: `options` as
+    `foreign.parse_options` takes them, and the file of a probe; how such weights were read stands above the table.
 
     Raises:
         BenchError: a form that isn't known or can't be written, options that can't be used, choices that stay open.

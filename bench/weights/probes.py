@@ -82,11 +82,7 @@ class Space:
 def prove(source: str, spaces: list[Space], options: Choices, probe: Probe) -> Reading:
     """The reading that gives the probe's values to rounding, whether or not an architecture can express it.
 
-    Args:
-        source: the file of weights, for messages.
-        spaces: what the file and the options allow.
-        options: choices that the user states.
-        probe: what the foreign program says.
+    `spaces` are what the file and the `options`, choices that the user states, allow.
 
     Raises:
         BenchError: none does, or several that aren't the same function.
@@ -178,10 +174,7 @@ def _relative(found: NDArray, wanted: NDArray) -> NDArray:
 def disagreement(probe: Probe, found: dict[str, NDArray], single: dict[str, NDArray]) -> float:
     """How many times the error that rounding explains the values are off, root mean square.
 
-    Args:
-        probe: what is expected.
-        found: the same in float64.
-        single: the same in float32, whose distance from `found` is what rounding does to this flow.
+    `found` are those of a reading in float64; `single`, the same in float32, lies as far from it as rounding takes it.
     """
 
     def rms(array: NDArray) -> float:

@@ -108,11 +108,8 @@ class Layout:
 def layouts(parts: Parts, networks: list[Network], division: Choices, allowed: Choices) -> list[Layout]:
     """Every layout that the file and `allowed` (choice → value) leave, each once, plain ones rather than others.
 
-    Args:
-        parts: what the file holds.
-        networks: one a coupling.
-        division: the choices that led to them; where the file has the last one first, so it has masks and permutations.
-        allowed: the values that the user states.
+    `division` has the choices that led to the networks, one a coupling; where the file has the last one first, masks
+    and permutations are likewise.
     """
     if parts.masks and len(parts.masks) != len(networks):
         return []
