@@ -278,6 +278,17 @@ def test_speed_is_not_judged_by_fewer_than_three_runs_on_so_many_cores(usual, ru
     assert set(judged(timed([2.0], cores=8), two).values()) == {"not comparable"}
 
 
+def test_a_disturbed_run_is_no_slow_down_and_no_reference(usual):
+    busy = [
+        run.model_copy(update={"measurements": [*run.measurements, measurement("training", "others_share", 0.3, "1")]})
+        for run in timed([2.0, 2.1, 2.2, 2.3])
+    ]
+    found = check_speed.judge([(busy, usual)])
+    assert {(each.outcome, each.found) for each in found} == {("not comparable", "disturbed by other processes")}
+    assert judged([*busy, *timed([1.0])], usual) == judged(timed([1.0]), usual)
+    assert check_speed.make([*busy, *timed([1.0, 1.1])]) == check_speed.make(timed([1.0, 1.1]))
+
+
 def test_the_runs_of_one_part_are_one_observation(usual):
     (one,) = {verdict.allowed for verdict in check_speed.judge([(timed([1.0]), usual)])}
     (nine,) = {verdict.allowed for verdict in check_speed.judge([(timed([1.0] * 9), usual)])}

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
 @pytest.fixture(autouse=True)
 def undisturbed(monkeypatch):
     """Whether this machine is busy is neither waited for nor said."""
-    monkeypatch.setattr(cli, "_warn_if_busy", lambda: None)
+    monkeypatch.setattr(cli, "_warn_if_busy", lambda device: None)
 
 
 def left_here():

@@ -1,4 +1,4 @@
-"""What others use of the cores: measured, in the tables, and in comparisons."""
+"""What others use of cores, quota and GPU: measured, in the tables, and in comparisons."""
 
 import os
 import subprocess
@@ -34,6 +34,7 @@ def machine(monkeypatch, tmp_path):
 
     made = Machine()
     monkeypatch.setattr(disturbance, "STAT", made.path)
+    monkeypatch.setattr(disturbance.environment, "cpu_quota", lambda: None)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     monkeypatch.setattr(os, "sysconf", lambda name: 100)
     monkeypatch.setattr(os, "times", lambda: (made.own, 0.0, 0.0, 0.0, 0.0))
@@ -73,6 +74,52 @@ def test_a_share_is_never_negative_nor_more_than_all(machine):
     assert others.share() == 1.0
 
 
+@pytest.mark.parametrize(
+    ("periods", "own", "share"),
+    [
+        ((100, 100), 5.0, 0.0),  # its own threads use up the quota of half a core: that is a limit, and no disturbance
+        ((100, 100), 2.0, 0.6),
+        ((100, 25), 2.0, 0.15),
+        ((100, 0), 2.0, 0.0),
+        ((0, 0), 2.0, 0.0),
+    ],
+)
+def test_of_a_quota_others_used_what_this_process_had_not_while_it_was_used_up(
+    machine, monkeypatch, periods, own, share
+):
+    found = iter([(1000, 50), (1000 + periods[0], 50 + periods[1])])
+    monkeypatch.setattr(disturbance.environment, "cpu_quota", lambda: 0.5)
+    monkeypatch.setattr(disturbance.environment, "quota_periods", lambda: next(found))
+    machine.set(0.0, 0.0, busy=0)
+    others = disturbance.Others()
+    machine.set(10.0, own, busy=0)
+    assert others.share() == pytest.approx(share)
+
+
+@pytest.mark.parametrize(("processes", "share"), [(1, 0.0), (0, 0.0), (2, 0.5), (4, 0.75), (None, None)])
+def test_on_a_gpu_others_are_the_other_processes_that_compute_on_it(monkeypatch, tmp_path, processes, share):
+    monkeypatch.setattr(disturbance, "STAT", tmp_path / "none")
+    monkeypatch.setattr(disturbance.environment, "gpu_state", lambda: {"processes": processes})
+    assert disturbance.Others("gpu").share() == share
+    assert disturbance.Others("cpu").share() is None
+
+
+@pytest.mark.parametrize(
+    ("busy", "state", "words"),
+    [
+        (0, {"utilisation": 0.1, "processes": 0}, None),
+        (100, {}, "50 % of this machine's cores"),
+        (0, {"utilisation": 0.0, "processes": 2}, "the GPU (2 processes)"),
+        (100, {"utilisation": 0.9, "processes": None}, "50 % of this machine's cores and the GPU (hidden processes)"),
+    ],
+)
+def test_what_is_busy_at_the_start_is_said(machine, monkeypatch, busy, state, words):
+    monkeypatch.setattr(disturbance.environment, "gpu_state", lambda: state)
+    monkeypatch.setattr(time, "sleep", lambda seconds: machine.set(2.0, 0.0, busy=busy))
+    machine.set(0.0, 0.0, busy=0)
+    assert disturbance.busy_at_start("gpu") == words
+
+
 def test_where_nothing_can_be_read_nothing_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(disturbance, "STAT", tmp_path / "none")
     assert disturbance.Others().share() is None
@@ -97,7 +144,7 @@ def run_of(backend, time_, share):
 @pytest.mark.parametrize("table", [tables.speed, headline])
 def test_a_disturbed_run_is_shown_and_never_the_fastest(table):
     made = table([run_of("torch", 1.0, [0.02, 0.35]), run_of("jax", 2.0, [0.02, 0.02]), run_of("numpy", 4.0, [])])
-    assert "35 % of the cores" in " ".join(row(made, backend="torch"))
+    assert "35 % of the machine" in " ".join(row(made, backend="torch"))
     assert "disturbed" not in " ".join(row(made, backend="jax"))
     assert [row(made, backend=name)["× fastest"] for name in ("torch", "jax", "numpy")] == ["–", "1.00", "2.00"]
 

@@ -47,6 +47,8 @@ class FakeNvml:
             "nvmlDeviceGetMaxClockInfo": lambda handle, kind: {1: 1981, 2: 2620}[kind],
             "nvmlDeviceGetTemperature": lambda handle, kind: 41,
             "nvmlDeviceGetPowerUsage": lambda handle: 70_500,
+            "nvmlDeviceGetUtilizationRates": lambda handle: SimpleNamespace(gpu=7, memory=1),
+            "nvmlDeviceGetComputeRunningProcesses": lambda handle: [SimpleNamespace(pid=7), SimpleNamespace(pid=8)],
             "nvmlDeviceGetCurrentClocksEventReasons": lambda handle: 0x1 | 0x40,
         }
         if name not in answers:
@@ -181,6 +183,41 @@ def test_the_quota_is_the_smallest_of_the_groups_that_the_process_is_in(tmp_path
     assert environment.cpu_quota(tmp_path) == quota
 
 
+@pytest.mark.parametrize(
+    ("groups", "files", "found"),
+    [
+        ("0::/user/job", {"user/cpu.max": "50000 100000", "user/cpu.stat": "usage_usec 7\nnr_periods 9"}, None),
+        (
+            "0::/user/job",  # the tightest limit is the one that is used up
+            {
+                "user/job/cpu.max": "150000 100000",
+                "user/job/cpu.stat": "nr_periods 30\nnr_throttled 1\nthrottled_usec 9",
+                "user/cpu.max": "50000 100000",
+                "user/cpu.stat": "usage_usec 7\nnr_periods 40\nnr_throttled 12\nthrottled_usec 5",
+            },
+            (40, 12),
+        ),
+        (
+            "3:cpu,cpuacct:/job",
+            {
+                "cpu/job/cpu.cfs_quota_us": "50000",
+                "cpu/job/cpu.cfs_period_us": "100000",
+                "cpu/job/cpu.stat": "nr_periods 5\nnr_throttled 2\nthrottled_time 123",
+            },
+            (5, 2),
+        ),
+        ("0::/", {"cpu.max": "max 100000", "cpu.stat": "nr_periods 1\nnr_throttled 1"}, None),
+    ],
+)
+def test_how_often_a_quota_was_used_up_is_that_of_the_group_with_the_limit(tmp_path, groups, files, found):
+    where = {f"sys/fs/cgroup/{name}": text for name, text in files.items()} | {"proc/self/cgroup": groups}
+    for name, text in where.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    assert environment.quota_periods(tmp_path) == found
+
+
 @pytest.mark.parametrize(("quota", "cores"), [(None, 4), (2.5, 2), (0.5, 1), (16.0, 4)])
 def test_a_process_has_no_more_cores_than_its_quota_keeps_busy(monkeypatch, quota, cores):
     monkeypatch.setattr(environment, "_affinity", lambda: range(4))
@@ -204,8 +241,11 @@ def test_gpus_are_described_and_what_is_unsupported_is_none(nvml):
         "temperature_c": 41,
         "power_w": 70.5,
         "throttle": ["idle", "hardware thermal slowdown"],
+        "utilisation": 0.07,
+        "processes": 2,
     }
     assert (second["memory_bytes"], second["power_w"], second["mig"]) == (None, None, True)
+    assert second["processes"] is None  # those of its other parts are among them
     assert gpu_state() == {name: first[name] for name in list(first)[5:]}
     assert nvml.open == 0
 

@@ -1,5 +1,7 @@
 """Epochs that are made in parts, each in a round of its own: the same training, timed more often."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from factories import assert_same_bits
@@ -9,7 +11,10 @@ from bench.commands.progress import LiveProgress
 from bench.errors import BenchError
 from bench.inputs import protocol
 from bench.inputs.streams import TrainingStream
+from bench.records import EpochPoint
 from bench.running import runner
+from bench.running.messages import EpochDone
+from bench.running.variant import Variant
 
 
 def test_the_parts_of_an_epoch_are_its_steps_in_order():
@@ -71,3 +76,13 @@ def test_parts_that_do_not_divide_an_epoch_are_refused(values, message):
 def test_parts_go_with_a_schedule_that_knows_no_epochs():
     with pytest.raises(BenchError, match=r"training.parts: expected 1 with an optimiser"):
         protocol.load("paper", training__parts=2)
+
+
+@pytest.mark.parametrize(("parts", "whole"), [((0.1, 0.5), 0.4), ((None, 0.5), None), ((0.1, None), None)])
+def test_what_others_used_in_an_epoch_is_weighted_by_the_seconds_of_its_parts(parts, whole):
+    first, second = (
+        EpochPoint(epoch=1, train_loss=1.0, seconds=seconds, others=others, round=1)
+        for seconds, others in zip((1.0, 3.0), parts, strict=True)
+    )
+    so_far = SimpleNamespace(record=SimpleNamespace(curve=[first]))
+    assert Variant._joined(so_far, EpochDone(part=2, point=second)).others == whole

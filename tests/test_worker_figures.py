@@ -58,7 +58,8 @@ class Trained:
 class Others:
     """What others used of the cores: in the epochs 10 and 40 % and in one nobody knows, and all of them between."""
 
-    def __init__(self):
+    def __init__(self, device):
+        assert device == "cpu"
         self.shares = iter([0.1, 1.0, 0.4, 1.0, None, 1.0])
 
     def share(self):
@@ -119,6 +120,10 @@ def test_a_later_rounds_first_call_is_warm(monkeypatch):
     assert "first_call_seconds" not in figures
     assert figures["warm_first_call_seconds"].value == 30.0
     assert {found.context["round"] for found in figures.values()} == {2}
+
+
+def test_each_epoch_says_what_others_used_meanwhile(monkeypatch):
+    assert [event.point.others for event in trained(monkeypatch)[0]] == [0.1, 0.4, None]
 
 
 def test_where_nobody_knows_what_others_used_nothing_is_said(monkeypatch):

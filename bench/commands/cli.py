@@ -164,7 +164,7 @@ def run(
         loaded = request.protocol
     if loaded.data.dataset == "mnist" and not datasets.complete():
         say(f"fetching MNIST into {datasets.folder()} …")
-    _warn_if_busy()
+    _warn_if_busy(resolve_device(request.device))
     made = measured(lambda progress: runner.run(request, progress))
     _show(made, request.folder, shown)
     refuse_failures(made, asked=chosen is not None)
@@ -209,13 +209,10 @@ def _show(made: list[Record], folder: Path, shown: str) -> None:
         show(tables.all_tables(made, brief=True) if shown == "all" else tables.in_short(made))
 
 
-def _warn_if_busy() -> None:
-    """Warn where other processes use the cores now: a run beside them says nothing of speed."""
-    others = disturbance.Others()
-    time.sleep(1)
-    share = others.share()
-    if share is not None and share > disturbance.LIMIT:
-        say(f"other processes use {100 * share:.0f} % of this machine's cores: what is timed now will be disturbed")
+def _warn_if_busy(device: str) -> None:
+    """Warn where other processes use the cores or the GPU now: a run beside them says nothing of speed."""
+    if used := disturbance.busy_at_start(device):
+        say(f"other processes use {used}: what is timed now will be disturbed")
 
 
 for name, command, example in (

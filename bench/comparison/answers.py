@@ -194,7 +194,7 @@ def near_the_floor(rows: pd.DataFrame) -> Answer:
 
 
 def failed_or_disturbed(rows: pd.DataFrame) -> Answer:
-    """What did not end well, and beside what other processes used more of the cores than a time can bear."""
+    """What did not end well, and beside what other processes used more of the machine than a time can bear."""
     failed = [key for key, _ in groups(rows[rows["status"] != "ok"], ["series", "status", "reason"])]
     sentences = [
         f"{said(str(key['series']))} did not end well: {str(key['status']).replace('_', ' ')} "
@@ -204,7 +204,7 @@ def failed_or_disturbed(rows: pd.DataFrame) -> Answer:
     shares = {said(str(key["series"])): disturbed(its) for key, its in groups(rows, ["series"])}
     busy = [f"{name} ({number(100 * share, 2)} %)" for name, share in shares.items() if share is not None]
     if busy:
-        sentences.append(f"Disturbed, so not comparable: {listed(busy)}; in brackets, what others used of the cores.")
+        sentences.append(f"Disturbed, so not comparable: {listed(busy)}; in brackets, what others used of the machine.")
     counts = {"failed": len({str(key["series"]) for key in failed}), "disturbed": len(busy)}
     short = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     if not short and not rows["quantity"].eq("others_share").any():

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.measures.disturbance import LIMIT
+from bench.measures.disturbance import disturbed
 from bench.records import Measurement, Record
 from bench.records.environment import machine
 from bench.tables.frame import machine_of, versions_of
@@ -137,8 +137,7 @@ def observations(records: Iterable[Record]) -> Iterator[Observation]:
     for digest, record in {_digest(record): record for record in records}.items():
         if record.status != "ok":
             continue
-        described = about(record)
-        shares = [m.value for m in record.measurements if m.quantity == "others_share" and m.value is not None]
+        described, busy = about(record), disturbed(record)
         for measurement in [*record.measurements, *_losses(record)]:
             quantity = _quantity(measurement)
             if quantity is None or measurement.value is None:
@@ -156,7 +155,7 @@ def observations(records: Iterable[Record]) -> Iterator[Observation]:
                 low=measurement.low,
                 high=measurement.high,
                 n=measurement.n,
-                disturbed=max(shares, default=0.0) > LIMIT,
+                disturbed=busy,
             )
 
 

@@ -1,4 +1,4 @@
-"""Disturbance: how much of this process' cores others used while it was timed.
+"""Disturbance: how much of this process' cores, of its quota or of its GPU others used while it was timed.
 
 One other process made PyTorch eleven times slower on two cores, and nothing in the figures said so. Where more than
 `LIMIT` of the cores' time went elsewhere, the figures of speed are called disturbed: shown, and never compared.
@@ -7,6 +7,9 @@ One other process made PyTorch eleven times slower on two cores, and nothing in 
 import os
 import time
 from pathlib import Path
+from typing import NamedTuple
+
+from bench.records import Record, environment
 
 LIMIT = 0.1
 
@@ -15,23 +18,74 @@ IDLE_FIELDS = (3, 4)  # idle and iowait, of user nice system idle iowait irq sof
 FIELDS = 8  # what a guest uses is counted as user, too
 
 
-class Others:
-    """A watch on what other processes use of the cores that this one may run on; only Linux shows that."""
+def disturbed(record: Record) -> bool:
+    """Return whether others used more than `LIMIT` in a round of a record, so that its speed says nothing."""
+    return any(m.quantity == "others_share" and (m.value or 0) > LIMIT for m in record.measurements)
 
-    def __init__(self) -> None:
-        self._start = _now()
+
+class Others:
+    """A watch on what other processes use of what this one may use; of cores and quotas only Linux shows it.
+
+    Of the cores: the time that they were busy for others, or stolen. Of the quota of a cgroup: what this process didn't
+    have of it, as far as it was used up. Of a GPU: the part of others among the processes that compute on it, which is
+    what they have where the device goes round among all.
+
+    Args:
+        device: "cpu" or "gpu": what is timed.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._gpu, self._start = device == "gpu", _now()
 
     def share(self) -> float | None:
-        """Return the share of the cores' time, 0 to 1, that others used since the last call; None if not known."""
+        """Return the largest share, 0 to 1, that others used since the last call; None if nothing is known."""
         start, self._start = self._start, _now()
-        if start is None or self._start is None:
-            return None
-        seconds, busy, own = (now - then for now, then in zip(self._start, start, strict=True))
-        return min(1.0, max(0.0, (busy - own) / (seconds * len(os.sched_getaffinity(0))))) if seconds > 0 else None
+        shares = [_on_gpu()] if self._gpu else []
+        if start is not None and self._start is not None and (seconds := self._start.seconds - start.seconds) > 0:
+            own = self._start.own - start.own
+            cores = len(os.sched_getaffinity(0))
+            shares += [(self._start.busy - start.busy - own) / (seconds * cores), _of_quota(start, self._start)]
+        known = [min(1.0, max(0.0, share)) for share in shares if share is not None]
+        return max(known, default=None)
 
 
-def _now() -> tuple[float, float, float] | None:
-    """Return wall-clock seconds, seconds that the cores were busy (with steal), and seconds of this process."""
+class _Now(NamedTuple):
+    """Wall-clock seconds, seconds that the cores were busy (with steal), seconds of this process, and its quota."""
+
+    seconds: float
+    busy: float
+    own: float
+    quota: float | None
+    periods: tuple[int, int] | None
+
+
+def busy_at_start(device: str) -> str | None:
+    """Return what others use now, in words, where it is more than what is timed can bear; it takes a second."""
+    others, state = Others(), environment.gpu_state() if device == "gpu" else {}
+    time.sleep(1)
+    share = others.share()
+    found = [f"{100 * share:.0f} % of this machine's cores"] if share is not None and share > LIMIT else []
+    if (state.get("utilisation") or 0) > LIMIT or state.get("processes"):
+        found.append(f"the GPU ({state.get('processes') or 'hidden'} processes)")
+    return " and ".join(found) or None
+
+
+def _on_gpu() -> float | None:
+    """Return the part of others among the processes on the GPU, of which this one is one."""
+    processes = environment.gpu_state().get("processes")
+    return None if processes is None else 1 - 1 / max(1, processes)
+
+
+def _of_quota(start: _Now, end: _Now) -> float | None:
+    """Return the part of the quota that others of its cgroup used, of the periods in which it was used up."""
+    if not (end.quota and start.periods and end.periods) or end.periods[0] <= start.periods[0]:
+        return None
+    periods, used_up = (now - then for now, then in zip(end.periods, start.periods, strict=True))
+    own = (end.own - start.own) / ((end.seconds - start.seconds) * min(end.quota, len(os.sched_getaffinity(0))))
+    return used_up / periods * (1 - own)
+
+
+def _now() -> _Now | None:
     try:
         lines = STAT.read_text(encoding="ascii").splitlines()
         cores = {f"cpu{core}" for core in os.sched_getaffinity(0)}
@@ -42,5 +96,6 @@ def _now() -> tuple[float, float, float] | None:
         name, *numbers = line.split()
         if name in cores:
             ticks += sum(int(n) for i, n in enumerate(numbers[:FIELDS]) if i not in IDLE_FIELDS)
-    own = os.times()
-    return time.perf_counter(), ticks / os.sysconf("SC_CLK_TCK"), sum(own[:4])
+    own, quota = os.times(), environment.cpu_quota()
+    busy = ticks / os.sysconf("SC_CLK_TCK")
+    return _Now(time.perf_counter(), busy, sum(own[:4]), quota, environment.quota_periods() if quota else None)

@@ -112,12 +112,16 @@ class PrecisionSeen(_Value):
 
 
 class EpochPoint(_Value):
-    """One epoch of one round: mean training loss, test loss (nats, as the protocol reports them) and seconds."""
+    """One epoch of one round: mean training loss, test loss (nats, as the protocol reports them) and seconds.
+
+    `others` is the share of the machine that others used meanwhile (`bench.measures.disturbance`).
+    """
 
     epoch: Positive
     train_loss: Figure | None
     test_loss: Figure | None = None
     seconds: Seconds
+    others: Annotated[Figure, Field(ge=0, le=1)] | None = None
     round: Count
     note: Text | None = None
 

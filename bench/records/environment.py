@@ -140,15 +140,30 @@ def _whole(quota: float) -> int:
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
     """Return how many cores' time the cgroup of this process has, version 1 or 2; None where there is no limit."""
-    quotas = []
+    return min(_limits(root), default=(None,))[0]
+
+
+def quota_periods(root: Path = Path("/")) -> tuple[int, int] | None:
+    """Return the periods of that limit so far, and in how many it was used up; None where there is no limit."""
+    with suppress(OSError, ValueError, KeyError):
+        _, group = min(_limits(root))
+        found = dict(line.split() for line in (group / "cpu.stat").read_text(encoding="ascii").splitlines())
+        return int(found["nr_periods"]), int(found["nr_throttled"])
+    return None
+
+
+def _limits(root: Path) -> list[tuple[float, Path]]:
+    """The quotas that hold for this process, each with the folder of its cgroup."""
+    found = []
     with suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
             _, controllers, path = line.split(":", 2)
             if not controllers or "cpu" in controllers.split(","):
                 own = PurePosixPath(path.lstrip("/"))
                 for folder in (own, *own.parents):  # a limit holds for all groups below
-                    quotas.append(_quota_of(root / "sys/fs/cgroup" / ("cpu" if controllers else "") / folder))
-    return min((quota for quota in quotas if quota is not None), default=None)
+                    group = root / "sys/fs/cgroup" / ("cpu" if controllers else "") / folder
+                    found += [(quota, group) for quota in [_quota_of(group)] if quota is not None]
+    return found
 
 
 def _quota_of(group: Path) -> float | None:
@@ -244,8 +259,9 @@ def gpus() -> list[dict[str, Any]]:
 def gpu_state() -> dict[str, Any]:
     """Return clocks, temperature, power and throttle reasons of the first visible GPU now; {} if there is none.
 
-    Keys: sm_mhz, sm_max_mhz, memory_mhz, memory_max_mhz, temperature_c, power_w, throttle (a list of reasons); each
-    is None where the driver does not say.
+    Keys: sm_mhz, sm_max_mhz, memory_mhz, memory_max_mhz, temperature_c, power_w, throttle (a list of reasons),
+    utilisation (0 to 1, of the last second or so), processes (that compute on it; not of a part of a GPU, whose
+    processes aren't told from those of other parts); each is None where the driver does not say.
     """
     with _nvml() as nvml:
         for _, handle in _visible(nvml) if nvml is not None else ():
@@ -300,7 +316,8 @@ def _visible(nvml: Any) -> list[tuple[int, Any]]:
 def _state(nvml: Any, handle: Any) -> dict[str, Any]:
     reasons = getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None)
     mask = _try(reasons or nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle)
-    power = _try(nvml.nvmlDeviceGetPowerUsage, handle)
+    power, rates = _try(nvml.nvmlDeviceGetPowerUsage, handle), _try(nvml.nvmlDeviceGetUtilizationRates, handle)
+    mig, processes = _try(nvml.nvmlDeviceGetMigMode, handle), _try(nvml.nvmlDeviceGetComputeRunningProcesses, handle)
     return {
         "sm_mhz": _try(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
         "sm_max_mhz": _try(nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM),
@@ -309,6 +326,8 @@ def _state(nvml: Any, handle: Any) -> dict[str, Any]:
         "temperature_c": _try(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
         "power_w": None if power is None else power / 1000,
         "throttle": None if mask is None else [name for bit, name in THROTTLE_REASONS.items() if mask & bit],
+        "utilisation": None if rates is None else rates.gpu / 100,
+        "processes": None if processes is None or (mig and mig[0]) else len(processes),
     }
 
 

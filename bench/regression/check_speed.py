@@ -20,6 +20,7 @@ import numpy as np
 
 from bench.comparison.compare import INCOMPARABLE, Margins, concluded, worded
 from bench.comparison.statistics import Estimate, holm
+from bench.measures.disturbance import disturbed
 from bench.records import Record
 from bench.regression.reference import Reference, Speed
 from bench.regression.verdicts import Verdict
@@ -35,12 +36,13 @@ MEASURED = {("floor", "train_epoch_seconds"): "floor", ("calibration", "product_
 
 @dataclass(frozen=True)
 class Part:
-    """Logarithms of one ratio of a backend, in the runs of a check and in those of its reference."""
+    """Logarithms of one ratio of a backend, in the undisturbed runs of a check and in those of its reference."""
 
     protocol: str
     precision: str
     found: np.ndarray
     usual: np.ndarray
+    disturbed: bool = False
 
     @property
     def fit(self) -> bool:
@@ -49,7 +51,12 @@ class Part:
 
 
 def ratios(run: Record) -> dict[str, float]:
-    """What stands in `NAMES` → the fastest epoch over it, within a round; the least of all rounds."""
+    """What stands in `NAMES` → the fastest epoch over it, within a round; the least of all rounds.
+
+    Of a run that other processes disturbed there is nothing to hold against a reference, nor to make one of.
+    """
+    if disturbed(run):
+        return {}
     fastest: dict[Any, float] = {}
     for point in run.curve:
         fastest[point.round] = min(point.seconds, fastest.get(point.round, math.inf))
@@ -90,7 +97,8 @@ def judge(groups: Iterable[tuple[Sequence[Record], Reference]]) -> list[Verdict]
             for name in NAMES:
                 found = np.log([ratio[name] for ratio in its if name in ratio])
                 usual = np.log(getattr(known, name) if known else [])
-                parts[backend, name].append(Part(reference.protocol, reference.precision, found, usual))
+                busy = any(disturbed(run) for run in runs if run.plan.backend == backend)
+                parts[backend, name].append(Part(reference.protocol, reference.precision, found, usual, busy))
     fit = {key: [part for part in its if part.fit] for key, its in parts.items()}
     estimates = {key: estimated(its) for key, its in fit.items() if its}
     order = sorted(estimates, key=lambda key: float(estimates[key].p))
@@ -121,6 +129,7 @@ def _verdict(backend: str, name: str, parts: Sequence[Part], estimate: Estimate,
 
 
 def _unfit(backend: str, name: str, part: Part) -> Verdict:
-    reason = f"{len(part.usual)} runs on so many cores in the reference" if len(part.found) else "not measured"
+    reason = "disturbed by other processes" if part.disturbed else "not measured"
+    reason = f"{len(part.usual)} runs on so many cores in the reference" if len(part.found) else reason
     where = (part.protocol, part.precision, backend, NAMES[name])
     return Verdict("speed", *where, reason, f"{LEAST_RUNS} or more", INCOMPARABLE, None)

@@ -205,7 +205,10 @@ class Variant(ABC, Generic[WorkerPlanT]):
         mean = None
         if before.train_loss is not None and point.train_loss is not None:
             mean = before.train_loss + (point.train_loss - before.train_loss) / event.part
-        return point.model_copy(update={"train_loss": mean, "seconds": before.seconds + point.seconds})
+        seconds, others = before.seconds + point.seconds, None
+        if before.others is not None and point.others is not None:
+            others = (before.others * before.seconds + point.others * point.seconds) / seconds
+        return point.model_copy(update={"train_loss": mean, "seconds": seconds, "others": others})
 
     def add(self, measurement: Measurement) -> None:
         """Add a figure to the record."""

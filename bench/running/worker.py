@@ -203,7 +203,7 @@ def _train(
     best_loss = math.inf if plan.best_loss is None else plan.best_loss
     epochs_seconds, waits = [], []
     apart, begun = 0.0, time.perf_counter()  # apart: what is neither an epoch nor the harness' own
-    others, shares = disturbance.Others(), []
+    others, shares = disturbance.Others(plan.device), []
     for report in model.train(images.train, protocol.make_optimiser(), stream, plan.epochs):
         shares.append(others.share())
         if report.first_call_seconds:
@@ -229,6 +229,7 @@ def _train(
                 train_loss=train_loss,
                 test_loss=test_loss,
                 seconds=report.seconds,
+                others=shares[-1],
                 round=plan.round,
             ),
             part=part + 1,

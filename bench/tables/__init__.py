@@ -278,7 +278,7 @@ def _labels(key: Row, rows: pd.DataFrame) -> dict[str, str]:
     """Return the status of a row with its reason, and how many runs and seeds it sums up."""
     reason = str(key["reason"]) or ("" if key["status"] == "ok" else "no reason recorded")
     if (share := disturbed(rows)) is not None:
-        reason = ", ".join(filter(None, [reason, f"disturbed, others used {number(100 * share, 2)} % of the cores"]))
+        reason = ", ".join(filter(None, [reason, f"disturbed, others used {number(100 * share, 2)} % of the machine"]))
     reason = reason if len(reason) <= 200 else reason[:199] + "…"
     status = ": ".join(filter(None, [str(key["status"]), reason]))
     return {"status": status} | {name: str(value) for name, value in numbers_of(rows).items()}

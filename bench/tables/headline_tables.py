@@ -88,7 +88,7 @@ def headline(records: Source) -> Table:
             "seconds_to_target": seconds.middle,
             "log_likelihood": likelihood.middle,
         }
-        note = f", disturbed: others used {number(100 * share, 2)} % of the cores" if share is not None else ""
+        note = f", disturbed: others used {number(100 * share, 2)} % of the machine" if share is not None else ""
         error = f" ± {number((likelihood.high - likelihood.low) / 2, 2)}" if likelihood.high > likelihood.low else ""
         cells = {
             "s/epoch [min–max]": epoch.text() + note,

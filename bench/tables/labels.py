@@ -138,7 +138,7 @@ def incomplete(data: pd.DataFrame) -> list[str]:
 
 
 def disturbed(rows: pd.DataFrame) -> float | None:
-    """Return the largest share of the cores that other processes used in a round, if it is above `LIMIT`."""
+    """Return the largest share of the machine that other processes used in a round, if it is above `LIMIT`."""
     share = rows[(rows["measure"] == "training") & (rows["quantity"] == "others_share")]["value"].max()
     return float(share) if share > LIMIT else None
 
