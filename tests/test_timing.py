@@ -39,6 +39,11 @@ class Clock:
 # Intervals
 
 
+def independent(n):
+    """The numbers from 1 to n, in an order in which neighbours are as far apart as can be."""
+    return [float(value) for pair in zip(range(1, n + 1), range(n, 0, -1), strict=True) for value in pair][:n]
+
+
 def test_few_values_give_the_extremes():
     found = timing.summarise([5.0, 1.0, 4.0, 2.0, 9.0])
     assert (found.median, found.low, found.high, found.blocks) == (4.0, 1.0, 9.0, 5)
@@ -46,12 +51,12 @@ def test_few_values_give_the_extremes():
 
 @pytest.mark.parametrize(("n", "k"), [(6, 1), (9, 2), (20, 6), (31, 10), (100, 40)])
 def test_the_interval_lies_between_the_tabulated_order_statistics(n, k):
-    found = timing.summarise([float(value) for value in reversed(range(1, n + 1))])
+    found = timing.summarise(independent(n))
     assert (found.low, found.high) == (k, n + 1 - k)
 
 
 def test_the_fastest_of_many_blocks_is_the_least():
-    found = timing.summarise([float(value) for value in range(1, 21)])
+    found = timing.summarise(independent(20))
     assert (found.least, found.median, found.low) == (1.0, 10.5, 6.0)
 
 
@@ -60,6 +65,31 @@ def test_the_interval_holds_the_median_at_least_as_often_as_it_says(n):
     generator = np.random.default_rng(n)
     found = [timing.summarise(generator.exponential(size=n).tolist()) for _ in range(1000)]
     assert np.mean([f.low <= math.log(2) <= f.high for f in found]) > 0.93
+
+
+@pytest.mark.parametrize(("n", "kept", "least"), [(31, 0.3, 0.95), (31, 0.5, 0.95), (31, 0.8, 0.93), (12, 0.5, 0.93)])
+def test_the_interval_holds_the_median_where_blocks_that_follow_each_other_are_alike(n, kept, least):
+    generator = np.random.default_rng(n)
+    values = generator.standard_normal((1000, n + 1))
+    for i in range(1, n + 1):
+        values[:, i] = kept * values[:, i - 1] + math.sqrt(1 - kept**2) * values[:, i]
+    found = [timing.summarise((3 + each[1:]).tolist()) for each in values]
+    assert np.mean([f.low <= 3 <= f.high for f in found]) > least
+
+
+def test_independent_blocks_have_hardly_a_wider_interval_for_it():
+    generator = np.random.default_rng(5)
+    found = [timing.summarise(generator.standard_normal(31).tolist()) for _ in range(500)]
+    assert np.mean([f.high - f.low for f in found]) < 1.2 * 0.985  # of the 10th to the 22nd of 31 normal values
+
+
+def test_a_steady_drift_leaves_nothing_but_the_extremes():
+    found = timing.summarise([float(value) for value in range(1, 32)])
+    assert (found.low, found.median, found.high) == (1.0, 16.0, 31.0)
+
+
+def test_equal_blocks_have_an_interval_of_no_width():
+    assert timing.summarise([2.0] * 31) == Timing(2.0, 2.0, 2.0, 31, 2.0)
 
 
 # The clock
