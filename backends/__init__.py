@@ -25,7 +25,7 @@ from backends.choices import UnavailableError
 from backends.interface import Backend
 from backends.optimisers import Adam, AdamW, Optimiser, RMSProp
 from backends.parameters import ParameterError
-from backends.values import EpochInputs, EpochReport, Pixels, Stream, TrainingState
+from backends.values import THIS_NODE, EpochInputs, EpochReport, Nodes, Pixels, Stream, TrainingState
 
 __all__ = [
     "BUILT_IN",
@@ -40,6 +40,7 @@ __all__ = [
     "Backend",
     "EpochInputs",
     "EpochReport",
+    "Nodes",
     "Optimiser",
     "ParameterError",
     "Pixels",
@@ -165,6 +166,7 @@ def create(
     precision: str = "float32",
     mode: str | None = None,
     replicas: int = 1,
+    nodes: Nodes = THIS_NODE,
 ) -> Backend:
     """Make a model.
 
@@ -176,10 +178,11 @@ def create(
         precision: "float64", "float32", "tf32" or "bfloat16"; of products, and for float64 of everything.
         mode: one of the backend's `modes`; None is the fastest one for the device.
         replicas: how many devices train side by side, each on its part of every batch.
+        nodes: the machines that have these devices; each of them makes the same model, and calls what trains it alike.
 
     Raises:
         ValueError: a name that isn't known, or parameters that don't fit (`ParameterError`).
         UnavailableError: the framework, the device or the precision can't be had here.
     """
     kind = backend_class(name)
-    return kind(architecture, parameters, device=device, precision=precision, mode=mode, replicas=replicas)
+    return kind(architecture, parameters, device=device, precision=precision, mode=mode, replicas=replicas, nodes=nodes)

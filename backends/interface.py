@@ -8,25 +8,26 @@ fills in the hooks under "What a framework fills in", and a `Training`; both dea
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from backends.architecture import Architecture
 from backends.choices import PRECISIONS, choose, choose_device, choose_replicas
+from backends.framework import Framework
 from backends.hooks import DeviceArray, DeviceArrays, Functions, Training
 from backends.layout import from_layout, make_layout, to_layout
 from backends.optimisers import AVERAGE, Optimiser
 from backends.parameters import ParameterError, Parameters, check, check_arrays, dtype_of
-from backends.values import EpochReport, Pixels, Stream, TrainingState
+from backends.values import THIS_NODE, EpochReport, Nodes, Pixels, Stream, TrainingState
 
 
-class Backend(ABC):
+class Backend(Framework):
     """A NICE flow in one framework. See `backends.create`.
 
     Attributes:
@@ -35,15 +36,9 @@ class Backend(ABC):
         precision: as asked for.
         mode: how the framework runs it, one of `modes`.
         replicas: how many devices train side by side, each on its part of every batch.
+        nodes: the machines that have these devices.
+        local_replicas: how many of the devices are of this node.
     """
-
-    name: ClassVar[str]
-    modes: ClassVar[tuple[str, ...]]
-    parallel_modes: ClassVar[tuple[str, ...]] = ()
-    """Those of `modes` in which several devices train side by side; the first is used where none is asked for."""
-    # Modules of whatever measures a backend, imported only by that: bare products for a floor, and its profiler.
-    workloads: ClassVar[str | None] = None
-    profiler: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -54,15 +49,21 @@ class Backend(ABC):
         precision: str = "float32",
         mode: str | None = None,
         replicas: int = 1,
+        nodes: Nodes = THIS_NODE,
     ) -> None:
         given = {name: np.asarray(array) for name, array in parameters.items()}
         check(architecture, given)
         self.architecture = architecture
-        self.replicas = replicas
-        if replicas > 1:
+        self.replicas, self.nodes = replicas, nodes
+        self.local_replicas, left = divmod(replicas, len(nodes.addresses))
+        if left:
+            raise ValueError(f"devices is {replicas}, which {len(nodes.addresses)} nodes can't share evenly")
+        if nodes.several:
+            self.join(nodes, device, self.local_replicas)
+        elif replicas > 1:
             self.offer_cpus(replicas)
         self.device = on = choose_device(self.name, device, self.devices(), self.why_no_gpu)
-        choose_replicas(self.name, on, replicas, self.replicas_on(on) if replicas > 1 else 1)
+        choose_replicas(self.name, on, self.local_replicas, self.replicas_on(on) if replicas > 1 else 1)
         self.precision = choose(self.name, "precision", precision, PRECISIONS, self.precisions(on), on)
         modes = self.modes_on(on) if replicas == 1 else self.parallel_modes
         mode = mode or (self.default_mode(on) if replicas == 1 else modes[0])
@@ -76,52 +77,6 @@ class Backend(ABC):
         self._activate()
         self._weights, self._functions = self._build()
         self._assign(self._weights, self._laid_out(given))
-
-    # Devices, precisions, modes ---------------------------------------------------------------------------------
-
-    @classmethod
-    @abstractmethod
-    def devices(cls) -> tuple[str, ...]:
-        """Which of "cpu" and "gpu" the framework sees here."""
-
-    @classmethod
-    def why_no_gpu(cls) -> str:
-        """What the framework itself says of why it sees no GPU, in one line; "" where it says nothing."""
-        return ""
-
-    @classmethod
-    def cuda(cls) -> str | None:
-        """The CUDA version that the installed build is made for; None for a build without CUDA."""
-        return None
-
-    @classmethod
-    def precisions(cls, device: str) -> tuple[str, ...]:
-        """Which precisions this backend has on a device."""
-        return PRECISIONS if device == "gpu" else ("float64", "float32", "bfloat16")
-
-    @classmethod
-    def modes_on(cls, device: str) -> tuple[str, ...]:
-        """Which of its modes this backend has on a device."""
-        return cls.modes
-
-    @classmethod
-    def default_mode(cls, device: str) -> str:
-        """The mode that is used where none is asked for: the fastest that needs nothing beside the framework."""
-        return cls.modes[0]
-
-    @classmethod  # noqa: B027 - to some frameworks a CPU is one device
-    def offer_cpus(cls, count: int) -> None:
-        """Have the framework offer its CPU as so many devices or more, where it hasn't started yet."""
-
-    @classmethod
-    def replicas_on(cls, device: str) -> int:
-        """How many devices of a kind can train side by side here."""
-        return 1
-
-    @classmethod
-    @abstractmethod
-    def versions(cls) -> dict[str, str]:
-        """The framework's version, and those of the libraries that it computes with."""
 
     # The flow ---------------------------------------------------------------------------------------------------
 
@@ -368,7 +323,7 @@ class Backend(ABC):
 
     # What a framework fills in ----------------------------------------------------------------------------------
 
-    def _activate(self) -> None:  # noqa: B027 - most frameworks have no such switch on a CPU
+    def _activate(self) -> None:
         """Set the framework's global switches to this model's precision."""
 
     @abstractmethod

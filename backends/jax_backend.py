@@ -27,12 +27,13 @@ from backends.hooks import Functions, Training
 from backends.interface import Backend
 from backends.layout import Layout
 from backends.optimisers import Adam, AdamW, Optimiser, RMSProp
-from backends.values import EpochInputs, Pixels
+from backends.values import EpochInputs, Nodes, Pixels
 
 LOG_TWO_PI = math.log(2 * math.pi)
 # On a GPU. An epoch of article in TF32 on an H100 took 0.469 s without these, 0.395 s with both, and 0.543 s with the
 # kernels side by side alone.
 UNROLLED_STEPS = 4
+LONGEST_WAIT_SECONDS = 24 * 3600
 SIDE_BY_SIDE = {"xla_gpu_command_buffer_scheduling_mode": "CONCURRENT"}
 
 Tree = dict[str, Array]
@@ -147,8 +148,18 @@ class JaxBackend(Backend):
             jax.config.update("jax_num_cpu_devices", max(count, jax.config.jax_num_cpu_devices))
 
     @classmethod
+    def join(cls, nodes: Nodes, device: str, local_replicas: int) -> None:
+        if not jax.distributed.is_initialized():
+            cls.offer_cpus(local_replicas)
+            place = (nodes.addresses[0], len(nodes.addresses), nodes.rank)
+            # At the end each waits for the others, which may still be measuring.
+            jax.distributed.initialize(
+                *place, cluster_detection_method="deactivate", shutdown_timeout_seconds=LONGEST_WAIT_SECONDS
+            )
+
+    @classmethod
     def replicas_on(cls, device: str) -> int:
-        return len(jax.devices(device))
+        return len(jax.local_devices(backend=device))
 
     @classmethod
     def versions(cls) -> dict[str, str]:
@@ -158,12 +169,31 @@ class JaxBackend(Backend):
         if self.precision == "float64":
             jax.config.update("jax_enable_x64", True)
 
-    def _placed(self, *axes: str | None) -> jax.Device | NamedSharding:
-        """Where an array lies: whole on each device, or divided along the axis that is called "batch"."""
-        devices = jax.devices(self.device)[: self.replicas]
-        if len(devices) == 1:
+    def _placed(self, *axes: str | None, everywhere: bool = False) -> jax.Device | NamedSharding:
+        """Where an array lies: whole on each device, or divided along the axis that is called "batch".
+
+        The devices are those of this node, or with `everywhere` those of all nodes.
+        """
+        ranks = range(len(self.nodes.addresses)) if everywhere else [jax.process_index()]
+        of_ranks = [jax.local_devices(rank, self.device)[: self.local_replicas] for rank in ranks]
+        devices = [device for of_rank in of_ranks for device in of_rank]
+        if self.replicas == 1:
             return devices[0]
         return NamedSharding(Mesh(np.array(devices), ("batch",)), PartitionSpec(*axes))
+
+    def _moved(self, array: Array, *, everywhere: bool) -> Array:
+        """An array that is whole on each device, as one of all nodes or of this one alone; nothing is copied."""
+        if not self.nodes.several:
+            return array
+        parts = [part.data for part in array.addressable_shards]
+        return jax.make_array_from_single_device_arrays(array.shape, self._placed(everywhere=everywhere), parts)
+
+    def _divided(self, array: NDArray) -> Array:
+        """An array with its second axis divided among all devices."""
+        place = self._placed(None, "batch", everywhere=True)
+        if not self.nodes.several:
+            return jax.device_put(array, place)
+        return jax.make_array_from_callback(array.shape, place, lambda index: array[index])
 
     def _to_device(self, array: NDArray) -> Array:
         # A copy on a CPU, where the array would otherwise share its memory with NumPy, and be donated and overwritten.
@@ -178,7 +208,7 @@ class JaxBackend(Backend):
 
     def peak_memory(self) -> int | None:
         """The allocator's own peak."""
-        first = jax.devices(self.device)[0]
+        first = jax.local_devices(backend=self.device)[0]
         return (first.memory_stats() or {}).get("peak_bytes_in_use") if self.device == "gpu" else None
 
     # Building, and the values of arrays --------------------------------------------------------------------------
@@ -233,15 +263,20 @@ class JaxTraining(Training):
 
     def __init__(self, model: JaxBackend, images: NDArray[np.uint8], optimiser: Optimiser, pixels: Pixels) -> None:
         self._model, self._pixels = model, pixels
-        self._images = model._to_device(images)
+        self._images = self._everywhere(model._to_device(images))
         self._update = self._make_update(optimiser)
         gpu, scan = model.device == "gpu", model.mode == "scan"
         self.trial_step = gpu or not scan  # on a CPU an epoch takes too long to be made only to be undone
         self._unroll = UNROLLED_STEPS if gpu else 1
         options = SIDE_BY_SIDE if gpu and scan else None
         function = self._scan if scan else self._step
-        whole = model._placed() if model.replicas > 1 else None  # on every device, so that it can come in again
+        # Whole on every device, so that it can come in again.
+        whole = model._placed(everywhere=True) if model.replicas > 1 else None
         self._function = jax.jit(function, donate_argnums=0, out_shardings=whole, compiler_options=options)
+
+    def _everywhere(self, arrays: Any) -> Any:
+        """Arrays of this node as arrays of all nodes."""
+        return jax.tree.map(partial(self._model._moved, everywhere=True), arrays)
 
     def _make_update(self, optimiser: Optimiser) -> Callable[[Tree, Tree, dict[str, Tree], Array], Any]:
         """A function from parameters, gradients, moments and the step's row of the schedule to new ones."""
@@ -256,16 +291,17 @@ class JaxTraining(Training):
         return update
 
     def upload(self, inputs: EpochInputs, schedule: NDArray) -> tuple[Array, Array | None, Array]:
-        place = self._model._placed(None, "batch")
-        noise = None if inputs.noise is None else jax.device_put(inputs.noise, place)
-        return jax.device_put(inputs.order, place), noise, self._model._to_device(schedule)
+        divided = self._model._divided
+        noise = None if inputs.noise is None else divided(inputs.noise)
+        return divided(inputs.order), noise, self._everywhere(self._model._to_device(schedule))
 
     def compile(self, inputs: tuple[Array, Array | None, Array]) -> None:
         model = self._model
         first = inputs if model.mode == "scan" else jax.tree.map(itemgetter(0), inputs)
-        self._compiled = self._function.lower((model._weights, model._moments), first, self._images).compile()
+        carry = self._everywhere((model._weights, model._moments))
+        self._compiled = self._function.lower(carry, first, self._images).compile()
         if model.mode == "jit":  # an epoch's losses are put together at its end, by what is compiled for so many
-            loss = jax.device_put(jnp.zeros((), model.dtype), model._placed())
+            loss = self._everywhere(model._to_device(np.zeros((), model.dtype)))
             jax.block_until_ready(jnp.stack([loss] * len(inputs[0])))
 
     def _step(self, carry: Any, inputs: Any, images: Array) -> tuple[Any, Array]:
@@ -287,7 +323,7 @@ class JaxTraining(Training):
         return x + self._pixels.noise * u
 
     def run(self, inputs: tuple[Array, Array | None, Array], steps: int) -> Array:
-        carry: Any = self._model._weights, self._model._moments
+        carry: Any = self._everywhere((self._model._weights, self._model._moments))
         if self._model.mode == "scan":
             carry, losses = self._compiled(carry, inputs, self._images)
         else:
@@ -296,7 +332,7 @@ class JaxTraining(Training):
                 carry, loss = self._compiled(carry, jax.tree.map(itemgetter(i), inputs), self._images)
                 each.append(loss)
             losses = jnp.stack(each)
-        weights, moments = carry
+        weights, moments = jax.tree.map(partial(self._model._moved, everywhere=False), carry)
         self._model._weights.update(weights)
         for name, moment in moments.items():
             self._model._moments[name].update(moment)

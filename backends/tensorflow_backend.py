@@ -21,7 +21,8 @@ from backends.hooks import Functions, Training
 from backends.interface import Backend
 from backends.layout import Layout
 from backends.optimisers import Adam, AdamW, Optimiser, RMSProp
-from backends.values import EpochInputs, Pixels
+from backends.tensorflow_strategies import over_nodes, strategy_of, synchronise
+from backends.values import EpochInputs, Nodes, Pixels
 
 LOG_TWO_PI = math.log(2 * math.pi)
 
@@ -141,6 +142,10 @@ class TensorFlowBackend(Backend):
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * most)
 
     @classmethod
+    def join(cls, nodes: Nodes, device: str, local_replicas: int) -> None:
+        over_nodes(nodes, local_replicas if device != "cpu" and "gpu" in cls.devices() else 0)
+
+    @classmethod
     def replicas_on(cls, device: str) -> int:
         return len(tf.config.list_logical_devices(device.upper()))
 
@@ -166,8 +171,8 @@ class TensorFlowBackend(Backend):
         return array.numpy()
 
     def synchronise(self, result: Any = None) -> None:
-        """Wait for all devices."""
-        tf.test.experimental.sync_devices()
+        """Wait for all devices of this node."""
+        synchronise(self.device, self.local_replicas) if self.nodes.several else tf.test.experimental.sync_devices()
 
     def peak_memory(self) -> int | None:
         """The allocator's own peak."""
@@ -176,10 +181,7 @@ class TensorFlowBackend(Backend):
     # Building, and the values of arrays --------------------------------------------------------------------------
 
     def _build(self) -> tuple[dict[str, tf.Variable], Functions]:
-        places = [f"/{self.device.upper()}:{i}" for i in range(self.replicas)]
-        # Collective operations of a CPU fail where another number of devices has been at work in the process.
-        reduction = tf.distribute.ReductionToOneDevice() if self.device == "cpu" else tf.distribute.NcclAllReduce()
-        self.strategy = tf.distribute.MirroredStrategy(places, reduction) if self.replicas > 1 else None
+        self.strategy = strategy_of(self.name, self.device, self.replicas, self.nodes)
         with self._held():
             self.flow = flow = Flow(self.architecture, self.layout, self.precision)
         self._latents_decoded = self._function(self._decode_latents)
@@ -266,7 +268,7 @@ class TensorFlowTraining(Training):
 
         def of_replica(context: tf.distribute.ReplicaContext) -> Tensor:
             replica = context.replica_id_in_sync_group
-            with tf.device(f"/{model.device.upper()}:{replica}"):
+            with tf.device(f"/{model.device.upper()}:{replica % model.local_replicas}"):
                 return tf.identity(tf.convert_to_tensor(array(replica)))
 
         return model.strategy.experimental_distribute_values_from_function(of_replica)
@@ -312,7 +314,7 @@ class TensorFlowTraining(Training):
         if self._model.strategy is not None:
             context = tf.distribute.get_replica_context()
             gradients = context.all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
-            replica = tf.get_static_value(context.replica_id_in_sync_group)
+            replica = tf.get_static_value(context.replica_id_in_sync_group) % self._model.local_replicas
         self._update(gradients, row, replica)
         return loss
 

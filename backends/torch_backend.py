@@ -133,8 +133,7 @@ class TorchBackend(Backend):
 
     name = "torch"
     modes = ("eager", "compile", "cudagraph")
-    parallel_modes = ("eager",)
-    rank = 0  # of this process among the replicas
+    parallel_modes, over_nodes = ("eager",), True
     workloads = "bench.measures.floor.torch_workloads"
     profiler = "bench.profiling.torch_trace"
 
@@ -201,6 +200,7 @@ class TorchBackend(Backend):
     # Building, and the values of arrays --------------------------------------------------------------------------
 
     def _build(self) -> tuple[dict[str, Tensor], Functions]:
+        self.rank = self.nodes.rank * self.local_replicas  # of this process among the replicas
         self.flow = flow = Flow(self.architecture, self.layout, self.precision, self._torch_device)
         self.loss, self._total_log_prob = self._function(flow.loss), self._function(flow.total_log_prob)
         self._decode = torch.no_grad()(self._function(flow.decode))
@@ -260,11 +260,11 @@ class TorchBackend(Backend):
         return TorchTraining(self, images, optimiser, pixels)
 
     def _other_replicas(self, *training: Any) -> AbstractContextManager[None]:
-        if self.replicas == 1 or self.rank > 0:
+        if self.replicas == 1 or self.rank % self.local_replicas:
             return nullcontext()
-        choices = {key: getattr(self, key) for key in ("device", "precision", "mode", "replicas")}
-        work = (self.architecture, choices, self.training_state(), *training)
-        return other_ranks(self.replicas, self.device == "gpu", train_as_rank, work)
+        choices = {key: getattr(self, key) for key in ("device", "precision", "mode", "replicas", "nodes")}
+        work = self.architecture, choices, self.training_state(), *training
+        return other_ranks(self.nodes, self.local_replicas, self.device == "gpu", train_as_rank, work)
 
     def one_dispatch(self, call: Callable[[], Any]) -> Callable[[], Any]:
         return replayed(torch.no_grad()(call)) if self.mode == "cudagraph" else torch.no_grad()(call)

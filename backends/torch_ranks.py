@@ -1,7 +1,7 @@
 """Data-parallel training in PyTorch: `DistributedDataParallel`, a process a device.
 
 Every rank runs the same training loop on its own slice of each batch; gradients are averaged while they are made, and
-the losses at an epoch's end. The first rank starts the others and ends them.
+the losses at an epoch's end. The first rank of a node starts its others and ends them.
 """
 
 from __future__ import annotations
@@ -13,23 +13,30 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, multiprocessing, nn
+from torch.distributed import PrefixStore, TCPStore
 from torch.nn.parallel import DistributedDataParallel
+
+from backends.values import Nodes
 
 PR_SET_PDEATHSIG = 1
 MOST_CPU_RANKS = 64  # each is a process
 
 
 @contextmanager
-def other_ranks(ranks: int, gpu: bool, work: Callable[..., None], arguments: tuple[Any, ...]) -> Iterator[None]:
-    """Within it the other ranks work, each in a process; this process is the first rank.
+def other_ranks(
+    nodes: Nodes, local: int, gpu: bool, work: Callable[..., None], arguments: tuple[Any, ...]
+) -> Iterator[None]:
+    """Within it the other ranks of this node work, each in a process; this process is the node's first rank.
 
     Args:
-        ranks: how many there are, this one included.
-        gpu: whether they compute on GPUs, each on that of its number.
+        nodes: the machines, whose ranks meet at the first one's address; a single machine needs none.
+        local: how many ranks each node has, this one included.
+        gpu: whether they compute on GPUs, each on that of its number on its node.
         work: called in each other process with its rank and the arguments.
         arguments: what it gets, by pickle.
 
@@ -39,19 +46,27 @@ def other_ranks(ranks: int, gpu: bool, work: Callable[..., None], arguments: tup
     if distributed.is_initialized():
         raise RuntimeError("another training on several devices is under way in this process")
     threads = torch.get_num_threads()
-    port = _free_port()
+    first, ranks = nodes.rank * local, len(nodes.addresses) * local
+    # Nodes meet in one store for all of their trainings: one that is early must not find that of the training before.
+    address = nodes.addresses[0] if nodes.several else f"127.0.0.1:{_free_port()}"
+    store = (_store_of_nodes if nodes.several else _store)(address, first == 0)
+    training = store.add(f"trainings of node {nodes.rank}", 1)
     context = multiprocessing.get_context("spawn")
     others = [
-        context.Process(target=_other, args=(rank, ranks, port, gpu, threads, work, arguments), daemon=True)
-        for rank in range(1, ranks)
+        context.Process(
+            target=_other,
+            args=(rank, ranks, rank - first, local, address, training, gpu, threads, work, arguments),
+            daemon=True,
+        )
+        for rank in range(first + 1, first + local)
     ]
     for process in others:
         process.start()
     try:
-        _join(0, ranks, port, gpu, threads)
+        _join(first, ranks, 0, local, store, training, gpu, threads)
         yield
     except RuntimeError as error:
-        failed = [(rank, process) for rank, process in enumerate(others, 1) if _ended(process)]
+        failed = [(rank, process) for rank, process in enumerate(others, first + 1) if _ended(process)]
         if failed:
             rank, process = failed[0]
             raise RuntimeError(f"rank {rank} of {ranks} ended with exit code {process.exitcode}") from error
@@ -65,31 +80,51 @@ def other_ranks(ranks: int, gpu: bool, work: Callable[..., None], arguments: tup
             process.join()
 
 
+def _store(address: str, is_master: bool) -> TCPStore:
+    """Where ranks meet, on the first one or as another one sees it."""
+    host, _, port = address.rpartition(":")
+    if host.startswith("127."):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all ranks are on this machine
+    return TCPStore(host, int(port), is_master=is_master, wait_for_workers=False)
+
+
+_store_of_nodes = cache(_store)
+
+
 def _ended(process: Any) -> bool:
     process.join(timeout=1)  # what this rank has seen is a closed connection, which comes before the end
     return process.exitcode not in (None, 0)
 
 
 def _other(
-    rank: int, ranks: int, port: int, gpu: bool, threads: int, work: Callable[..., None], arguments: tuple[Any, ...]
+    rank: int,
+    ranks: int,
+    device: int,
+    local: int,
+    address: str,
+    training: int,
+    gpu: bool,
+    threads: int,
+    work: Callable[..., None],
+    arguments: tuple[Any, ...],
 ) -> None:
     """Be a rank other than the first: the program of its process."""
     if sys.platform == "linux":  # should the first rank be killed, this one is killed, too, whatever it waits for
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    _join(rank, ranks, port, gpu, threads)
+    _join(rank, ranks, device, local, _store(address, False), training, gpu, threads)
     work(rank, *arguments)
 
 
-def _join(rank: int, ranks: int, port: int, gpu: bool, threads: int) -> None:
-    """Enter the group; on a CPU the ranks share its cores."""
+def _join(
+    rank: int, ranks: int, device: int, local: int, store: TCPStore, training: int, gpu: bool, threads: int
+) -> None:
+    """Enter the group; on a CPU the ranks of a node share its cores."""
     if gpu:
-        torch.cuda.set_device(rank)
+        torch.cuda.set_device(device)
     else:
-        torch.set_num_threads(max(1, threads // ranks))
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the ranks are on this machine
-    distributed.init_process_group(
-        "nccl" if gpu else "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks
-    )
+        torch.set_num_threads(max(1, threads // local))
+    store = PrefixStore(str(training), store)
+    distributed.init_process_group("nccl" if gpu else "gloo", store=store, rank=rank, world_size=ranks)
 
 
 def _free_port() -> int:

@@ -12,6 +12,27 @@ from backends.parameters import Parameters
 
 
 @dataclass(frozen=True)
+class Nodes:
+    """The machines that train together, each with as many devices.
+
+    Attributes:
+        addresses: "host:port" of each, of which a framework uses the first or all.
+        rank: on which of them this process is.
+    """
+
+    addresses: tuple[str, ...] = ("127.0.0.1:0",)
+    rank: int = 0
+
+    @property
+    def several(self) -> bool:
+        """Whether there are more than this one."""
+        return len(self.addresses) > 1
+
+
+THIS_NODE = Nodes()
+
+
+@dataclass(frozen=True)
 class Pixels:
     """How a byte of an image becomes a coordinate of x: x = scale · byte + noise · u, with u in (0, 1)."""
 

@@ -3,6 +3,7 @@
 import io
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -53,7 +54,7 @@ from bench.inputs import data as datasets
 from bench.inputs import protocol
 from bench.measures import disturbance
 from bench.records import Record, collection
-from bench.running import job, runner
+from bench.running import job, nodes, runner
 from bench.running.variant import resolve_device
 from bench.tables import readme
 from bench.weights import porting
@@ -145,19 +146,27 @@ def run(
         training__batch=batch,
         training__rounds=rounds if rounds is not None else _at_most(protocol_name, epochs),
     )
+    place = nodes.here()
+    counts = device_counts(devices, loaded.training.batch if scaling == "strong" else None, place.nodes if place else 1)
+    if max(counts) == 1 and resume is None:
+        place = None
     request = runner.Request(
         protocol=loaded,
         backends=names,
         device=device,
         precision=precision,
         modes=modes_of(mode),
-        devices=device_counts(devices, loaded.training.batch if scaling == "strong" else None),
+        devices=counts,
+        nodes=place.nodes if place else 1,
         weak=scaling == "weak",
         seed=seed,
         folder=output or Path("results/runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{loaded.name}"),
         interpreters=pairs(python, "--python"),
         timeout=timeout,
     )
+    if place and place.rank:
+        nodes.follow(place, request.interpreters, timeout)
+        return
     if resume is not None:
         given = {key for key in context.params if str(context.get_parameter_source(key)).endswith("COMMANDLINE")}
         request = _resumed(runner.unfinished(resume), request, given)
@@ -165,7 +174,10 @@ def run(
     if loaded.data.dataset == "mnist" and not datasets.complete():
         say(f"fetching MNIST into {datasets.folder()} …")
     _warn_if_busy(resolve_device(request.device))
-    made = measured(lambda progress: runner.run(request, progress))
+    with nodes.lead(place) if place else nullcontext() as leader:
+        if leader is not None:
+            request = replace(request, supervise=leader.supervise)
+        made = measured(lambda progress: runner.run(request, progress))
     _show(made, request.folder, shown)
     refuse_failures(made, asked=chosen is not None)
 
@@ -179,10 +191,10 @@ def _resumed(there: runner.Request, asked: runner.Request, given: set[str]) -> r
     if alike.digest() != then.digest():
         values["protocol_name"] = (now.name, f"{then.name} ({then.digest()[:8]})")
     fields = {"chosen": "backends", "mode": "modes", "scaling": "weak", "output": "folder"}
-    for option in ("chosen", "device", "precision", "mode", "devices", "scaling", "seed", "output"):
+    for option in ("chosen", "device", "precision", "mode", "devices", "nodes", "scaling", "seed", "output"):
         field = fields.get(option, option)
         values[option] = (getattr(asked, field), getattr(there, field))
-    for option in sorted(given & values.keys()):
+    for option in sorted((given | {"nodes"}) & values.keys()):
         new, old = values[option]
         if new != old:
             name = {"protocol_name": "protocol", **fields}.get(option, option)

@@ -110,14 +110,19 @@ def show(made: Sequence[Table] | Table, style: str = "text") -> None:
     typer.echo(render(made, style, columns()))
 
 
-def device_counts(given: str, batch: int | None) -> list[int]:
-    """The numbers of devices in an option, each once; each must divide the batch, if there is one."""
+def device_counts(given: str, batch: int | None, nodes: int = 1) -> list[int]:
+    """The numbers of devices in an option, each once; each must divide the batch, if there is one.
+
+    They are those of all nodes together, which have as many each; a single device is the first node's.
+    """
     names = listed([given])
     if not names or not all(name.isdecimal() and int(name) > 0 for name in names):
         raise BenchError(f"--devices {given!r}: expected numbers from 1 up, with commas between")
     counts = list(dict.fromkeys(int(name) for name in names))
     if uneven := [count for count in counts if batch and batch % count]:
         raise BenchError(f"--devices {given}: {uneven[0]} devices can't share a batch of {batch} evenly")
+    if uneven := [count for count in counts if count > 1 and count % nodes]:
+        raise BenchError(f"--devices {given}: {nodes} nodes can't have as many each of {uneven[0]} devices")
     return counts
 
 

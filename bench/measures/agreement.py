@@ -58,7 +58,7 @@ def trajectory(
     """
     steps, batch, dim = images.shape
     stream = TrainingStream(seed, steps * batch, dim, batch, pixels)
-    same = {name: getattr(model, name) for name in ("device", "precision", "mode", "replicas")}
+    same = {name: getattr(model, name) for name in ("device", "precision", "mode", "replicas", "nodes")}
     models = (
         type(model)(model.architecture, initial, **same),
         backends.create("numpy", model.architecture, astype(initial, "float64"), device="cpu", precision="float64"),

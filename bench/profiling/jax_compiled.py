@@ -67,7 +67,7 @@ def compiled(folder: Path) -> Iterator[dict[str, Any]]:
         def precisions(cls, device: str) -> tuple[str, ...]:
             return PRECISIONS
 
-        def _placed(self, *axes: str | None) -> jax.Device:
+        def _placed(self, *axes: str | None, everywhere: bool = False) -> jax.Device:
             return jax.devices("cpu")[0]
 
     topology = topologies.get_topology_desc(platform="cuda", topology_name="H100", target_config=H100, topology="1x1x1")

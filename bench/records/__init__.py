@@ -92,6 +92,7 @@ class Plan(_Value):
     precision: Name
     mode: Text | None = None
     devices: Positive = 1
+    nodes: Positive = 1
     seed: Seed
     epochs: Count
     batch: Positive

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from backends import Nodes
 from bench.inputs.points import Point
 from bench.inputs.protocol import Protocol
 from bench.records import EpochPoint, Json, Measurement, PrecisionSeen, Status
@@ -20,6 +21,7 @@ class WorkerPlan(_Message):
 
     Attributes:
         protocol: in full, so that the worker reads no file.
+        nodes: which machines have the devices, and which of them this worker is on.
         epochs: how many epochs this round trains; `round` of `rounds`, from 1.
         state: where training goes on from; absent at its start. States are left in files of other names beside it.
         best_loss: the lowest test loss up to that state, None at the start; the weights that had it lie at `best`.
@@ -33,6 +35,7 @@ class WorkerPlan(_Message):
     precision: str
     mode: str | None
     devices: int = 1
+    nodes: Nodes = Nodes()
     seed: int
     round: int
     rounds: int

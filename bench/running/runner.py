@@ -39,12 +39,14 @@ class Request(variant.Request):
         protocol: what each variant is put through.
         kind: of its records.
         devices: how many devices train side by side; each number is a variant of its own.
+        nodes: how many machines have them.
         weak: whether the batch is the protocol's on each device, rather than on all of them together.
         run: the name of the run in the folder that was cut off and goes on; a new one where it is None.
     """
 
     protocol: Protocol
     devices: Sequence[int] = (1,)
+    nodes: int = 1
     weak: bool = False
     timeout: float = 6 * 3600.0
     kind: Kind = "run"
@@ -90,7 +92,8 @@ def trainings(request: Request, run_id: str, folder: Path) -> list[Training]:
         Training(request, label + (f"-x{count}" if count > 1 else ""), plan, run_id, folder)
         for label, (backend, mode) in request.variants().items()
         for count in request.devices
-        for plan in [plan_of(request, protocol_of(request, count), device, backend, mode, devices=count, **shared)]
+        for place in [{"devices": count, "nodes": request.nodes if count > 1 else 1}]
+        for plan in [plan_of(request, protocol_of(request, count), device, backend, mode, **place, **shared)]
     ]
 
 
@@ -119,7 +122,9 @@ def _unfinished_folder(request: Request, run_id: str) -> Iterator[Path]:
     path = folder / "request.json"
     if not path.exists():
         with atomically(path) as temporary:
-            temporary.write_bytes(REQUEST.dump_json(request, exclude={"folder", "command", "stopped", "run"}))
+            temporary.write_bytes(
+                REQUEST.dump_json(request, exclude={"folder", "command", "stopped", "supervise", "run"})
+            )
     with path.open(encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -27,7 +27,7 @@ from bench import records
 from bench.errors import BenchError
 from bench.records import EpochPoint, Measurement, Plan, Record, Status, environment
 from bench.running.messages import EpochDone, Event, Finished, Measured, Started
-from bench.running.supervisor import supervise
+from bench.running.supervisor import End, supervise
 from bench.running.worker_environment import worker_environment
 
 DEFAULT_BACKENDS = tuple(name for name in backends.REGISTRY if name != backends.REFERENCE)
@@ -67,6 +67,7 @@ class Request:
         timeout: most seconds for one process.
         command: the worker's command line, in place of the usual one.
         stopped: whether the command was interrupted, for a run in a thread, which no signal reaches.
+        supervise: runs a worker to its end, as `supervisor.supervise` does.
     """
 
     backends: Sequence[str] = DEFAULT_BACKENDS
@@ -79,6 +80,7 @@ class Request:
     timeout: float = 3600.0
     command: Command | None = None
     stopped: Callable[[], bool] = lambda: False
+    supervise: Callable[..., End] = supervise
 
     def variants(self) -> dict[str, tuple[str, str | None]]:
         """Label → backend and mode of each variant; the label names the mode where a backend has several."""
@@ -175,7 +177,7 @@ class Variant(ABC, Generic[WorkerPlanT]):
 
         request, interpreter = self.request, self.interpreter
         command = (request.command or partial(worker_command, self.worker))(self.label, interpreter)
-        finished, said = supervise(command, plan, self.variables(), request.timeout, take, request.stopped)
+        finished, said = request.supervise(command, plan, self.variables(), request.timeout, take, request.stopped)
         self._change(
             digests=self.record.digests | finished.digests,
             environment=self.record.environment | finished.environment,

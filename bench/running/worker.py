@@ -69,6 +69,7 @@ def model_of(plan: WorkerPlan) -> tuple[Backend, Parameters]:
         precision=plan.precision,
         mode=plan.mode,
         replicas=plan.devices,
+        nodes=plan.nodes,
     )
     return model, initial
 
@@ -238,7 +239,9 @@ def _train(
         if not np.isfinite(losses).all():
             step = int(np.argmin(np.isfinite(losses)))
             raise DivergedError(f"loss is {losses[step]} at step {part * stream.steps + step + 1} of epoch {epoch + 1}")
-        if len(waits) < plan.epochs:  # a process that goes on has an epoch to make before it measures
+        if (
+            len(waits) < plan.epochs and plan.nodes.rank == 0
+        ):  # a process that goes on has an epoch to make before it measures
             start = time.perf_counter()
             yield from leaving.between_epochs()
             apart += time.perf_counter() - start

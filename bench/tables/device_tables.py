@@ -8,6 +8,7 @@ from bench.tables.labels import Source, groups, prepare
 from bench.tables.pivot import Rows, over_rounds, pick
 from bench.tables.render import Table, number
 
+SIZE = ["devices", "nodes", "batch"]
 VARIANT = ["protocol", "precision", "backend", "mode"]
 NOTES = (
     "Speed-up: images a second over those of one device of the same machine; efficiency: that over the number of",
@@ -22,18 +23,19 @@ def devices(records: Source) -> Table:
     data = data[data["status"] == "ok"]
     if not (data["devices"] > 1).any():
         return Table("devices", "Devices side by side", "", pd.DataFrame(), pd.DataFrame(), ())
-    machines = data["machine"].str.replace(r", \d+ devices$", "", regex=True)
+    machines = data["machine"].str.replace(r", \d+ devices( on \d+ nodes)?$", "", regex=True)
     data, table = data.assign(protocol=data["plan_protocol"], machine=machines), Rows()
+    several = (data["nodes"] > 1).any()
     for key, rows in groups(data, ["machine", *VARIANT]):
         found = {
-            (int(one["devices"]), int(one["batch"])): over_rounds(pick(its, "training", "images_per_second")).middle
-            for one, its in groups(rows, ["devices", "batch"])
+            tuple(map(int, one.values())): (over_rounds(pick(its, "training", "images_per_second")).middle, its)
+            for one, its in groups(rows, SIZE)
         }
-        for (count, batch), rate in found.items():
-            its = rows[(rows["devices"] == count) & (rows["batch"] == batch)]
-            if max(one for one, _ in found) == 1:
+        for (count, nodes, batch), (rate, its) in found.items():
+            if max(one for one, *_ in found) == 1:
                 continue
-            alone = {"strong": found.get((1, batch), math.nan), "weak": found.get((1, batch // count), math.nan)}
+            single = {size: one for (number, _, size), (one, _) in found.items() if number == 1}
+            alone = {"strong": single.get(batch, math.nan), "weak": single.get(batch // count, math.nan)}
             figures = {"images_per_second": rate, "speed_up": rate / alone["strong"]}
             figures |= {f"{name}_efficiency": rate / count / one for name, one in alone.items()}
             figures["reduced_bytes"] = pick(its, "training", "reduced_bytes")["value"].median()
@@ -44,5 +46,6 @@ def devices(records: Source) -> Table:
                 "efficiency, weak": number(figures["weak_efficiency"], 3),
                 "reduced a step, MB": number(figures["reduced_bytes"] / 1e6, 4),
             }
-            table.add(key | {"devices": count, "batch": batch}, figures, cells, its, [*key, "devices", "batch"])
+            size = {"devices": count} | ({"nodes": nodes} if several else {}) | {"batch": batch}
+            table.add(key | size, figures, cells, its, [*key, *size])
     return table.table("devices", "Devices side by side", data, NOTES)

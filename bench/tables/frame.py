@@ -15,11 +15,23 @@ from bench.records.environment import machine
 
 TEXT: Final = "string"
 ABOUT = ("run", "created", "status", "reason", "protocol", "protocol_digest", "backend", "device", "machine")
-SETTING = ("precision", "precision_seen", "mode", "devices", "seed", "epochs", "batch", "rounds", "loss", "target_loss")
+SETTING = (
+    "precision",
+    "precision_seen",
+    "mode",
+    "devices",
+    "nodes",
+    "seed",
+    "epochs",
+    "batch",
+    "rounds",
+    "loss",
+    "target_loss",
+)
 MEASURED = ("versions", "measure", "quantity", "value", "unit", "low", "high", "n", "note")
 COLUMNS: Final = (
     dict.fromkeys((*ABOUT, *SETTING, *MEASURED), TEXT)
-    | dict.fromkeys(("devices", "seed", "epochs", "batch", "rounds", "n"), "Int64")
+    | dict.fromkeys(("devices", "nodes", "seed", "epochs", "batch", "rounds", "n"), "Int64")
     | dict.fromkeys(("target_loss", "value", "low", "high"), "float64")
 )
 """The columns of every frame, and their types; the `at_…` columns follow in alphabetical order."""
@@ -48,9 +60,11 @@ def rank(value: str, order: tuple[str, ...]) -> tuple[int, str]:
 
 
 def machine_of(record: Record) -> str:
-    """Return the label of the machine a record was taken on, and how many of its devices trained side by side."""
+    """Return the label of the machine of a record, and how many devices of how many such trained together."""
     label = record.environment.get("machine") or machine(record.plan.device, record.environment)
-    return label if record.plan.devices == 1 else f"{label}, {record.plan.devices} devices"
+    plan = record.plan
+    label += f", {plan.devices} devices" if plan.devices > 1 else ""
+    return label + (f" on {plan.nodes} nodes" if plan.nodes > 1 else "")
 
 
 def versions_of(record: Record) -> str:

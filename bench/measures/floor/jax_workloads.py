@@ -31,7 +31,7 @@ def chained(model: Backend, batch: int) -> Callable[[], Any]:
 def memory(model: Backend, size: int) -> Callable[[], Any]:
     """Return a call that moves 2 · `size` bytes, adding to float32 numbers in place."""
     add = jax.jit(lambda numbers: numbers + 1, donate_argnums=0)
-    numbers = jax.device_put(jnp.zeros(size // 4, jnp.float32), jax.devices(model.device)[0])
+    numbers = jax.device_put(jnp.zeros(size // 4, jnp.float32), jax.local_devices(backend=model.device)[0])
 
     def call() -> Array:
         nonlocal numbers
@@ -48,4 +48,4 @@ def _multiply(model: Backend) -> Callable[[Array, Array], Array]:
 
 def _full(model: Backend, shape: tuple[int, int], value: float) -> Array:
     dtype = jnp.bfloat16 if model.precision == "bfloat16" else model.dtype
-    return jax.device_put(jnp.full(shape, value, dtype), jax.devices(model.device)[0])
+    return jax.device_put(jnp.full(shape, value, dtype), jax.local_devices(backend=model.device)[0])
