@@ -107,6 +107,7 @@ class Beside:
         """
         self.flow, self.updates = flow, updates
         self.gradients, self.updating = torch.cuda.Stream(), torch.cuda.Stream()
+        self.low: dict[Tensor, Tensor] = {}  # kernel → itself in the dtype of the products, where that is another one
         self._row: Tensor | None = None
         self._held: list[Tensor] = []  # what other streams still read
 
@@ -114,6 +115,10 @@ class Beside:
     def step(self, row: Tensor) -> Iterator[None]:
         """A forward and a backward pass; both streams have finished at its end."""
         self.flow.beside, self._row = self, row
+        if (dtype := self.flow.product_dtype) is not None:  # all at once: one launch
+            with torch.no_grad():
+                self.low = {p: torch.empty_like(p, dtype=dtype) for p in self.flow.parameters() if p.ndim == 2}
+                torch._foreach_copy_(list(self.low.values()), list(self.low))
         try:
             yield
         finally:
@@ -157,9 +162,9 @@ class _DenseBeside(torch.autograd.Function):
         if product_dtype is None:
             ctx.save_for_backward(x, weight)
             return functional.linear(x, weight, bias)
-        low, kernel = x.to(product_dtype), weight.to(product_dtype)
+        low, kernel = x.to(product_dtype), beside.low[weight]
         ctx.save_for_backward(low, kernel)
-        return functional.linear(low, kernel).to(bias.dtype) + bias
+        return functional.linear(low, kernel) + bias
 
     @staticmethod
     def backward(ctx: Any, by_output: Tensor) -> tuple[Tensor | None, None, None, None, None]:

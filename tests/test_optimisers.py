@@ -145,6 +145,31 @@ def test_adamw_of_the_reference_is_that_of_optax_with_its_moving_average(shape):
     assert model._moments["average"]["theta"] == pytest.approx(np.asarray(average), rel=1e-12)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
+@pytest.mark.filterwarnings("ignore")  # a compiler warns as it likes
+def test_torch_makes_one_kernel_of_rmsprop_which_passes_over_memory_as_little_as_can_be():
+    import torch
+    from torch._inductor import config
+    from torch._inductor.utils import run_and_get_code
+
+    from backends.torch_backend import rmsprop
+
+    def state():
+        p = torch.nn.Parameter(torch.linspace(-1, 1, 1024))
+        p.grad = torch.linspace(-0.1, 0.3, 1024)
+        return [p], [torch.linspace(0, 1, 1024)], [torch.linspace(1, 0, 1024)]
+
+    row, expected, found = torch.tensor([1e-3, 0.5]), state(), state()
+    rmsprop(RMSProp(), *expected, row)
+    with config.patch(force_disable_caches=True):
+        _, code = run_and_get_code(torch.compile(rmsprop, dynamic=False), RMSProp(), *found, row)
+    for [a], [b] in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+    assert code[0].count('extern "C"') == 1
+    assert (code[0].count("loadu("), code[0].count(".store(")) == (4, 3)
+
+
 def test_adam_adds_epsilon_after_the_bias_correction():
     # First step: m̂ = g, v̂ = g². Were ε added to √v instead, it would weigh √1000 times as much.
     g = 1e-6

@@ -10,6 +10,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out"),
 ]
+torch = pytest.importorskip("torch")
 stand_in = pytest.importorskip("stand_in")
 
 import backends  # noqa: E402
@@ -167,16 +168,38 @@ def test_a_planted_fault_is_found(fault, tmp_path, monkeypatch):
             judge(case)
 
 
+def training_of(case, precision="float32"):
+    """The training object of a captured model after an epoch."""
+    model, made = model_of(case, precision=precision), []
+    make = model._training
+    model._training = lambda *arguments: made.append(make(*arguments)) or made[0]
+    train(model, case, 1)
+    return made[0]
+
+
+def test_kernels_are_cast_all_at_once_for_a_step_in_bfloat16():
+    called = [func.overloadpacket for func, *_ in training_of("article, Adam", "bfloat16")._captured._graph.calls]
+    layers = ARTICLE.couplings * (ARTICLE.hidden_layers + 1)
+    # Of each layer the input, both gradients and the gradient by the output; the images; x itself has no gradient.
+    assert called.count(torch.ops.aten._to_copy) == 4 * layers
+    assert called.count(torch.ops.aten._foreach_copy_) == 1
+
+
+def test_rmsprop_is_compiled_where_the_step_is_captured(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda function, **_: compiled.append(function.__name__) or function)
+    trained("paper, RMSProp", "eager")
+    assert compiled == []
+    trained("paper, RMSProp", "cudagraph")
+    assert compiled == ["rmsprop"] * (PAPER.couplings + 1)
+
+
 # Streams: the stand-in computes in order whatever waits for what, so the waits themselves are looked at
 
 
 def waits_of_a_step():
     """Who waits for whom in the captured step: the stream of capture is 1, of gradients and updates 2 and 3 or so."""
-    model, made = model_of("article, Adam"), []
-    make = model._training
-    model._training = lambda *arguments: made.append(make(*arguments)) or made[0]
-    train(model, "article, Adam", 1)
-    beside = made[0]._beside
+    beside = training_of("article, Adam")._beside
     names = {beside.gradients.name: "gradients", beside.updating.name: "updating"}
     each = [(names.get(a, "chain"), names.get(b, "chain")) for a, b in stand_in.WAITS]
     return [pair for pair in each if pair != ("chain", "chain")]
