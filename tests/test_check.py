@@ -69,6 +69,39 @@ def test_a_run_that_cannot_be_compared_is_a_regression(steps, changes, message):
     assert (verdict.outcome, verdict.found) == ("regression", message)
 
 
+def later(*losses, off=0.0, **options):
+    """A run of several epochs, of which these are the mean losses; `off` is how far rounding has taken its steps."""
+    return run_of(losses=falling() + off, curve=[(loss, 0.0) for loss in losses], **options)
+
+
+@pytest.fixture(scope="module")
+def epochs():
+    """A reference of three epochs, of which rounding leaves 0.01 and 0.03 nats of those after the first."""
+    oracle = later(100.0, 50.0, 20.0, backend="numpy", precision="float64")
+    return check.make([oracle, later(100.0, 50.01, 20.0, backend="torch"), later(1, 50, 19.97, backend="jax")], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("losses", "outcome", "found"),
+    [
+        ((100.0, 50.049, 20.0), "ok", "0.049 nats off in epoch 2"),
+        ((100.0, 50.051, 20.0), "regression", "0.051 nats off in epoch 2; beyond from epoch 2"),
+        ((100.0, 50.0, 20.16), "regression", "0.16 nats off in epoch 3; beyond from epoch 3"),
+        ((100.0, 50.0), "regression", "1 epochs after the first"),
+        ((100.0, math.nan, 20.0), "regression", "not a number in epoch 2"),
+    ],
+)
+def test_epochs_after_the_first_are_judged_by_their_mean_losses(epochs, losses, outcome, found):
+    verdict = trajectories.judge(later(*losses, backend="torch"), epochs)
+    assert (verdict.outcome, verdict.found) == (outcome, found)
+
+
+def test_a_reference_of_before_later_epochs_were_judged_still_judges_the_first(epochs):
+    old = epochs.model_copy(update={"later_losses": [], "later_spread": []})
+    assert trajectories.judge(later(100.0, 0.0, 0.0, backend="torch"), old).outcome == "ok"
+    assert trajectories.judge(later(100.0, 0.0, 0.0, backend="torch", off=1.0), old).outcome == "regression"
+
+
 @pytest.mark.parametrize(("share", "outcome"), [(0.99, "ok"), (1.01, "regression")])
 @pytest.mark.parametrize("step", [0, 17, STEPS - 1])
 def test_a_loss_may_be_off_by_five_times_the_spread_at_its_step(steps, step, share, outcome):

@@ -67,6 +67,8 @@ class Trajectory(_Reference):
         losses: nats, as the protocol reports them.
         spread: the largest distance from `losses` that any of them had reached up to a step, nats; see `trajectory`.
         factor: how many times the spread is allowed.
+        later_losses, later_spread: the same of the mean loss of each epoch after the first, whose steps aren't kept;
+            empty in references of before they were judged.
     """
 
     check: Literal["trajectory"] = "trajectory"
@@ -76,6 +78,8 @@ class Trajectory(_Reference):
     factor: float
     losses: list[float]
     spread: list[float]
+    later_losses: list[float] = Field(default_factory=list)
+    later_spread: list[float] = Field(default_factory=list)
 
 
 class Convergence(_Reference):

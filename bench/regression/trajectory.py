@@ -3,7 +3,8 @@
 The reference is NumPy's in float64. How far rounding takes a backend from it is measured: the spread at a step is the
 largest distance that any backend, on one thread or on more, had reached up to there, and no less than the rounding of
 the loss itself. Trajectories part exponentially, so the tolerance has to grow as they do: early steps, where the spread
-is smallest, see errors that a late step would take for rounding.
+is smallest, see errors that a late step would take for rounding. Of the epochs after the first the mean losses are
+judged: inputs that repeat those of an earlier epoch are only wrong there.
 """
 
 import math
@@ -41,8 +42,9 @@ def make(runs: Sequence[Record], precision: str, made: Made, speed: list[Speed])
             "a trajectory's reference takes a run by numpy in float64 and runs of two backends or more; "
             f"found {', '.join(sorted({f'{r.plan.backend} in {r.plan.precision}' for r in usable})) or 'none'}"
         )
-    losses = np.array(oracle.first_epoch_losses, float)
-    apart = np.max([np.abs(_losses(run, len(losses)) - losses) for run in compared], axis=0)
+    steps, epochs = len(oracle.first_epoch_losses), len(_later(oracle))
+    losses = _losses(oracle, steps, epochs)
+    apart = np.max([np.abs(_losses(run, steps, epochs) - losses) for run in compared], axis=0)
     constant = 0.5 * oracle.plan.architecture["dim"] * math.log(2 * math.pi)  # the float holds −log p with it
     rounding = 2.0 ** -PRODUCT_BITS[precision] * (np.abs(losses) + constant)
     spread = np.maximum(np.maximum.accumulate(apart), rounding)
@@ -53,6 +55,8 @@ def make(runs: Sequence[Record], precision: str, made: Made, speed: list[Speed])
     if len(inputs) != 1:
         raise BenchError("the runs had different data, initial weights or seeds: no reference can be made of them")
     plan = oracle.plan
+    rounded = [round(float(loss), digits) for loss in losses]
+    widths = [float(f"{value:.2g}") for value in spread]
     return Trajectory(
         protocol=plan.protocol,
         protocol_digest=plan.protocol_digest,
@@ -66,8 +70,10 @@ def make(runs: Sequence[Record], precision: str, made: Made, speed: list[Speed])
         initial_parameters=oracle.digests["initial_parameters"],
         arms=sorted({f"{r.plan.backend} {r.plan.mode}, cores: {r.environment.get('cores')}" for r in compared}),
         factor=FACTOR,
-        losses=[round(float(loss), digits) for loss in losses],
-        spread=[float(f"{value:.2g}") for value in spread],
+        losses=rounded[:steps],
+        spread=widths[:steps],
+        later_losses=rounded[steps:],
+        later_spread=widths[steps:],
     )
 
 
@@ -82,27 +88,43 @@ def judge(run: Record, reference: Trajectory) -> Verdict:
     for name, expected in (("data", reference.data), ("initial_parameters", reference.initial_parameters)):
         if run.digests.get(name) != expected:
             return verdict(f"other {name.replace('_', ' ')}", "those of the reference", None)
-    if len(run.first_epoch_losses) != len(reference.losses):
-        return verdict(f"{len(run.first_epoch_losses)} steps", f"{len(reference.losses)} steps", None)
-    lost = [step for step, loss in enumerate(run.first_epoch_losses, 1) if loss is None]
-    if lost:
-        return verdict(f"not a number at step {lost[0]}", "a number", None)
-    expected_losses, spread = np.array(reference.losses), np.array(reference.spread)
-    apart = np.abs(_losses(run, len(expected_losses)) - expected_losses)
+    steps, epochs = len(reference.losses), len(reference.later_losses)
+    for count, wanted, what in (
+        (len(run.first_epoch_losses), steps, "steps"),
+        (len(_later(run)), epochs or len(_later(run)), "epochs after the first"),
+    ):
+        if count != wanted:
+            return verdict(f"{count} {what}", f"{wanted} {what}", None)
+    losses = _losses(run, steps, epochs)
+    if not np.isfinite(losses).all():
+        return verdict(f"not a number {_place(int(np.argmin(np.isfinite(losses))), steps)}", "a number", None)
+    spread = np.array([*reference.spread, *reference.later_spread])
+    apart = np.abs(losses - [*reference.losses, *reference.later_losses])
     shares = apart / (reference.factor * spread)
     worst = int(np.argmax(shares))
-    first = int(np.argmax(shares > 1)) + 1
-    beyond = f"; beyond from step {first}" if shares[worst] > 1 else ""
+    first = _place(int(np.argmax(shares > 1)), steps).split(maxsplit=1)[1]
+    beyond = f"; beyond from {first}" if shares[worst] > 1 else ""
     return verdict(
-        f"{apart[worst]:.2g} nats off at step {worst + 1}{beyond}",
+        f"{apart[worst]:.2g} nats off {_place(worst, steps)}{beyond}",
         f"{reference.factor * spread[worst]:.2g} nats there",
         float(shares[worst]),
     )
 
 
-def _losses(run: Record, steps: int) -> NDArray[np.float64]:
-    """Loss of each step; NaN where it was no number."""
-    found = np.array(run.first_epoch_losses, float)
-    if len(found) != steps:
-        raise BenchError(f"{run.plan.backend}: {len(found)} steps; expected {steps}")
-    return found
+def _losses(run: Record, steps: int, epochs: int) -> NDArray[np.float64]:
+    """Loss of each step of the first epoch, and the mean of so many epochs after it; NaN where it was no number."""
+    later = _later(run)[:epochs]
+    if (len(run.first_epoch_losses), len(later)) != (steps, epochs):
+        found = f"{len(run.first_epoch_losses)} steps and {len(later)} epochs after the first"
+        raise BenchError(f"{run.plan.backend}: {found}; expected {steps} and {epochs}")
+    return np.array([*run.first_epoch_losses, *later], float)
+
+
+def _later(run: Record) -> list[float | None]:
+    """The mean training loss of each epoch after the first."""
+    return [point.train_loss for point in sorted(run.curve, key=lambda point: point.epoch) if point.epoch > 1]
+
+
+def _place(index: int, steps: int) -> str:
+    """Where in a trajectory a loss is."""
+    return f"at step {index + 1}" if index < steps else f"in epoch {index - steps + 2}"
