@@ -99,9 +99,19 @@ def test_a_side_that_fails_is_said_and_compared_with_nothing(interleave):
     tree("a")
     tree("b", status="diverged")
     done = interleave("a", "b", *ROUNDS, "--backends", "torch", "--fail-if", "speed worse")
-    assert done.code == 3
+    assert done.code == 1
+    assert "torch: diverged" in done.err
     assert "Not complete in B: torch eager: diverged" in " ".join(done.out.split())
     assert "only in A" in done.out
+
+
+def test_a_message_of_another_revision_that_is_not_understood_is_a_failure_and_not_left_out(interleave):
+    tree("a")
+    tree("b")
+    text = Path("b", WORKER).read_text(encoding="utf-8").replace("dict(figure, ", "dict(figure, new=1, ")
+    Path("b", WORKER).write_text(text, encoding="utf-8")
+    done = interleave("a", "b", *ROUNDS, "--backends", "torch")
+    assert "torch eager: failed (a message isn't understood: measured" in " ".join(done.out.split())
 
 
 @pytest.mark.parametrize(

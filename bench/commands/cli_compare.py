@@ -103,12 +103,12 @@ def compare(
             precision=precision,
             folder=options.folder(output, f"{loaded.name}-interleaved"),
         )
-        rows, notes = _interleaved(_two(sets or []), request, margins)
+        rows, notes, made = _interleaved(_two(sets or []), request, margins)
     else:
         given = [p.opts[0] for p in context.command.params if p.name in MEASURING and _is_given(context, p.name)]
         if given:
             raise BenchError(f"{given[0]} is of what is measured: it goes with --interleave")
-        rows, notes = _rows(sets or [], by, baseline, margins, ignore_digest, strict=bool(asked))
+        (rows, notes), made = _rows(sets or [], by, baseline, margins, ignore_digest, strict=bool(asked)), []
     if not rows:
         raise BenchError(f"nothing to compare: no figures on either side. {' '.join(notes)}")
     judgements = [conditions.judge(condition, rows) for condition in asked]
@@ -119,6 +119,8 @@ def compare(
         text = render(compare_tables.table(rows, notes, said), style, WIDTH if write else options.columns())
         text += "".join(f"\n{sentence_of(each)}\n" for each in judgements)
     put(text, write)
+    if made:
+        options.refuse_failures(made, asked=chosen is not None)
     end(judgements, unclear_passes)
 
 
@@ -132,8 +134,8 @@ def _two(sets: Sequence[str]) -> Sequence[str]:
     return sets
 
 
-def _interleaved(names: Sequence[str], request: Request, margins: Margins) -> tuple[list[Row], list[str]]:
-    """Measure two revisions in alternation; return their comparison, and what has to be said about them."""
+def _interleaved(names: Sequence[str], request: Request, margins: Margins) -> tuple[list[Row], list[str], list[Record]]:
+    """Measure two revisions in alternation; return their comparison, what has to be said about them, the records."""
     if (rounds := request.protocol.training.rounds) % 2:
         raise BenchError(f"--interleave: {rounds} rounds; expected an even number, so that each is first equally often")
     with ExitStack() as stack:
@@ -142,7 +144,8 @@ def _interleaved(names: Sequence[str], request: Request, margins: Margins) -> tu
         made = options.measured(lambda progress: interleaved.run(request, trees, progress))
     options.say(f"Records: {request.folder}")
     notes += [sentence for side, its in made.items() for sentence in failures(side, its)]
-    return compared(matching.sides(observations(made["A"]), observations(made["B"])), margins), notes
+    rows = compared(matching.sides(observations(made["A"]), observations(made["B"])), margins)
+    return rows, notes, [*made["A"], *made["B"]]
 
 
 def _commit(tree: Path) -> str:

@@ -17,6 +17,7 @@ from typing import IO, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
+from bench.errors import explain
 from bench.records import Status
 from bench.running.lifeline import RUNNER
 from bench.running.messages import EVENT, Event, Finished
@@ -65,7 +66,8 @@ def supervise(
     def pass_on(lines: list[bytes]) -> None:
         nonlocal said
         events = [event for line in lines if (event := _event(line)) is not None]
-        said = next((event for event in events if isinstance(event, Finished)), said)
+        if said is None or said.status == "ok":  # what isn't understood stays so, whatever the worker says at its end
+            said = next((event for event in events if isinstance(event, Finished)), said)
         if events:
             take(events)
 
@@ -91,11 +93,15 @@ def supervise(
 
 
 def _event(line: bytes) -> Event | None:
-    """The event in a line; None where it is none, but what a library has written to the descriptor itself."""
+    """The event in a line; None where it is none, but what a library has written to the descriptor itself.
+
+    One of a known kind that isn't as it should be, as a worker of another revision may send it, ends in failure.
+    """
     try:
         return EVENT.validate_json(line)
-    except ValidationError:
-        return None
+    except ValidationError as error:
+        kind = error.errors()[0]["loc"]
+        return Finished(status="failed", reason=f"a message isn't understood: {explain(error)}") if kind else None
 
 
 def _died(status: Status, reason: str, log: IO[bytes] | None = None) -> End:
