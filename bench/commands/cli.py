@@ -111,7 +111,10 @@ def run(
     rounds: Annotated[int | None, typer.Option(help="In place of the protocol's.")] = None,
     batch: Annotated[int | None, typer.Option(help="In place of the protocol's.")] = None,
     devices: Annotated[
-        str, typer.Option(help="How many devices train side by side; comma-separated, each is measured.")
+        str,
+        typer.Option(
+            help="How many devices train side by side, on all nodes together; comma-separated, each is measured."
+        ),
     ] = "1",
     scaling: Annotated[
         str, typer.Option(help="strong: the batch is shared by the devices; weak: each has the protocol's batch.")

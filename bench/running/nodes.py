@@ -1,9 +1,9 @@
 """Several nodes: the same command on each, of which the first runs the protocol and the others lend it their devices.
 
-Which node a command is on is in its environment, as `srun` or `torchrun` leave it. The others reach the first one's
-command by a connection, and for each worker there get the same plan and the same training state; they run the same
-worker, of which they keep nothing. The frameworks then find each other by themselves, at addresses in the plan. What
-goes wrong on any node ends the worker on all of them, and is the reason in the record.
+Which node a command is on is in its environment, as `srun` leaves it or scripts for MPI do. The others reach the first
+one's command by a connection, and for each worker there get the same plan and the same training state; they run the
+same worker, of which they keep nothing. The frameworks then find each other by themselves, at addresses in the plan.
+What goes wrong on any node ends the worker on all of them, and is the reason in the record.
 """
 
 from __future__ import annotations
@@ -231,9 +231,6 @@ def follow(place: Place, interpreters: Mapping[str, str], timeout: float) -> Non
             ready = ready.model_copy(update={"finished": end.finished, "said": end.said})
         try:
             connection.send_bytes(ready.model_dump_json().encode())
-        except OSError:
-            raise BenchError(f"the command of the first node, {place.host}, has ended before its time") from None
-        try:
             while (message := connection.recv_bytes()) == STOP:  # the worker had ended by itself
                 pass
             files = {name: connection.recv_bytes() for name in FILES}
@@ -245,13 +242,16 @@ def follow(place: Place, interpreters: Mapping[str, str], timeout: float) -> Non
                 if content:
                     Path(paths[name]).write_bytes(content)
             plan = WorkerPlan.model_validate_json(message).model_copy(update=paths)
-            end = _carry_out(plan, Path(folder), connection, interpreters, timeout)
+            try:
+                end = _carry_out(plan, Path(folder), connection, interpreters, timeout)
+            except EOFError:
+                raise BenchError(f"the command of the first node, {place.host}, has ended before its time") from None
 
 
 def _carry_out(
     plan: WorkerPlan, folder: Path, connection: Connection, interpreters: Mapping[str, str], timeout: float
 ) -> End:
-    """Run a worker until it ends, or the first node says something, or is gone."""
+    """Run a worker until it ends or the first node says stop; an EOFError if that is gone."""
     command = worker_command("bench.running.worker", "", interpreters.get(plan.backend, sys.executable))
     variables = worker_environment(plan.backend, command[0], plan.device)
     variables |= cache_environment(folder / "cache", variables)
@@ -260,6 +260,10 @@ def _carry_out(
     except KeyboardInterrupt:
         if not connection.poll():
             raise
+        try:
+            connection.recv_bytes()
+        except OSError as error:
+            raise EOFError from error
         return End(Finished(status="failed", reason="stopped by the first node"), said=True)
 
 

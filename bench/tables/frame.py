@@ -15,22 +15,11 @@ from bench.records.environment import machine
 
 TEXT: Final = "string"
 ABOUT = ("run", "created", "status", "reason", "protocol", "protocol_digest", "backend", "device", "machine")
-SETTING = (
-    "precision",
-    "precision_seen",
-    "mode",
-    "devices",
-    "nodes",
-    "seed",
-    "epochs",
-    "batch",
-    "rounds",
-    "loss",
-    "target_loss",
-)
+SETTING = ("precision", "precision_seen", "mode", "devices", "nodes", "seed", "epochs", "batch", "rounds")
+AIM = ("loss", "target_loss")
 MEASURED = ("versions", "measure", "quantity", "value", "unit", "low", "high", "n", "note")
 COLUMNS: Final = (
-    dict.fromkeys((*ABOUT, *SETTING, *MEASURED), TEXT)
+    dict.fromkeys((*ABOUT, *SETTING, *AIM, *MEASURED), TEXT)
     | dict.fromkeys(("devices", "nodes", "seed", "epochs", "batch", "rounds", "n"), "Int64")
     | dict.fromkeys(("target_loss", "value", "low", "high"), "float64")
 )
