@@ -98,7 +98,7 @@ def test_a_node_that_dies_is_named_and_the_others_go_on(tmp_path, whole):
         workers = commands.until_training()
         (commands.both[1] if whole else workers[1]).kill()
         first, other = commands.end()
-        assert not any(worker.is_running() for worker in workers)
+        assert not psutil.wait_procs(workers, timeout=60)[1]
     found = {each.plan.backend: each for each in collection.load_all(tmp_path / "0", [])}
     reason = "its command has ended" if whole else "killed by SIGKILL"
     assert found["torch"].reason.startswith(f"node 1 of 2 (127.0.0.1): {reason}")
@@ -118,7 +118,7 @@ def test_the_others_end_with_the_first_node(tmp_path):
             "nice-bench: the command of the first node, 127.0.0.1, has ended before its time\n"
         )
         assert commands.both[1].returncode == 1
-        assert not any(worker.is_running() for worker in workers)
+        assert not psutil.wait_procs(workers, timeout=60)[1]
 
 
 def test_a_node_that_does_not_come_is_an_error(monkeypatch):
