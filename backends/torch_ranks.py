@@ -54,16 +54,14 @@ def other_ranks(
     context = multiprocessing.get_context("spawn")
     others = [
         context.Process(
-            target=_other,
-            args=(rank, ranks, rank - first, local, address, training, gpu, threads, work, arguments),
-            daemon=True,
+            target=_other, args=(address, work, arguments, rank, ranks, local, training, gpu, threads), daemon=True
         )
         for rank in range(first + 1, first + local)
     ]
     for process in others:
         process.start()
     try:
-        _join(first, ranks, 0, local, store, training, gpu, threads)
+        _join(store, first, ranks, local, training, gpu, threads)
         yield
     except RuntimeError as error:
         failed = [(rank, process) for rank, process in enumerate(others, first + 1) if _ended(process)]
@@ -96,35 +94,22 @@ def _ended(process: Any) -> bool:
     return process.exitcode not in (None, 0)
 
 
-def _other(
-    rank: int,
-    ranks: int,
-    device: int,
-    local: int,
-    address: str,
-    training: int,
-    gpu: bool,
-    threads: int,
-    work: Callable[..., None],
-    arguments: tuple[Any, ...],
-) -> None:
+def _other(address: str, work: Callable[..., None], arguments: tuple[Any, ...], rank: int, *group: Any) -> None:
     """Be a rank other than the first: the program of its process."""
     if sys.platform == "linux":  # should the first rank be killed, this one is killed, too, whatever it waits for
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    _join(rank, ranks, device, local, _store(address, False), training, gpu, threads)
+    _join(_store(address, False), rank, *group)
     work(rank, *arguments)
 
 
-def _join(
-    rank: int, ranks: int, device: int, local: int, store: TCPStore, training: int, gpu: bool, threads: int
-) -> None:
+def _join(store: TCPStore, rank: int, ranks: int, local: int, training: int, gpu: bool, threads: int) -> None:
     """Enter the group; on a CPU the ranks of a node share its cores."""
     if gpu:
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(rank % local)
     else:
         torch.set_num_threads(max(1, threads // local))
-    store = PrefixStore(str(training), store)
-    distributed.init_process_group("nccl" if gpu else "gloo", store=store, rank=rank, world_size=ranks)
+    apart = PrefixStore(str(training), store)
+    distributed.init_process_group("nccl" if gpu else "gloo", store=apart, rank=rank, world_size=ranks)
 
 
 def _free_port() -> int:

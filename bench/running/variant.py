@@ -67,7 +67,7 @@ class Request:
         timeout: most seconds for one process.
         command: the worker's command line, in place of the usual one.
         stopped: whether the command was interrupted, for a run in a thread, which no signal reaches.
-        supervise: runs a worker to its end, as `supervisor.supervise` does.
+        supervise: runs a worker to its end, in place of `supervisor.supervise`.
     """
 
     backends: Sequence[str] = DEFAULT_BACKENDS
@@ -80,7 +80,7 @@ class Request:
     timeout: float = 3600.0
     command: Command | None = None
     stopped: Callable[[], bool] = lambda: False
-    supervise: Callable[..., End] = supervise
+    supervise: Callable[..., End] | None = None
 
     def variants(self) -> dict[str, tuple[str, str | None]]:
         """Label → backend and mode of each variant; the label names the mode where a backend has several."""
@@ -177,7 +177,8 @@ class Variant(ABC, Generic[WorkerPlanT]):
 
         request, interpreter = self.request, self.interpreter
         command = (request.command or partial(worker_command, self.worker))(self.label, interpreter)
-        finished, said = request.supervise(command, plan, self.variables(), request.timeout, take, request.stopped)
+        run = request.supervise or supervise
+        finished, said = run(command, plan, self.variables(), request.timeout, take, request.stopped)
         self._change(
             digests=self.record.digests | finished.digests,
             environment=self.record.environment | finished.environment,
