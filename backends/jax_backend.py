@@ -121,6 +121,7 @@ class JaxBackend(Backend):
 
     name = "jax"
     modes = parallel_modes = ("scan", "jit")
+    over_nodes = True
     workloads = "bench.measures.floor.jax_workloads"
     profiler = "bench.profiling.jax_trace"
 

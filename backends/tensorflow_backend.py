@@ -21,7 +21,7 @@ from backends.hooks import Functions, Training
 from backends.interface import Backend
 from backends.layout import Layout
 from backends.optimisers import Adam, AdamW, Optimiser, RMSProp
-from backends.tensorflow_strategies import over_nodes, strategy_of, synchronise
+from backends.tensorflow_strategies import strategy_of, strategy_over_nodes, synchronise
 from backends.values import EpochInputs, Nodes, Pixels
 
 LOG_TWO_PI = math.log(2 * math.pi)
@@ -107,7 +107,7 @@ class TensorFlowBackend(Backend):
 
     name = "tensorflow"
     modes = ("graph", "xla")
-    parallel_modes = ("graph",)
+    parallel_modes, over_nodes = ("graph",), True
     workloads = "bench.measures.floor.tensorflow_workloads"
     profiler = "bench.profiling.tensorflow_trace"
 
@@ -143,7 +143,7 @@ class TensorFlowBackend(Backend):
 
     @classmethod
     def join(cls, nodes: Nodes, device: str, local_replicas: int) -> None:
-        over_nodes(nodes, local_replicas if device != "cpu" and "gpu" in cls.devices() else 0)
+        strategy_over_nodes(nodes, local_replicas if device != "cpu" and "gpu" in cls.devices() else 0)
 
     @classmethod
     def replicas_on(cls, device: str) -> int:

@@ -19,7 +19,7 @@ def strategy_of(name: str, device: str, replicas: int, nodes: Nodes) -> tf.distr
     if replicas == 1:
         return None
     if nodes.several:
-        strategy = over_nodes(nodes, replicas // len(nodes.addresses) if device == "gpu" else 0)
+        strategy = strategy_over_nodes(nodes, replicas // len(nodes.addresses) if device == "gpu" else 0)
         choose_replicas(name, device, replicas, strategy.num_replicas_in_sync)  # of a CPU it takes one a node
         return strategy
     places = [f"/{device.upper()}:{i}" for i in range(replicas)]
@@ -29,7 +29,7 @@ def strategy_of(name: str, device: str, replicas: int, nodes: Nodes) -> tf.distr
 
 
 @cache
-def over_nodes(nodes: Nodes, gpus: int) -> tf.distribute.Strategy:
+def strategy_over_nodes(nodes: Nodes, gpus: int) -> tf.distribute.Strategy:
     """What all nodes train by, made once in a process: it starts the server by which they reach each other.
 
     Args:

@@ -100,16 +100,15 @@ def lead(place: Place) -> Iterator[Leader]:
     leader = Leader(place, others)
     try:
         with socket.create_server((place.host if local else "", place.port), backlog=place.nodes) as server:
-            while len(others) < place.nodes - 1:
+            while missing := sorted(set(range(1, place.nodes)) - set(others)):
                 server.settimeout(max(0.01, deadline - time.monotonic()))
                 try:
                     peer, (host, _) = server.accept()
                 except TimeoutError:
-                    missing = sorted(set(range(1, place.nodes)) - set(others))
                     raise BenchError(f"of {place.nodes} nodes these did not come: {missing}") from None
                 connection = Connection(peer.detach())
                 with suppress(OSError, EOFError, ValidationError):  # something else that tries all ports
-                    if connection.poll(5) and (ready := leader.hear(connection)).rank not in others:
+                    if connection.poll(5) and (ready := leader.hear(connection)).rank in missing:
                         others[ready.rank] = connection
                         leader.addresses[ready.rank] = (host, ready.port)
                         continue
@@ -148,20 +147,15 @@ class Leader:
             return stopped()
 
         try:
-            return self._supervise(command, self._begin(plan), environment, timeout, take, watch)
+            end = supervise(command, self._begin(plan), environment, timeout, take, watch)
+            if end.finished.status != "ok" and end.said:  # it may have seen no more than the end of another
+                ended = [self._ended(rank, 2.0) for rank in sorted(self._at_work)]
+                end = next((other for other in ended if other is not None and not other.said), end)
+            return end
         except _NodeFailedError as error:
             return error.end
         finally:
             self._stop()
-
-    def _supervise(self, command: Sequence[str], plan: WorkerPlan, *more: Any) -> End:
-        end = supervise(command, plan, *more)
-        if end.finished.status != "ok" and end.said:  # it may have seen no more than the end of another
-            for rank in sorted(self._at_work):
-                other = self._ended(rank, 2.0)
-                if other is not None and not other.said:
-                    return other
-        return end
 
     def _begin(self, plan: WorkerPlan) -> WorkerPlan:
         """Have the worker begun on the other nodes; the plan for that on this one."""
