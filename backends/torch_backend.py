@@ -339,11 +339,11 @@ class TorchTraining(Training):
             self._captured = CapturedStep(self._step, inputs, self._model.flow.log_scale.dtype, changed)
 
     def _step(self, order: Tensor, noise: Tensor | None, row: Tensor) -> Tensor:
-        self._model.flow.zero_grad(set_to_none=True)
         with self._beside.step(row) if self._beside else nullcontext():
             loss = self._loss(self._pixels_to_x(self._images.index_select(0, order), noise))
             loss.backward()
         self._update(row)
+        self._model.flow.zero_grad(set_to_none=True)  # at the end: those of the warm-up would live beside capture's
         return loss.detach()
 
     def _pixels_to_x(self, images: Tensor, noise: Tensor | None) -> Tensor:

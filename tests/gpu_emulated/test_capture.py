@@ -114,6 +114,18 @@ def test_capture_leaves_no_trace_of_its_warm_up(case, monkeypatch):
     assert not any(steps)
 
 
+def test_no_gradient_of_the_warm_up_lives_when_the_step_is_captured(monkeypatch):
+    model, alive, capture = model_of("article, Adam"), [], torch.cuda.graph
+
+    def look(*arguments, **options):
+        alive.append(sum(p.grad is not None for p in model.flow.parameters()))
+        return capture(*arguments, **options)
+
+    monkeypatch.setattr(torch.cuda, "graph", look)
+    train(model, "article, Adam", 1)
+    assert alive == [0]
+
+
 def test_workloads_are_replayed_into_the_same_place():
     model = model_of("article, Adam")
     for operation in ("encode", "decode", "log_prob", "sample"):
