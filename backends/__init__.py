@@ -7,8 +7,6 @@ A framework is imported only when one of its models is made, and only in files t
 backend means one file, and one line: below, or in another package the entry point `NAME = "module:Class"` of `GROUP`.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Devices, precisions and modes: what may be asked for, and the refusal of what isn't known or isn't there."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 PRECISIONS = ("float64", "float32", "tf32", "bfloat16")

@@ -1,7 +1,5 @@
 """What a framework has here: its devices, precisions, modes and versions, known before a model is made."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """What a framework's file makes for `Backend`: the functions of the flow, and its training."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass

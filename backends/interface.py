@@ -5,8 +5,6 @@ framework: checking, the loop over epochs with the next epoch's inputs made mean
 fills in the hooks under "What a framework fills in", and a `Training`; both deal in device arrays.
 """
 
-from __future__ import annotations
-
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -10,8 +10,6 @@ the last layer's columns. Only a shuffle really moves data, and then once per co
 follows the text literally, and so checks it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

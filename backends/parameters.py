@@ -9,8 +9,6 @@ Trainable arrays are all float32 or all float64. On disk they are one `.safetens
 in its header; nothing is ever pickled.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

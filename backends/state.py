@@ -1,7 +1,5 @@
 """Training states on disk: a safetensors file like that of the parameters, with the moments beside them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Data-parallel training in TensorFlow: what several devices train by, on one node or on several."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import tensorflow as tf

@@ -1,7 +1,5 @@
 """PyTorch's own files of weights, `.pt`: read without executing pickled code, and written."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """CUDA's graphs and streams: many launches replayed as one, work beside other work, and copies beside both."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache

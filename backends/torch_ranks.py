@@ -4,8 +4,6 @@ Every rank runs the same training loop on its own slice of each batch; gradients
 the losses at an epoch's end. The first rank of a node starts its others and ends them.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

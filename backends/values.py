@@ -1,7 +1,5 @@
 """The plain values that go in and out of a backend: pixels, an epoch's inputs, training states, reports."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Protocol
 

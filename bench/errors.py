@@ -1,7 +1,5 @@
 """Errors meant for the person at the keyboard: one or two lines that say what, where and what was expected."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re

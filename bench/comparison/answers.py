@@ -4,8 +4,6 @@ They are printed after a run and stand at the head of the report. Who is faster 
 words; what failed is compared with nothing; what was disturbed is named, and is never the fastest.
 """
 
-from __future__ import annotations
-
 import math
 import textwrap
 from collections.abc import Mapping, Sequence

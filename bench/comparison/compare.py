@@ -18,8 +18,6 @@ A comparison of thirty figures finds one or two that differ at 5 % where nothing
 one family (`statistics.adjusted`); the intervals are those of each figure by itself.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence

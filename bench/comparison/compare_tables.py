@@ -1,7 +1,5 @@
 """What a comparison looks like: a table (as text, Markdown, CSV or LaTeX), and JSON with every digit."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Sequence

@@ -8,8 +8,6 @@
 A time is worse by 10 % where it takes 1.1 times as long, a throughput where it is 1/1.1 of what it was.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

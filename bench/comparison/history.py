@@ -7,8 +7,6 @@ so, then the same within the parts. Revisions are permuted rather than rounds, s
 the next is noise and no step. How large a step is, `compare` says, as everywhere.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence

@@ -4,8 +4,6 @@ Figures that were taken on another machine, in another precision or under anothe
 come out as a pair that has a reason for not being one.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence

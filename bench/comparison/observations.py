@@ -4,8 +4,6 @@ What is left out says the same in other words: throughput of training and sampli
 dimension (a line through the log-likelihood), rates and parts of the floor, shares of a profile.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Iterator

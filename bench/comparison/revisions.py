@@ -1,7 +1,5 @@
 """Revisions: the records that git revisions hold, without touching the checkout."""
 
-from __future__ import annotations
-
 import io
 import os
 import subprocess

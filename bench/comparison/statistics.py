@@ -8,8 +8,6 @@ Welch's test (Biometrika 34 (1947)) makes no assumption that both sides are equa
 Its degrees of freedom by Satterthwaite (Biometrics Bulletin 2 (1946)) hold for any sum of independent means.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@ halves instead, or take a mask. The two differ in the order of dimensions alone,
 once, as data, and the canonical weights with them; nothing is left out of the work, and log p is the same.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Both couple in the direction from z to x; their density goes the other way and subtracts, as the article does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

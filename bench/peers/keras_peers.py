@@ -3,8 +3,6 @@
 Reversal, split, additive coupling and scaling are layers, m is made of `Dense`; the loss leaves ½ D log 2π out.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

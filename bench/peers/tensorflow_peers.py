@@ -3,8 +3,6 @@
 Its `real_nvp_default_template(shift_only=True)` has no ReLU at the end, so the shift comes from Keras layers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -4,8 +4,6 @@ Each builds the flow from its own transforms, couplings and networks where it ha
 of their documentations show: `zero_grad`, `loss.backward`, `step` of `torch.optim.Adam`.
 """
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ CUDA libraries. The patterns are for all of them; the first that fits decides, t
 update is one kernel whatever else its name says.
 """
 
-from __future__ import annotations
-
 import re
 
 from bench.profiling.events import Category

@@ -1,7 +1,5 @@
 """The parts of a trace, whichever framework wrote it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import Enum
 

@@ -4,8 +4,6 @@ A trace of XLA's names instructions (`fusion.3`), not what they do. XLA_FLAGS' d
 each of them holds, and by the scopes of the framework where it came from.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re

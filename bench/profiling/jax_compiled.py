@@ -5,8 +5,6 @@ library multiplies is chosen by timing on a device; without one each is compiled
 is what a GPU would be asked to do, not how long it takes.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile

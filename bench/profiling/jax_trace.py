@@ -1,7 +1,5 @@
 """JAX's trace: jax.profiler, written as an XSpace and as Chrome trace JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

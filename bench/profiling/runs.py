@@ -1,7 +1,5 @@
 """The runs of `nice-bench profile`: the runner, with workers that trace."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from bench.errors import BenchError

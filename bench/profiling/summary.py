@@ -5,8 +5,6 @@ streams) are busy it is divided among them equally, where pieces of work of one 
 and where none is busy it is idle: the device waits for the host.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 

@@ -1,7 +1,5 @@
 """TensorFlow's trace: tf.profiler, written as an XSpace."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

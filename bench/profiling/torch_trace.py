@@ -1,7 +1,5 @@
 """PyTorch's trace: torch.profiler, written as Chrome trace JSON."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from collections.abc import Callable

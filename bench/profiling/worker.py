@@ -5,8 +5,6 @@ Four epochs of that many steps: the first one warms up, the second one is timed,
 one never runs, so that its inputs are on their way during the third, as they are in the midst of any training.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import sys

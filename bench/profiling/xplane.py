@@ -1,7 +1,5 @@
 """What JAX and TensorFlow share: a trace of XSpace, whose planes (devices, hosts) hold lines (streams, threads)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ Every function takes the rows of one group out of the prepared frame, and sums u
 that a figure can't show another number than its table.
 """
 
-from __future__ import annotations
-
 import math
 import textwrap
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """History: what `nice-bench history` says of figures that have two revisions or more, as plots and tables."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from html import escape

@@ -1,7 +1,5 @@
 """Overview: what the whole set of records comes to, before anything is compared; and what did not end well."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any

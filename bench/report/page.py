@@ -1,7 +1,5 @@
 """Page: sentences, figures, tables and pictures put together as one HTML file; the same records give the same bytes."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import re

@@ -5,8 +5,6 @@ What is drawn doesn't grow with the number of records: a line a backend and mode
 the figures of one group (machine, protocol, precision) at a time.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A caption is the file of the same name with the suffix .txt, or .json with the k
 `title`; without either the file's name has to do.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Iterable

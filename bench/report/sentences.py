@@ -4,8 +4,6 @@ The answers of `bench.comparison.answers` come first; what wasn't measured isn't
 precisions have sentences of their own.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

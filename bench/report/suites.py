@@ -1,7 +1,5 @@
 """Suites: the agreement suite's checks (`checks.csv.gz`) in the report."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The figures of sweeps: throughput against batch size, time against width, depth and couplings."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pandas as pd

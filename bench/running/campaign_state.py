@@ -6,8 +6,6 @@ leaves no failed record beside the good one, and what it had measured until then
 or, where the command is `run`, which goes on with it, in that of the next attempt.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import platform

@@ -6,8 +6,6 @@ attempt's folder and the campaign's key: even one that was submitted by a proces
 its number is found again, and none is submitted twice.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

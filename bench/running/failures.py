@@ -1,7 +1,5 @@
 """Failures: what an exception of a framework means, in the words of a record."""
 
-from __future__ import annotations
-
 from backends import UnavailableError
 from bench.errors import DisagreesError, DivergedError
 from bench.records import Status

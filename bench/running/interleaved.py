@@ -4,8 +4,6 @@ In a round each backend has a process of either checkout, one right after the ot
 to round (A B, B A, A B, …), so that a steady drift cancels over an even number of rounds.
 """
 
-from __future__ import annotations
-
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping

@@ -3,8 +3,6 @@
 `python -m bench.running.job FOLDER COMMAND…` is what a SLURM job runs: the command, once, and a note of how it ended.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import signal

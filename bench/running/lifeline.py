@@ -1,7 +1,5 @@
 """The lifeline of a worker: it ends when its runner is gone, however that ended, and never outlives it."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

@@ -1,7 +1,5 @@
 """What passes between runner and worker: the plan going in, events coming back, both as JSON."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter

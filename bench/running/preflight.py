@@ -5,8 +5,6 @@ one alone: the build that is installed, the device and the driver, a few trainin
 reference, and a product in each precision.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import re

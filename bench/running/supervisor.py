@@ -3,8 +3,6 @@
 The worker's side of this is `bench.running.worker_io`.
 """
 
-from __future__ import annotations
-
 import os
 import select
 import signal

@@ -6,8 +6,6 @@ variants follow each other, a fresh process each, so that a drift of the machine
 a row that says how, and the others go on.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """The environment variables of a worker: what has to be set before a framework is imported."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

@@ -3,8 +3,6 @@
 However it ends, that is an event too. The runner's side of this is `bench.running.supervisor`.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import traceback

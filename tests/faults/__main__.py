@@ -1,7 +1,5 @@
 """Plant the faults of a suite and print which of its checks found which: exit code 1 if one was not found."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

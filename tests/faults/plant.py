@@ -1,7 +1,5 @@
 """The patches, and planting one of them in a copy of the sources."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

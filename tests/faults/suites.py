@@ -1,7 +1,5 @@
 """Plant faults one at a time, and say what each suite found of them."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence

@@ -6,8 +6,6 @@ The last line of standard output is JSON: what failed, or null. A variant is BAC
 BACKEND×DEVICES, of which the training alone is looked at.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import warnings

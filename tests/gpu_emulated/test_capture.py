@@ -1,7 +1,5 @@
 """torch's `cudagraph` mode by a stand-in: bit for bit what `eager` gives, and every fault planted in it is found."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from factories import assert_same_bits, backend_names, weights
