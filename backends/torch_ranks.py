@@ -61,6 +61,10 @@ def other_ranks(
     try:
         _join(store, first, ranks, local, training, gpu, threads)
         yield
+        if nodes.several:  # a node that ends resets connections which another may still read the last sum from
+            ends = [f"end of training {training} on node {rank}" for rank in range(len(nodes.addresses))]
+            store.set(ends[nodes.rank], "")
+            store.wait(ends)
     except RuntimeError as error:
         failed = [(rank, process) for rank, process in enumerate(others, first + 1) if _ended(process)]
         if failed:

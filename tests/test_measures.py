@@ -319,7 +319,7 @@ def test_the_error_of_an_update_is_relative_to_the_update_and_the_model_is_made_
     found = values(agreement.trajectory(model, weights(SMALL, "float32"), images(4)[None], Adam(), pixels, 5))
     assert found["trajectory_update"] == pytest.approx(0.5, rel=1e-4)  # Adam's first step is as long as its rate
     assert found["trajectory_loss"] < 1e-6
-    as_it_is = {"device": "cpu", "precision": "float32", "mode": "eager", "replicas": 4}
+    as_it_is = {"device": "cpu", "precision": "float32", "mode": "eager", "replicas": 4, "nodes": model.nodes}
     assert told[-1] == as_it_is | {"seed": 5, "pixels": pixels}
 
 

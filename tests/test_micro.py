@@ -109,16 +109,16 @@ def test_they_are_a_table_of_their_own_beside_other_records(tmp_path):
 
 
 def test_several_files_are_runs_that_can_be_compared(tmp_path):
-    def made(name, *medians):
+    def made(name, hour, *medians):
         paths = [
-            saved(tmp_path / f"{name}{i}.json", benchmark(median=median), moment=f"2026-01-02T03:04:0{i}+00:00")
+            saved(tmp_path / f"{name}{i}.json", benchmark(median=median), moment=f"2026-01-02T{hour}:04:0{i}+00:00")
             for i, median in enumerate(medians)
         ]
         return observations(collection.load_all(paths))
 
-    (row,) = compare(sides(made("a", 1.0, 1.01, 0.99), made("b", 1.2, 1.21, 1.19)))
+    (row,) = compare(sides(made("a", "03", 1.0, 1.01, 0.99), made("b", "04", 1.2, 1.21, 1.19)))
     assert (row.verdict, row.noise, row.pair.context) == ("worse", "runs", "batch 16, operation encode")
-    (row,) = compare(sides(made("a", 1.0), made("b", 1.2)))
+    (row,) = compare(sides(made("a", "03", 1.0), made("b", "04", 1.2)))
     assert (row.verdict, row.noise) == ("unclear", "one process")
 
 
