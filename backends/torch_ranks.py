@@ -102,6 +102,7 @@ def _other(address: str, work: Callable[..., None], arguments: tuple[Any, ...], 
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     _join(_store(address, False), rank, *group)
     work(rank, *arguments)
+    signal.pause()  # until it is killed: others may still read from its connections
 
 
 def _join(store: TCPStore, rank: int, ranks: int, local: int, training: int, gpu: bool, threads: int) -> None:
