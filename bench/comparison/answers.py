@@ -90,9 +90,11 @@ def fastest(times: Sequence[Observation]) -> Answer:
     rows = compare(each_two(calm), runs=False)
     if not rows:
         name, seconds = said(calm[0].about.backend), geometric_mean([each.value for each in calm])
-        return Answer(
-            question, f"{name} alone", [f"{name} takes {number(seconds)} s an epoch; nothing was timed beside it."]
-        )
+        short, rest = f"{name} alone", "nothing was timed beside it"
+        if busy:
+            others = listed(sorted({said(each.backend) for each in busy}))
+            short, rest = UNCLEAR, f"other processes disturbed {others}: these rounds can't tell"
+        return Answer(question, short, [f"{name} takes {number(seconds)} s an epoch; {rest}."])
     first = min(rows, key=lambda row: row.a)
     name, mean = said(first.pair.a_name), number(first.a)
     against = sorted((row for row in rows if row.pair.a_name == first.pair.a_name), key=lambda row: row.b)
@@ -100,7 +102,8 @@ def fastest(times: Sequence[Observation]) -> Answer:
         f"{said(row.pair.b_name)} takes {figure(row)} its time: {word(row)} ({evidence(row)})." for row in against
     ]
     if all(row.verdict == "worse" for row in against):
-        return Answer(question, name, [f"{name} is the fastest: {mean} s an epoch (geometric mean).", *rivals])
+        among = " of what nothing disturbed" if busy else ""
+        return Answer(question, name, [f"{name} is the fastest{among}: {mean} s an epoch (geometric mean).", *rivals])
     unclear = f"{name} has the shortest mean, {mean} s an epoch, but these rounds can't tell who is fastest."
     return Answer(question, UNCLEAR, [unclear, *rivals])
 
