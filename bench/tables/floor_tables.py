@@ -17,7 +17,7 @@ RATES = (  # quantity, heading, factor from the recorded unit to the shown one
 NOTES = (
     "Medians over rounds, ratios within a round; products, bytes and chain: the fastest of each round.",
     "Floor: the larger of the products of a step, at their shapes and with nothing between them, and the bytes of a",
-    "step, at the bandwidth of adding to an array in place; × sum: against the two one after the other.",
+    "step, at the bandwidth of adding to an array in place.",
     "Chain: the same products waiting for each other, written by hand in the framework; between 1 and 1.3 × the floor",
     "where the floor is right. †: outside that: the floor, and what is called its multiple, is off by as much.",
 )
@@ -65,10 +65,8 @@ def floors(records: Source) -> Table:
         by_round = by_round.reindex(columns=by_round.columns.union([*(rate for rate, *_ in RATES), "chain_seconds"]))
         floor = by_round["train_step_seconds"]
         step = by_round["seconds_per_epoch"] / (by_round["train_epoch_seconds"] / floor)
-        both = by_round["products_seconds"] + by_round["bytes_seconds"]
         figures: Row = {quantity: float(by_round[quantity].median()) for quantity, *_ in RATES}
         figures |= {"step_seconds": float(step.median()), "step_over_floor": times_floor(rows)}
-        figures["step_over_sum"] = float((step / both).median())
         figures["chain_over_floor"] = float((by_round["chain_seconds"] / floor).median())
         cells = {heading: number(figures[quantity] * factor, 3) for quantity, heading, factor in RATES}
         chain = figures["chain_over_floor"]
@@ -76,7 +74,6 @@ def floors(records: Source) -> Table:
         cells["chain × floor"] = number(chain, 3) + " †" * wrong
         cells["step, ms"] = number(figures["step_seconds"] * 1e3, 4)
         cells["step × floor"] = number(figures["step_over_floor"], 3)
-        cells["step × sum"] = number(figures["step_over_sum"], 3)
         table.add(key, figures, cells, rows, ROW)
     return table.table("floor", "The floor of a training step", data, (*NOTES, *without), used=used, failures=False)
 
