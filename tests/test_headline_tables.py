@@ -76,6 +76,24 @@ def test_time_to_the_target_says_when_or_that_it_was_not_reached():
     assert found == ["6.25 s, epoch 16", "not reached", "–"]
 
 
+def test_the_time_to_a_target_holds_the_first_call_of_its_own_run():
+    def made(run, spent, first_call):
+        calls = [measurement("startup", "first_call_seconds", first_call, "s", round=1)] if first_call else []
+        return record(run=run, measurements=[*seconds(1.0), *target(16.0, spent), *calls], target_loss=-2200.0)
+
+    assert row(headline([made("a", 6.0, 3.0)]))["to target"] == "9.00 s, epoch 16"
+    several = [made("a", 6.0, 30.0), made("b", 20.0, 1.0), made("c", 7.0, None)]  # 36, 21 and, unknown, at least 7
+    assert row(headline(several))["to target"] == "21.0 [7.00–36.0] s, epoch 16"
+    assert row(tables.speed(several))["s to target"] == "21.00 [7.000–36.00]"
+
+
+def test_a_target_is_named_as_what_it_is():
+    article = record(measurements=seconds(1.0), target_loss=-2200.0)
+    assert "Target: article, a loss of -2200.00." in headline([article]).caption
+    own = record(protocol="own", loss="nll", measurements=seconds(1.0), target_loss=-1980.5)
+    assert "Target: own, a log-likelihood of 1980.50 nats." in headline([own]).caption
+
+
 def test_only_a_likelihood_is_called_one():
     article = record(measurements=[*seconds(1.0), *likelihood(-21000.0, 12.0)])
     assert "test log-likelihood, nats" not in headline([article]).shown

@@ -12,6 +12,7 @@ import pandas as pd
 import backends
 from bench.comparison.answers import UNWATCHED, Section, worst_by_series
 from bench.tables import KINDS, trained
+from bench.tables.headline_tables import to_target
 from bench.tables.labels import LOSS_DIGITS, groups, said
 from bench.tables.pivot import Spread, over_rounds, pick
 from bench.tables.render import at_most, listed, number
@@ -39,19 +40,17 @@ def targets(rows: pd.DataFrame) -> Iterator[str]:
     """Who came to the target loss, and when, where losses are no likelihood: that is among the answers."""
     for key, some in groups(rows[rows["loss"] != "nll"].dropna(subset=["target_loss"]), ["target_loss"]):
         reached, not_reached = [], []
-        for name, its in groups(some[some["measure"] == "training"], ["series"]):
-            epochs, seconds = (pick(its, "training", f"{what}_to_target") for what in ("epochs", "seconds"))
-            if epochs.empty:
-                continue
-            after, time = over_rounds(epochs, missing=math.inf).middle, over_rounds(seconds, missing=math.inf).middle
+        for name, its in groups(some, ["series"]):
+            after, time = (spread.middle for spread in to_target(its))
             series = said(str(name["series"]))
             if math.isinf(after):
                 not_reached.append(series)
-            else:
+            elif not math.isnan(after):
                 reached.append((time, f"{series} in epoch {after:g} ({number(time, 3)} s)"))
         target = f"the target loss {number(float(key['target_loss']), LOSS_DIGITS)}"
         if reached:
-            yield f"{target[0].upper()}{target[1:]} was reached by {listed([text for _, text in sorted(reached)])}."
+            parts = listed([text for _, text in sorted(reached)])
+            yield f"{target[0].upper()}{target[1:]} was reached by {parts}, first call included."
         if not_reached:
             yield f"{listed(not_reached)} did not reach {target} in {rows['epochs'].max()} epochs."
 

@@ -22,7 +22,7 @@ from bench.records import Kind, Record, slug
 from bench.tables.device_tables import devices
 from bench.tables.floor_tables import floors, forward_floors, times_floor
 from bench.tables.frame import frame
-from bench.tables.headline_tables import FIRST_CALL, headline, likelihood_times, to_target
+from bench.tables.headline_tables import CLOCK, headline, likelihood_times, to_target
 from bench.tables.labels import (
     LOSS_DIGITS,
     ROW,
@@ -168,7 +168,7 @@ def speed(records: Source) -> Table:
         "parameters, moments, gradients and one epoch's inputs, in the first round, as the peak is. Harness: the share",
         "of training's time that is neither an epoch nor an evaluation: streams, progress, records.",
         *targets(data),
-        *([FIRST_CALL] if (data["loss"] == "nll").any() else []),
+        CLOCK,
     ]
     return table.table("speed", "Training speed", data, notes, failures=False)
 

@@ -144,10 +144,14 @@ def disturbed(rows: pd.DataFrame) -> float | None:
 
 
 def targets(data: pd.DataFrame) -> list[str]:
-    """Return a sentence that names the target losses."""
-    found = groups(data.dropna(subset=["target_loss"]), ["protocol", "target_loss"])
-    listed = "; ".join(f"{key['protocol']} ≤ {number(key['target_loss'], LOSS_DIGITS)}" for key, _ in found)
-    return [f"Target loss: {listed}."] if listed else []
+    """Return a sentence that names the targets: a log-likelihood, or a loss that is none."""
+    parts = [
+        f"{key['protocol']}, a log-likelihood of {number(-float(key['target_loss']), LOSS_DIGITS)} nats"
+        if key["loss"] == "nll"
+        else f"{key['protocol']}, a loss of {number(key['target_loss'], LOSS_DIGITS)}"
+        for key, _ in groups(data.dropna(subset=["target_loss"]), ["protocol", "target_loss", "loss"])
+    ]
+    return [f"Target: {'; '.join(parts)}."] if parts else []
 
 
 def kinds_of_loss(data: pd.DataFrame) -> list[str]:

@@ -107,8 +107,8 @@ class Rows:
     ) -> Table:
         """Return the rows as a table without empty columns, and without what the caption says of all rows at once.
 
-        The caption says where the rows `used` are from (by default those that were added), then the `notes`, then
-        which records in `data` did not end well, unless the table itself shows such `failures`.
+        The caption says which records in `data` did not end well, unless the table itself shows such `failures`, then
+        where the rows `used` are from (by default those that were added), then the `notes`.
         """
         used = pd.concat([data[:0], *self.used]) if used is None else used
         shown = pd.DataFrame(self.shown).fillna(MISSING).astype(object)
@@ -117,7 +117,7 @@ class Rows:
         failed = incomplete(data[data["protocol"].isin(used["protocol"])]) if failures else []
         own = {*ROW, "status", "runs", "seeds", "quantity"}
         labels = tuple(str(column) for column in shown if column in own or f"at_{column}" in used)
-        caption = " ".join([*provenance(used), *notes, *failed])
+        caption = " ".join([*failed, *provenance(used), *notes])
         return Table(name, title, caption, shown, pd.DataFrame(self.raw), labels)
 
 
