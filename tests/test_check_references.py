@@ -228,7 +228,7 @@ def first_epoch(rate, folder):
     planned = {"backend": "torch", "device": "cpu", "precision": part.precision, "mode": None, "seed": 0}
     plan = WorkerPlan(protocol=loaded, **planned, round=1, rounds=1, epochs=1, **files)
     events = {}
-    for event in worker._round(plan):
+    for event in worker.carry_out(plan):
         events[type(event)] = event
         if isinstance(event, EpochDone):
             break

@@ -20,7 +20,7 @@ from bench.errors import BenchError
 from bench.inputs.peer_registry import FRAMEWORKS, OURS, REGISTRY, Entry, of_framework
 from bench.peers import runner, worker
 from bench.peers.interface import InexpressibleError, Peer, check_article, halves
-from bench.records import environment
+from bench.records import Measurement, environment
 from bench.running.messages import PeersPlan
 
 pytestmark = pytest.mark.slow
@@ -155,7 +155,7 @@ def checked():
         patch.setattr(worker, "make_peer", make_peer)
         events = list(worker.measure(plan))
     assert events[-1].event == "finished"
-    made = [event.measurement for event in events if event.event == "measured"]
+    made = [event for event in events if isinstance(event, Measurement)]
     return {name: [m for m in made if m.context["peer"] == name] for name in (OURS, *FATES)}
 
 
@@ -188,12 +188,12 @@ def test_other_modes_of_the_harness_are_checked_and_timed_like_its_peers():
         seed=0,
     )
     events = list(worker.measure(plan))
-    made = [event.measurement for event in events if event.event == "measured"]
+    made = [event for event in events if isinstance(event, Measurement)]
     found = [(m.quantity, m.value) for m in made if m.context["peer"] == f"{OURS}: jit"]
     assert [quantity for quantity, _ in found] == ["log_prob_error", "trained_error", "step_seconds", "step_seconds"]
     assert max(error for quantity, error in found if quantity.endswith("error")) < 1e-5
     again = list(worker.measure(plan.model_copy(update={"lost": [f"{OURS}: jit"]})))
-    assert {event.measurement.context["peer"] for event in again if event.event == "measured"} == {OURS}
+    assert {event.context["peer"] for event in again if isinstance(event, Measurement)} == {OURS}
 
 
 def test_orders_change_so_that_none_is_always_first_or_after_the_same_one():
@@ -364,10 +364,8 @@ def test_installed_peers_do_the_same_work_and_the_others_are_rows(measured):
 @pytest.mark.parametrize("name", ["zuko", "nflows", "normflows", "FrEIA"])
 def test_a_library_on_torch_has_the_reference_s_log_prob(name):
     pytest.importorskip(name)
-    from bench.peers import peer_class
-
     entry = next(entry for entry in of_framework("torch") if entry.name == name)
-    peer = peer_class(entry)(SMALL, weights(SMALL, "float32"), Adam())
+    peer = worker.peer_class(entry)(SMALL, weights(SMALL, "float32"), Adam())
     reference = backends.create("numpy", SMALL, weights(SMALL), device="cpu", precision="float64")
     x = rows(SMALL).astype(np.float32)
     np.testing.assert_allclose(peer.log_prob(x), reference.log_prob(x), rtol=1e-5)

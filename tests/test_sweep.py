@@ -19,9 +19,9 @@ from bench.inputs.points import OPERATIONS, Point
 from bench.inputs.streams import initial_parameters
 from bench.measures import sweep as points_measured
 from bench.measures.timing import Timing
-from bench.records import collection
+from bench.records import Measurement, collection
 from bench.running import variant
-from bench.running.messages import Measured, PointBegun, Started, SweepPlan
+from bench.running.messages import PointBegun, Started, SweepPlan
 from bench.sweeps import sweep, sweep_worker
 
 SMOKE = protocol.load("smoke")
@@ -58,10 +58,9 @@ def worked(plan):
     """(value, operation) → the figures of each point, by quantity."""
     found = {}
     for event in sweep_worker.events(plan):
-        if isinstance(event, Measured):
-            context = event.measurement.context
-            figures = found.setdefault((context["value"], context["operation"]), {})
-            figures[event.measurement.quantity] = event.measurement
+        if isinstance(event, Measurement):
+            figures = found.setdefault((event.context["value"], event.context["operation"]), {})
+            figures[event.quantity] = event
     return found
 
 

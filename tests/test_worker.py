@@ -19,6 +19,7 @@ from bench.inputs.streams import TrainingStream, pixels_to_x
 from bench.running import worker
 from bench.running.messages import EVENT, EpochDone, Finished, Measured, Started, StateLeft, WorkerPlan
 from bench.running.worker_environment import worker_environment
+from bench.running.worker_io import send
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +48,7 @@ def make_plan(folder, loaded, *, backend="numpy", round_=1, rounds=1, epochs=2):
 def events_of(plan):
     """What the worker says, the last of it the status that it returns; the last state that it leaves is the plan's."""
     out = io.StringIO()
-    status = worker.work(plan, out)
+    status = send(worker.carry_out(plan), out)
     events = [EVENT.validate_json(line) for line in out.getvalue().splitlines()]
     assert events[-1].status == status
     for event in of(StateLeft, events):
@@ -201,7 +202,8 @@ def test_the_weights_that_the_protocol_keeps_are_kept(tmp_path, monkeypatch, rou
 def test_where_only_the_training_counts_nothing_else_is_measured_and_the_weights_are_the_same(tmp_path):
     all_of_it = events_of(make_plan(tmp_path / "all", smoke(training__rounds=1)))
     out = io.StringIO()
-    worker.work(make_plan(tmp_path / "only", smoke(training__rounds=1)), out, training_only=True)
+    plan = make_plan(tmp_path / "only", smoke(training__rounds=1))
+    send(worker.carry_out(plan, training_only=True), out)
     events = [EVENT.validate_json(line) for line in out.getvalue().splitlines()]
     measures = {event.measurement.measure for event in of(Measured, events)}
     assert measures == {"startup", "training", "floor", "calibration"}

@@ -14,8 +14,9 @@ from factories import SMALL, create, images
 from backends import EpochReport, Pixels, parameters
 from bench.inputs import data, protocol
 from bench.inputs.streams import TrainingStream, pixels_to_x
+from bench.records import Measurement
 from bench.running import worker
-from bench.running.messages import EpochDone, Measured, WorkerPlan
+from bench.running.messages import EpochDone, WorkerPlan
 
 CONSTANT = 6 * np.log(2 * np.pi)  # ½ D log 2π
 SECONDS, WAITS = [1.0, 9.0, 2.0], [0.75, 0.1, 1.0]
@@ -94,7 +95,7 @@ def trained(monkeypatch, model=None, **options):
     leaving = SimpleNamespace(best=None, between_epochs=lambda: iter(()))
     stream = TrainingStream(3, 11, 12, 5, Pixels(1))
     events = list(worker._train(model, given, stream, plan_of(**options), leaving))
-    figures = {event.measurement.quantity: event.measurement for event in events if isinstance(event, Measured)}
+    figures = {event.quantity: event for event in events if isinstance(event, Measurement)}
     return [event for event in events if isinstance(event, EpochDone)], figures, leaving.best
 
 

@@ -16,7 +16,6 @@ from backends import Adam, Architecture
 from backends.architecture import Index, bias_name, kernel_name
 from backends.layout import make_layout, to_layout
 from bench.errors import BenchError
-from bench.records import Measurement, Status
 
 Dense = tuple[NDArray, NDArray]
 """A dense layer: kernel [in, out] and bias [out]."""
@@ -113,15 +112,3 @@ class Peer(ABC):
     @abstractmethod
     def train(self) -> None:
         """Make a training step on each of the batches, and return when the device has made the last one."""
-
-
-def missed(peer: str, status: Status, reason: str) -> Measurement:
-    """The row of a peer that has no time: its status, and why."""
-    return Measurement(
-        measure="peers",
-        quantity="step_seconds",
-        value=None,
-        unit="s",
-        note=f"{status}: {reason}",
-        context={"peer": peer},
-    )

@@ -11,7 +11,6 @@ from typing import Any, Literal, cast
 from backends import Adam, Architecture
 from bench.errors import BenchError
 from bench.inputs.peer_registry import FRAMEWORKS, OURS, of_framework, our_mode
-from bench.peers.interface import missed
 from bench.records import Measurement, Plan, Record
 from bench.running import variant
 from bench.running.messages import Event, Finished, PeerBegun, PeersPlan
@@ -134,7 +133,8 @@ class Peers(Variant[PeersPlan]):
         culprit, self._at = self._at, OURS
         if culprit not in plan.peers and not culprit.startswith(our_mode("")):
             return end
-        self.add(missed(culprit, end.status, end.reason or "no reason known"))
+        note = f"{end.status}: {end.reason or 'no reason known'}"
+        self.add(Measurement.of("peers", "step_seconds", None, "s", note=note, peer=culprit))
         peers = [name for name in plan.peers if name != culprit]
         return plan.model_copy(update={"peers": peers, "lost": [*plan.lost, culprit]})
 

@@ -6,19 +6,19 @@ and the trained backend's log p after as many steps on the same batches; else it
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import backends
-from backends import Adam, Architecture, Backend, Pixels
+from backends import Adam, Architecture, Backend, Pixels, UnavailableError
 from backends.architecture import kernel_name
 from backends.layout import from_layout, make_layout
 from backends.parameters import Parameters, astype, digest
@@ -27,14 +27,11 @@ from bench.inputs import data
 from bench.inputs.peer_registry import OURS, Entry, of_framework, our_mode
 from bench.inputs.streams import TrainingStream, initial_parameters, normals
 from bench.measures.agreement import relative
-from bench.measures.precision import SIZE, probe, seen
-from bench.peers import peer_class
-from bench.peers.interface import Peer, missed
+from bench.measures.precision import SIZE, seen
+from bench.peers.interface import Peer
 from bench.records import Measurement, PrecisionSeen
-from bench.records.environment import fingerprint, gpu_state
-from bench.running.failures import reason_of, status_of
-from bench.running.messages import Event, Finished, Measured, PeerBegun, PeersPlan, Started
-from bench.running.worker_io import begin, tell
+from bench.running.messages import Event, Finished, PeerBegun, PeersPlan
+from bench.running.worker_io import reason_of, serve, started, status_of
 
 PIXELS = Pixels(1 / 255, 0.0)
 CHECKED_ROWS = 32
@@ -51,15 +48,6 @@ parameter out is farther off; Keras, whose Adam has its ε in another place, is 
 
 class PeerError(BenchError):
     """A peer that does other work than it should."""
-
-
-def main() -> int:
-    """Read a plan from standard input, work, and write events to what standard output was."""
-    plan, events = begin(PeersPlan)
-    # Both have to be set before the frameworks are imported.
-    os.environ["KERAS_BACKEND"] = plan.framework
-    os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = PRODUCTS_OF_JAX[plan.precision]
-    return 0 if tell(measure(plan), events) == "ok" else 1
 
 
 @dataclass(frozen=True)
@@ -115,17 +103,12 @@ class Timed:
     seconds: Callable[[], float]
 
 
-def measure(plan: PeersPlan) -> Iterator[Event]:
+def measure(plan: PeersPlan) -> Iterator[Event | Measurement]:
     """Build, check and time the backend and its peers; one that fails at any stage is a row, and the others go on."""
     work = Work.of(plan)
     yield PeerBegun(peer=OURS, stage="build")
     model = make_model(plan, work)
-    yield Started(
-        environment=fingerprint() | {"framework": model.versions(), "gpu_before": gpu_state()},
-        mode=model.mode,
-        precision=probe(model),
-        digests={"initial_parameters": digest(work.weights)},
-    )
+    yield started(model, initial_parameters=digest(work.weights))
     expected = work.reference()
     yield PeerBegun(peer=OURS, stage="warm-up")
     ours = make_ours(model, plan, work)
@@ -154,6 +137,13 @@ def measure(plan: PeersPlan) -> Iterator[Event]:
     yield Finished(status="ok")
 
 
+def carry_out(plan: PeersPlan) -> Iterator[Event | Measurement]:
+    """Measure, with what has to be set before the frameworks are imported."""
+    os.environ["KERAS_BACKEND"] = plan.framework
+    os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = PRODUCTS_OF_JAX[plan.precision]
+    return measure(plan)
+
+
 def make_model(plan: PeersPlan, work: Work, mode: str | None = None) -> Backend:
     """The harness' own backend, in its default mode if none is named."""
     name, device, precision = plan.framework, plan.device, plan.precision
@@ -178,7 +168,7 @@ def make_peer(entry: Entry, work: Work, precision: str) -> Timed:
         found = probe_peer(kind, precision)
         peer = kind(work.architecture, work.weights, work.optimiser)
     except ImportError as error:
-        raise backends.UnavailableError(f"{entry.name}: can't be imported here ({error})") from error
+        raise UnavailableError(f"{entry.name}: can't be imported here ({error})") from error
     if found.seen != precision:
         raise PeerError(f"it multiplies in {found.seen}, and {precision} was asked for")
     peer.load(work.batches())
@@ -189,6 +179,19 @@ def make_peer(entry: Entry, work: Work, precision: str) -> Timed:
         return time.perf_counter() - start
 
     return Timed(peer.log_prob, seconds)
+
+
+def peer_class(entry: Entry) -> type[Peer]:
+    """Import a peer's adapter. The library itself is imported when an instance is made.
+
+    Raises:
+        UnavailableError: its framework can't be imported here; the message says why.
+    """
+    module, _, name = entry.location.partition(":")
+    try:
+        return getattr(importlib.import_module(f"bench.peers.{module}"), name)
+    except Exception as error:  # a broken installation fails in whatever way it likes
+        raise UnavailableError(f"{entry.name}: can't be imported here ({type(error).__name__}: {error})") from error
 
 
 def probe_peer(kind: type[Peer], precision: str) -> PrecisionSeen:
@@ -209,7 +212,7 @@ def probe_peer(kind: type[Peer], precision: str) -> PrecisionSeen:
     return seen(precision, found[:most] > found[-1] - 1)
 
 
-def _checked(name: str, timed: Timed, work: Work, expected: NDArray, plan: PeersPlan) -> Iterator[Event]:
+def _checked(name: str, timed: Timed, work: Work, expected: NDArray, plan: PeersPlan) -> Iterator[Measurement]:
     """Record how far log p at the weights as given is from the reference's.
 
     Raises:
@@ -217,24 +220,24 @@ def _checked(name: str, timed: Timed, work: Work, expected: NDArray, plan: Peers
     """
     found = timed.log_prob(work.checked)
     error = relative(found, expected) if found.shape == expected.shape else float("inf")
-    yield _measured("log_prob_error", error, "relative", peer=name)
+    yield Measurement.of("peers", "log_prob_error", error, "relative", peer=name)
     if not error <= TOLERANCES[plan.precision]:
         raise PeerError(f"log p is off by {error:.1e} at the same weights, more than {TOLERANCES[plan.precision]:.0e}")
 
 
-def _trained(name: str, change: NDArray, expected: NDArray) -> Iterator[Event]:
+def _trained(name: str, change: NDArray, expected: NDArray) -> Iterator[Measurement]:
     """Record how far the change of log p by the warm-up's steps is from that of the harness' backend.
 
     Raises:
         PeerError: farther than the tolerance.
     """
     error = relative(change, expected)
-    yield _measured("trained_error", error, "relative", peer=name)
+    yield Measurement.of("peers", "trained_error", error, "relative", peer=name)
     if not error <= TRAINED_TOLERANCE:
         raise PeerError(f"the change of log p by training is off by {error:.1e}, more than {TRAINED_TOLERANCE}")
 
 
-def _rounds(timed: dict[str, Timed], plan: PeersPlan) -> Iterator[Event]:
+def _rounds(timed: dict[str, Timed], plan: PeersPlan) -> Iterator[Event | Measurement]:
     """Time each one in each round, in changing order, so that a drift of the machine hits all alike."""
     for round_ in range(1, plan.rounds + 1):
         for name in order_of(list(timed), round_):
@@ -247,7 +250,7 @@ def _rounds(timed: dict[str, Timed], plan: PeersPlan) -> Iterator[Event]:
                 del timed[name]
                 yield _missed(name, error)
                 continue
-            yield _measured("step_seconds", seconds, "s", n=plan.steps, peer=name, round=round_)
+            yield Measurement.of("peers", "step_seconds", seconds, "s", n=plan.steps, peer=name, round=round_)
 
 
 def order_of(names: list[str], round_: int) -> list[str]:
@@ -257,16 +260,10 @@ def order_of(names: list[str], round_: int) -> list[str]:
     return order if round_ % 2 else order[::-1]
 
 
-def _missed(name: str, error: Exception) -> Measured:
+def _missed(name: str, error: Exception) -> Measurement:
     reason = str(error) if isinstance(error, BenchError) else reason_of(error)
-    return Measured(measurement=missed(name, status_of(error), reason))
-
-
-def _measured(quantity: str, value: float, unit: str, n: int | None = None, **context: Any) -> Measured:
-    return Measured(
-        measurement=Measurement(measure="peers", quantity=quantity, value=value, unit=unit, n=n, context=context)
-    )
+    return Measurement.of("peers", "step_seconds", None, "s", note=f"{status_of(error)}: {reason}", peer=name)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(PeersPlan, carry_out))

@@ -24,17 +24,17 @@ def measurements(trace: Trace, steps: int, step_seconds: float) -> Iterator[Meas
     """
     window = trace.window.end - trace.window.start
     parts = divide(trace)
-    yield _figure("step_seconds", step_seconds, "s")
-    yield _figure("traced_step_seconds", window / steps, "s", n=steps)
+    yield Measurement.of("profile", "step_seconds", step_seconds, "s")
+    yield Measurement.of("profile", "traced_step_seconds", window / steps, "s", n=steps)
     for part, seconds in parts.items():
-        yield _figure(f"{part}_seconds", seconds / steps, "s", n=steps)
-        yield _figure(f"{part}_share", seconds / window, "1", n=steps)
+        yield Measurement.of("profile", f"{part}_seconds", seconds / steps, "s", n=steps)
+        yield Measurement.of("profile", f"{part}_share", seconds / window, "1", n=steps)
     inside = [piece for piece in trace.work if _clipped(piece.span, trace.window)]
-    yield _figure("operations_per_step", len(inside) / steps, "1", n=steps)
+    yield Measurement.of("profile", "operations_per_step", len(inside) / steps, "1", n=steps)
     if trace.launches is not None and trace.waits is not None:
         launched = [span for span in trace.launches if _clipped(span, trace.window)]
-        yield _figure("launches_per_step", len(launched) / steps, "1", n=steps)
-        yield _figure("host_waiting_share", covered(trace.waits, trace.window) / window, "1", n=steps)
+        yield Measurement.of("profile", "launches_per_step", len(launched) / steps, "1", n=steps)
+        yield Measurement.of("profile", "host_waiting_share", covered(trace.waits, trace.window) / window, "1", n=steps)
 
 
 def divide(trace: Trace) -> dict[str, float]:
@@ -86,7 +86,3 @@ def _clipped(span: Span, window: Span) -> Span | None:
     """Return the part of a span inside the window; None where there is none."""
     start, end = max(span.start, window.start), min(span.end, window.end)
     return Span(start, end) if end > start else None
-
-
-def _figure(quantity: str, value: float, unit: str, n: int | None = None) -> Measurement:
-    return Measurement(measure="profile", quantity=quantity, value=value, unit=unit, n=n)

@@ -19,13 +19,12 @@ import backends
 from backends import Backend, UnavailableError, parameters
 from bench.inputs import data
 from bench.inputs.streams import TrainingStream
-from bench.measures.precision import probe
 from bench.profiling import hlo, summary
 from bench.profiling.events import checked
-from bench.records.environment import fingerprint, gpu_state
-from bench.running.messages import Event, Finished, Measured, Started, WorkerPlan
+from bench.records import Measurement
+from bench.running.messages import Event, Finished, WorkerPlan
 from bench.running.worker import model_of
-from bench.running.worker_io import begin, tell
+from bench.running.worker_io import serve, started
 
 EPOCHS = 4
 
@@ -36,13 +35,12 @@ def main() -> int:
     arguments.add_argument("--steps", type=int, required=True)
     arguments.add_argument("--folder", type=Path, required=True)
     chosen = arguments.parse_args()
-    plan, events = begin(WorkerPlan)
     with tempfile.TemporaryDirectory() as dump:
         hlo.dump_into(Path(dump))
-        return 0 if tell(profile(plan, chosen.steps, chosen.folder, Path(dump)), events) == "ok" else 1
+        return serve(WorkerPlan, lambda plan: profile(plan, chosen.steps, chosen.folder, Path(dump)))
 
 
-def profile(plan: WorkerPlan, steps: int, folder: Path, dump: Path) -> Iterator[Event]:
+def profile(plan: WorkerPlan, steps: int, folder: Path, dump: Path) -> Iterator[Event | Measurement]:
     """Train a little and trace it.
 
     Args:
@@ -54,12 +52,7 @@ def profile(plan: WorkerPlan, steps: int, folder: Path, dump: Path) -> Iterator[
     tracer = _tracer(plan.backend)
     protocol = plan.protocol
     model, initial = model_of(plan)
-    yield Started(
-        environment=fingerprint() | {"framework": model.versions(), "gpu_before": gpu_state()},
-        mode=model.mode,
-        precision=probe(model),
-        digests={"initial_parameters": parameters.digest(initial)},
-    )
+    yield started(model, initial_parameters=parameters.digest(initial))
     shape = (steps * protocol.training.batch, model.architecture.dim)
     images = np.resize(data.load("mnist-subset").train_images, shape)  # the first ones, repeated where there are fewer
     pixels = protocol.training_pixels()
@@ -69,9 +62,7 @@ def profile(plan: WorkerPlan, steps: int, folder: Path, dump: Path) -> Iterator[
     untraced = next(reports).seconds / steps
     folder.mkdir(parents=True, exist_ok=True)
     trace = tracer.trace(folder, lambda: _one_epoch(model, reports), lambda: hlo.categories(dump))
-    trace = checked(trace, plan.device)
-    for measurement in summary.measurements(trace, steps, untraced):
-        yield Measured(measurement=measurement)
+    yield from summary.measurements(checked(trace, plan.device), steps, untraced)
     yield Finished(status="ok")
 
 

@@ -22,12 +22,11 @@ from bench.measures import agreement
 from bench.measures.precision import probe
 from bench.measures.rounding import Rounding
 from bench.records import environment
-from bench.running.failures import reason_of
 from bench.running.messages import Checked, Event, Finished, PreflightPlan
 from bench.running.supervisor import supervise
 from bench.running.variant import Device, worker_command
 from bench.running.worker_environment import worker_environment
-from bench.running.worker_io import begin, tell
+from bench.running.worker_io import reason_of, serve
 
 LEAST_DRIVER = {"12": 525, "13": 580}
 """Release of CUDA → the oldest NVIDIA driver on which programs built for it run ("CUDA Compatibility", NVIDIA)."""
@@ -185,11 +184,5 @@ def _products(kind: type[Backend], device: Device) -> Checked:
     return Checked(ok=False, found=f"products in {', '.join(wrong)}: {advice}")
 
 
-def main() -> int:
-    """Read a plan from standard input, make the checks, and write them to what standard output was."""
-    plan, events = begin(PreflightPlan)
-    return 0 if tell(checks(plan), events) == "ok" else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(PreflightPlan, checks))

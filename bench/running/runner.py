@@ -223,7 +223,7 @@ class Training(Variant[WorkerPlan]):
             if m.context.get("round") == self.first_round and (not inside or m.quantity == "seconds_per_epoch"):
                 break  # it and what follows belong to epochs that are yet to be made
             kept.append(m)
-        kept.append(_figure("startup", "resumed_after_epochs", self.done, "epochs", round=self.first_round))
+        kept.append(Measurement.of("startup", "resumed_after_epochs", self.done, "epochs", round=self.first_round))
         self.record = record.model_copy(update={"curve": curve, "measurements": kept})
 
     def worker_plan(self, round_: int) -> WorkerPlan:
@@ -265,23 +265,19 @@ class Training(Variant[WorkerPlan]):
         """What follows from the whole curve; and the weights are put beside the record."""
         training, curve, measurements = self.protocol.training, self.record.curve, self.record.measurements
         if curve and curve[-1].train_loss is not None:
-            self.add(_figure("training", "final_train_loss", curve[-1].train_loss, "nats"))
+            self.add(Measurement.of("training", "final_train_loss", curve[-1].train_loss, "nats"))
         if training.target_loss is not None:
             losses = [p.train_loss if training.target_of == "training" else p.test_loss for p in curve]
             there = [i for i, loss in enumerate(losses) if loss is not None and loss <= training.target_loss]
             seconds = sum(point.seconds for point in curve[: there[0] + 1]) if there else None
-            self.add(_figure("training", "epochs_to_target", curve[there[0]].epoch if there else None, "epochs"))
-            self.add(_figure("training", "seconds_to_target", seconds, "s"))
+            self.add(Measurement.of("training", "epochs_to_target", curve[there[0]].epoch if there else None, "epochs"))
+            self.add(Measurement.of("training", "seconds_to_target", seconds, "s"))
         for round_ in range(1, training.rounds + 1):
             of_round = {m.quantity: m.value for m in reversed(measurements) if m.context.get("round") == round_}
             floor, seconds = of_round.get("train_epoch_seconds"), of_round.get("seconds_per_epoch")
             if floor and seconds:
-                self.add(_figure("floor", "training_ratio", seconds / floor, "1", round=round_))
+                self.add(Measurement.of("floor", "training_ratio", seconds / floor, "1", round=round_))
         weights = Path(self._file("weights"))
         if weights.is_file():
             weights.replace(self.save().with_suffix(".safetensors"))
         return Finished(status="ok")
-
-
-def _figure(measure: str, quantity: str, value: float | None, unit: str, **context: Any) -> Measurement:
-    return Measurement(measure=measure, quantity=quantity, value=value, unit=unit, context=context)

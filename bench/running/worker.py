@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,34 +26,16 @@ from bench.inputs import data
 from bench.inputs.protocol import Protocol
 from bench.inputs.streams import TrainingStream, initial_parameters, pixels_to_x
 from bench.measures import agreement, calibration, disturbance, floor, invertibility, likelihood, resources, sampling
-from bench.measures.precision import probe
 from bench.measures.rounding import Rounding
-from bench.records import EpochPoint, Measurement, Status
-from bench.records.environment import fingerprint, gpu_state
-from bench.running.messages import EpochDone, Event, Finished, Measured, Started, StateLeft, WorkerPlan
-from bench.running.worker_io import begin, tell
+from bench.records import EpochPoint, Measurement
+from bench.records.environment import gpu_state
+from bench.running.messages import EpochDone, Event, Finished, StateLeft, WorkerPlan
+from bench.running.worker_io import serve, started
 
 
 def main(*, training_only: bool = False) -> int:
-    """Read a plan from standard input, work, and write events to what standard output was."""
-    plan, events = begin(WorkerPlan)
-    return 0 if work(plan, events, training_only=training_only) == "ok" else 1
-
-
-def work(plan: WorkerPlan, out: TextIO, *, training_only: bool = False) -> Status:
-    """Carry a plan out; every event is written and flushed as it happens.
-
-    Args:
-        plan: what to do.
-        out: where events go.
-        training_only: leave out what is measured of the model before and after its training.
-    """
-    return tell(_to_the_end(plan, training_only), out)
-
-
-def _to_the_end(plan: WorkerPlan, training_only: bool) -> Iterator[Event]:
-    gpu_after = yield from _round(plan, training_only)
-    yield Finished(status="ok", digests=_final_digests(plan), environment={"gpu_after": gpu_after})
+    """Carry out the plan on standard input; its events go to what standard output was."""
+    return serve(WorkerPlan, lambda plan: carry_out(plan, training_only=training_only))
 
 
 def model_of(plan: WorkerPlan) -> tuple[Backend, Parameters]:
@@ -81,24 +63,24 @@ def _initial(plan: WorkerPlan) -> Parameters:
     return initial_parameters(architecture, plan.seed, rule.kernels, rule.log_scale, rule.permutations, images)
 
 
-def _round(plan: WorkerPlan, training_only: bool = False) -> Generator[Event, None, dict[str, Any]]:
-    """Returns the GPU's state at the end of the training."""
+def carry_out(plan: WorkerPlan, *, training_only: bool = False) -> Iterator[Event | Measurement]:
+    """Train, and measure what there is to measure in this round.
+
+    Args:
+        plan: what to do.
+        training_only: leave out what is measured of the model before and after its training.
+    """
     protocol = plan.protocol
     start = time.perf_counter()
     backends.backend_class(plan.backend)
     import_seconds, before = time.perf_counter() - start, resources.resident()
     model, initial = model_of(plan)
-    digests = {"initial_parameters": parameters.digest(initial)}
+    initial_digest = parameters.digest(initial)
     del initial  # it would be held, as float64, while the model trains
     images = Images.of(protocol)
-    yield Started(
-        environment=fingerprint() | {"framework": model.versions(), "gpu_before": gpu_state()},
-        mode=model.mode,
-        precision=probe(model),
-        digests={"data": images.digest} | digests,
-    )
+    yield started(model, data=images.digest, initial_parameters=initial_digest)
     if not plan.resumed:
-        yield _measured("startup", "import_seconds", import_seconds, "s", round=plan.round)
+        yield Measurement.of("startup", "import_seconds", import_seconds, "s", round=plan.round)
     if plan.round > 1 or plan.resumed:
         model.resume(state.load(plan.state)[1])
     rule, dim = protocol.training, model.architecture.dim
@@ -108,21 +90,22 @@ def _round(plan: WorkerPlan, training_only: bool = False) -> Generator[Event, No
     least = resources.needed(model.architecture, protocol.make_optimiser(), stream, model.dtype.itemsize)
     leaving = _Leaving(model, plan, lambda: resources.memory(model, before, least, plan.round))
     yield from _train(model, images, stream, plan, leaving)
-    gpu_after = gpu_state()
+    environment = {"gpu_after": gpu_state()}
     yield from leaving.memory()
     leaving.save_best()
     left = list(leaving.files()) if plan.round < plan.rounds else []
-    yield from _wrap(floor.measure(model, protocol, stream.steps * stream.parts, plan.round))
-    yield from _wrap(calibration.measure(model, protocol.measure.seconds_per_timing / 2, plan.round))
+    yield from floor.measure(model, protocol, stream.steps * stream.parts, plan.round)
+    yield from calibration.measure(model, protocol.measure.seconds_per_timing / 2, plan.round)
     if plan.round == 1 and not training_only:
         yield from _at_the_start(model, images, plan)
     if plan.round < plan.rounds:
         yield from left  # now that all of the round has been measured
-        return gpu_after
+        yield Finished(status="ok", environment=environment)
+        return
     averaged = AVERAGE in protocol.make_optimiser().moments
     if averaged:
         raw = likelihood.mean_log_prob(model, pixels_to_x(images.test, likelihood.DEQUANTISED, plan.seed))
-        yield _measured("likelihood", "log_likelihood_without_average", raw, "nats")
+        yield Measurement.of("likelihood", "log_likelihood_without_average", raw, "nats")
     kept = None
     if protocol.training.keep == "best":
         if not Path(plan.best).is_file():
@@ -136,20 +119,21 @@ def _round(plan: WorkerPlan, training_only: bool = False) -> Generator[Event, No
     parameters.save(plan.weights, model.architecture, parameters.astype(model.parameters(), "float32"))
     if not training_only:
         yield from _at_the_end(model, images, plan)
-    return gpu_after
+    final = parameters.digest(parameters.load(plan.weights)[1])
+    yield Finished(status="ok", digests={"final_parameters": final}, environment=environment)
 
 
-def _at_the_end(model: Backend, images: Images, plan: WorkerPlan) -> Iterator[Event]:
+def _at_the_end(model: Backend, images: Images, plan: WorkerPlan) -> Iterator[Measurement]:
     """What is measured at the trained weights."""
     protocol = plan.protocol
     x = pixels_to_x(images.test, protocol.evaluation_pixels(), plan.seed)
     few_images = x[: protocol.measure.invertibility_images]
-    yield from _wrap(agreement.compare(model, x[: protocol.measure.agreement_images], "trained"))
-    yield from _wrap(invertibility.measure(model, few_images, "trained", plan.seed))
-    yield from _wrap(likelihood.measure(model, images.test, protocol, plan.seed))
-    yield from _wrap(invertibility.measure_couplings(model, few_images, "trained"))
-    yield from _wrap(sampling.measure(model, protocol))
-    yield from _wrap(floor.measure_forward(model, protocol))
+    yield from agreement.compare(model, x[: protocol.measure.agreement_images], "trained")
+    yield from invertibility.measure(model, few_images, "trained", plan.seed)
+    yield from likelihood.measure(model, images.test, protocol, plan.seed)
+    yield from invertibility.measure_couplings(model, few_images, "trained")
+    yield from sampling.measure(model, protocol)
+    yield from floor.measure_forward(model, protocol)
 
 
 class _Leaving:
@@ -165,13 +149,13 @@ class _Leaving:
         self._measured = plan.resumed  # the process that was cut off has measured it
         self._next = 0.0
 
-    def memory(self) -> Iterator[Event]:
+    def memory(self) -> Iterator[Measurement]:
         """Measure memory once, before the first copies are made to leave something."""
         if not self._measured:
             self._measured = True
-            yield from _wrap(self._memory())
+            yield from self._memory()
 
-    def between_epochs(self) -> Iterator[Event]:
+    def between_epochs(self) -> Iterator[Event | Measurement]:
         """Leave the state if it is time to."""
         start = time.perf_counter()
         if start >= self._next:
@@ -198,7 +182,7 @@ class _Leaving:
 
 def _train(
     model: Backend, images: Images, stream: TrainingStream, plan: WorkerPlan, leaving: _Leaving
-) -> Iterator[Event]:
+) -> Iterator[Event | Measurement]:
     protocol, dim = plan.protocol, model.architecture.dim
     select = pixels_to_x(images.select, protocol.evaluation_pixels(), plan.seed).astype(model.dtype)
     best_loss = math.inf if plan.best_loss is None else plan.best_loss
@@ -209,7 +193,8 @@ def _train(
         shares.append(others.share())
         if report.first_call_seconds:
             which = "resumed_" if plan.resumed else "warm_" if plan.round > 1 else ""
-            yield _measured("startup", f"{which}first_call_seconds", report.first_call_seconds, "s", round=plan.round)
+            quantity = f"{which}first_call_seconds"
+            yield Measurement.of("startup", quantity, report.first_call_seconds, "s", round=plan.round)
         losses = report.losses
         train_loss = likelihood.reported_loss(float(losses.mean()), dim, protocol.training.loss)
         start = time.perf_counter()
@@ -239,9 +224,8 @@ def _train(
         if not np.isfinite(losses).all():
             step = int(np.argmin(np.isfinite(losses)))
             raise DivergedError(f"loss is {losses[step]} at step {part * stream.steps + step + 1} of epoch {epoch + 1}")
-        if (
-            len(waits) < plan.epochs and plan.nodes.rank == 0
-        ):  # a process that goes on has an epoch to make before it measures
+        # Not after the last epoch: a process that goes on has one to make before it measures.
+        if len(waits) < plan.epochs and plan.nodes.rank == 0:
             start = time.perf_counter()
             yield from leaving.between_epochs()
             apart += time.perf_counter() - start
@@ -253,20 +237,20 @@ def _train(
         ("images_per_second", images_a_second, "images/s"),
         ("harness_fraction", 1 - sum(epochs_seconds) / whole, "1"),
     ):
-        yield _measured("training", quantity, value, unit, round=plan.round, n=len(epochs_seconds))
+        yield Measurement.of("training", quantity, value, unit, round=plan.round, n=len(epochs_seconds))
     known = [(share, seconds) for share, seconds in zip(shares, epochs_seconds, strict=True) if share is not None]
     if known:
         mean = float(np.average([share for share, _ in known], weights=[seconds for _, seconds in known]))
-        yield _measured("training", "others_share", mean, "1", round=plan.round, n=len(known))
+        yield Measurement.of("training", "others_share", mean, "1", round=plan.round, n=len(known))
     if len(waits) > 1:  # the first epoch's inputs are there before its clock starts
         fraction = sum(waits[1:]) / sum(epochs_seconds[1:])
-        yield _measured("training", "wait_fraction", fraction, "1", round=plan.round, n=len(waits) - 1)
+        yield Measurement.of("training", "wait_fraction", fraction, "1", round=plan.round, n=len(waits) - 1)
     if model.replicas > 1:
-        gradients = sum(math.prod(shape) for shape in model.architecture.trainable_shapes.values())
-        yield _measured("training", "reduced_bytes", gradients * model.dtype.itemsize, "bytes", round=plan.round)
+        reduced = model.architecture.trainable_count * model.dtype.itemsize
+        yield Measurement.of("training", "reduced_bytes", reduced, "bytes", round=plan.round)
 
 
-def _at_the_start(model: Backend, images: Images, plan: WorkerPlan) -> Iterator[Event]:
+def _at_the_start(model: Backend, images: Images, plan: WorkerPlan) -> Iterator[Measurement]:
     """What is measured at the initial weights, first of all whether this is the model that was to be measured.
 
     It comes after training, since training's first call must find nothing compiled in this process; the model goes back
@@ -282,35 +266,21 @@ def _at_the_start(model: Backend, images: Images, plan: WorkerPlan) -> Iterator[
     few = images.train[: steps * batch].reshape(-1, batch, model.architecture.dim)
     optimiser, pixels = protocol.make_optimiser(), protocol.training_pixels()
     found += agreement.trajectory(model, initial, few, optimiser, pixels, plan.seed)
-    yield from _wrap(found)
+    yield from found
     agreement.refuse(found, Rounding(model.architecture, plan.precision, batch))
     few_images = x[: protocol.measure.invertibility_images]
-    yield from _wrap(invertibility.measure(model, few_images, "initial", plan.seed))
+    yield from invertibility.measure(model, few_images, "initial", plan.seed)
     model.resume(trained)
 
 
-def _final_digests(plan: WorkerPlan) -> dict[str, str]:
-    if plan.round < plan.rounds:
-        return {}
-    return {"final_parameters": parameters.digest(parameters.load(plan.weights)[1])}
-
-
-def _wrap(measurements: Iterable[Measurement]) -> Iterator[Event]:
-    for measurement in measurements:
-        yield Measured(measurement=measurement)
-
-
-def _measured(measure: str, quantity: str, value: float, unit: str, n: int | None = None, **context: Any) -> Measured:
-    return Measured(
-        measurement=Measurement(measure=measure, quantity=quantity, value=value, unit=unit, n=n, context=context)
-    )
-
-
+@dataclass(frozen=True, eq=False)
 class Images:
     """The images of a protocol, uint8 [N, D]: to train on, to select on each epoch, to test on at the end."""
 
-    def __init__(self, train: NDArray[np.uint8], select: NDArray[np.uint8], test: NDArray[np.uint8], digest: str):
-        self.train, self.select, self.test, self.digest = train, select, test, digest
+    train: NDArray[np.uint8]
+    select: NDArray[np.uint8]
+    test: NDArray[np.uint8]
+    digest: str
 
     @classmethod
     def of(cls, protocol: Protocol) -> Images:

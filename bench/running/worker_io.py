@@ -6,37 +6,43 @@ However it ends, that is an event too. The runner's side of this is `bench.runni
 import os
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TextIO, TypeVar
 
 from pydantic import BaseModel
 
-from bench.records import Status
-from bench.running.failures import reason_of, status_of
+from backends import Backend, UnavailableError
+from bench.errors import DisagreesError, DivergedError
+from bench.measures.precision import probe
+from bench.records import Measurement, Status
+from bench.records.environment import fingerprint, gpu_state
 from bench.running.lifeline import end_with_runner
-from bench.running.messages import Finished
+from bench.running.messages import Event, Finished, Measured, Started
 
 Plan = TypeVar("Plan", bound=BaseModel)
 
+OUT_OF_MEMORY = ("out of memory", "out_of_memory", "resource_exhausted", "bad_alloc", "not enough memory")
 
-def begin(plan: type[Plan]) -> tuple[Plan, TextIO]:
-    """Read the plan that the runner sends, and end with the runner from here on.
 
-    Returns:
-        The plan, and what standard output was, for events; whatever is printed goes to standard error.
+def serve(plan: type[Plan], carry_out: Callable[[Plan], Iterable[Event | Measurement]]) -> int:
+    """Read the plan that the runner sends, send what comes of it, and return the exit code.
+
+    From here on the process ends with the runner. Events go to what standard output was, and whatever is printed goes
+    to standard error.
     """
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     text = sys.stdin.readline()
     end_with_runner()
-    return plan.model_validate_json(text), events
+    return 0 if send(carry_out(plan.model_validate_json(text)), events) == "ok" else 1
 
 
-def tell(events: Iterable[BaseModel], out: TextIO) -> Status:
+def send(events: Iterable[Event | Measurement], out: TextIO) -> Status:
     """Write events as they happen, the last one a `Finished`; an exception becomes one that says what it was."""
 
-    def emit(event: BaseModel) -> None:
-        out.write(event.model_dump_json() + "\n")
+    def emit(event: Event | Measurement) -> None:
+        message = Measured(measurement=event) if isinstance(event, Measurement) else event
+        out.write(message.model_dump_json() + "\n")
         out.flush()
 
     try:
@@ -49,3 +55,32 @@ def tell(events: Iterable[BaseModel], out: TextIO) -> Status:
             traceback.print_exc()
         emit(Finished(status=status, reason=reason_of(error)))
         return status
+
+
+def started(model: Backend, **digests: str) -> Started:
+    """The event that a model has been made, with what it runs on and the precision of its products."""
+    return Started(
+        environment=fingerprint() | {"framework": model.versions(), "gpu_before": gpu_state()},
+        mode=model.mode,
+        precision=probe(model),
+        digests=digests,
+    )
+
+
+def status_of(error: Exception) -> Status:
+    """The status of what ended in this exception."""
+    if isinstance(error, UnavailableError):
+        return "unavailable"
+    if isinstance(error, DivergedError):
+        return "diverged"
+    text = f"{type(error).__name__} {error}".lower()
+    if isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
+        return "out_of_memory"
+    return "failed"
+
+
+def reason_of(error: Exception) -> str:
+    """Its first line; headed by its type, unless its message was written for people to read."""
+    first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    expected = isinstance(error, UnavailableError | DivergedError | DisagreesError)
+    return first if expected else f"{type(error).__name__}: {first}"[:500]

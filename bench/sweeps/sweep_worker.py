@@ -12,39 +12,23 @@ from backends import Architecture, Backend, UnavailableError, parameters
 from bench.inputs.points import Point
 from bench.inputs.streams import initial_parameters
 from bench.measures import sweep
-from bench.measures.precision import probe
 from bench.records import Measurement
-from bench.records.environment import fingerprint, gpu_state
-from bench.running.failures import reason_of, status_of
-from bench.running.messages import Event, Finished, Measured, PointBegun, Started, SweepPlan
-from bench.running.worker_io import begin, tell
+from bench.running.messages import Event, Finished, PointBegun, SweepPlan
+from bench.running.worker_io import reason_of, serve, started, status_of
 
 
-def main() -> int:
-    """Read a plan from standard input, measure its points, and write events to what standard output was."""
-    plan, out = begin(SweepPlan)
-    return 0 if tell(events(plan), out) == "ok" else 1
-
-
-def events(plan: SweepPlan) -> Iterator[Event]:
+def events(plan: SweepPlan) -> Iterator[Event | Measurement]:
     """Carry a plan out.
 
     Raises:
         UnavailableError: no such framework, device, precision or mode here.
     """
     smallest = replace(plan.protocol.make_architecture(), couplings=1, hidden_layers=1, hidden_units=1)
-    model = _make(plan, smallest)
-    yield Started(
-        environment=fingerprint() | {"framework": model.versions(), "gpu_before": gpu_state()},
-        mode=model.mode,
-        precision=probe(model),
-        digests={},
-    )
+    yield started(_make(plan, smallest))
     sweeper = _Sweeper(plan)
     for point in plan.points:
         yield PointBegun(point=point)
-        for measurement in sweeper.measure(point):
-            yield Measured(measurement=measurement)
+        yield from sweeper.measure(point)
     yield Finished(status="ok")
 
 
@@ -118,4 +102,4 @@ def _make(plan: SweepPlan, architecture: Architecture) -> Backend:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(SweepPlan, events))
