@@ -3,10 +3,14 @@
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
+
+from backends.parameters import atomically
 
 MOST_PROBLEMS = 10
 
@@ -21,6 +25,21 @@ class DivergedError(RuntimeError):
 
 class DisagreesError(RuntimeError):
     """The model isn't the reference's: whatever else was measured of it is of something else."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A path to write to; what is written there becomes `path`, whole or not at all. Its folder is made if need be.
+
+    Raises:
+        BenchError: it can't be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomically(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise BenchError(f"{path}: can't be written ({error.strerror or error})") from error
 
 
 def explain(error: ValidationError, model: Any = None) -> str:

@@ -16,9 +16,8 @@ import numpy as np
 import pandas as pd
 
 import backends
-from backends.parameters import atomically
 from bench.agreement.agree import Check, Setting
-from bench.errors import BenchError
+from bench.errors import BenchError, writing
 from bench.records import MOST_BYTES, environment
 from bench.records.fields import printable
 from bench.tables.render import MISSING, Table, number, render
@@ -73,12 +72,8 @@ class ChecksFile:
 
     def _write(self) -> None:
         content = self._closed + gzip.compress(self._open.encode(), mtime=0)
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with atomically(self._path) as temporary:
-                temporary.write_bytes(content)
-        except OSError as error:
-            raise BenchError(f"{self._path}: can't be written ({error.strerror})") from error
+        with writing(self._path) as temporary:
+            temporary.write_bytes(content)
         if len(self._open) > MEMBER:
             self._closed, self._open = content, ""
 
@@ -145,7 +140,7 @@ def write(data: pd.DataFrame, head: Sequence[str], folder: Path) -> list[Path]:
     made = []
     for table in tables(data, head):
         made.append(folder / f"{table.name}.md")
-        with atomically(made[-1]) as temporary:
+        with writing(made[-1]) as temporary:
             temporary.write_text(render(table, "markdown"), encoding="utf-8")
     return made
 

@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 import backends
-from backends.parameters import atomically
 from bench import tables
 from bench.agreement import agreement_runs
 from bench.commands import (
@@ -49,7 +48,7 @@ from bench.commands.options import (
     show,
 )
 from bench.comparison import answers
-from bench.errors import BenchError
+from bench.errors import BenchError, writing
 from bench.inputs import data as datasets
 from bench.inputs import protocol
 from bench.measures import disturbance
@@ -262,7 +261,7 @@ def show_tables(
     """Make the tables from records."""
     if text is not None:
         made = readme.refresh(text)
-        with atomically(text) as temporary:
+        with writing(text) as temporary:
             temporary.write_text(made, encoding="utf-8")
         return
     loaded = loaded_records(folders)

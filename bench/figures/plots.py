@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from bench.errors import BenchError
+from bench.errors import BenchError, writing
 from bench.figures.palette import colour_of
 from bench.records import Record, slug
 from bench.tables.floor_tables import machine_floors
@@ -97,11 +97,8 @@ def save(figure: Figure, path: Path) -> None:
         BenchError: it can't be written.
     """
     kind = path.suffix.removeprefix(".")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format=kind, metadata=METADATA[kind])
-    except OSError as error:
-        raise BenchError(f"{path}: can't be written ({error.strerror or error})") from error
+    with writing(path) as temporary:
+        figure.savefig(temporary, format=kind, metadata=METADATA[kind])
 
 
 # Training

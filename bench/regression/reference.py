@@ -12,9 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from backends.parameters import atomically
 from bench import records
-from bench.errors import BenchError, explain
+from bench.errors import BenchError, explain, writing
 from bench.records import Record, environment
 
 FOLDER = Path("results/references")
@@ -138,13 +137,9 @@ def save(reference: Reference, folder: Path) -> Path:
     """
     content = reference.model_dump()
     path = folder / name_of(reference.protocol, reference.device, reference.precision)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomically(path) as temporary:
-            text = records.layout(content | {"sha256": _digest(content)}) + "\n"
-            temporary.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise BenchError(f"{path}: cannot be written: {error.strerror}") from error
+    text = records.layout(content | {"sha256": _digest(content)}) + "\n"
+    with writing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
     return path
 
 

@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 from bench import tables
 from bench.comparison.answers import Answer, Section, sections
 from bench.comparison.revisions import Side, by_run
-from bench.errors import BenchError
+from bench.errors import BenchError, writing
 from bench.records import Record
 from bench.regression import check, reference
 from bench.report import overview, sentences
@@ -48,11 +48,8 @@ def write(
         BenchError: a picture or a file of checks can't be read, or the page can't be written.
     """
     text = html(records, list(paths), revisions)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise BenchError(f"{output}: can't be written ({error.strerror or error})") from error
+    with writing(output) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
     return output
 
 

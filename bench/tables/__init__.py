@@ -16,8 +16,7 @@ from typing import get_args
 
 import pandas as pd
 
-from backends.parameters import atomically
-from bench.errors import BenchError
+from bench.errors import BenchError, writing
 from bench.records import Kind, Record, slug
 from bench.tables.device_tables import devices
 from bench.tables.floor_tables import floors, forward_floors, times_floor
@@ -110,13 +109,9 @@ def write(records: Iterable[Record], folder: str | Path, formats: Sequence[str] 
             files[f"{table.name}.{SUFFIXES[name]}"] = render(table, name).encode()
         if name == "csv":
             files["measurements.csv.gz"] = gzip.compress(to_csv(tidy).encode(), mtime=0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            with atomically(folder / name) as temporary:
-                temporary.write_bytes(content)
-    except OSError as error:
-        raise BenchError(f"{folder}: cannot write tables here: {error.strerror or error}") from error
+    for name, content in files.items():
+        with writing(folder / name) as temporary:
+            temporary.write_bytes(content)
     return [folder / name for name in files]
 
 
