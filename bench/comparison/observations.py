@@ -4,8 +4,6 @@ What is left out says the same in other words: throughput of training and sampli
 dimension (a line through the log-likelihood), rates and parts of the floor, shares of a profile.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +11,7 @@ from typing import Literal
 from bench.measures.disturbance import disturbed
 from bench.records import Measurement, Record
 from bench.records.environment import machine
+from bench.records.fields import digest_of
 from bench.tables.frame import machine_of, versions_of
 
 Form = Literal["time", "rate", "size", "floor", "loss", "gain", "error"]
@@ -91,7 +90,7 @@ class About:
 class Observation:
     """One figure of one round (or of a whole record: round 0), of `n` observations between `low` and `high`.
 
-    `record` is the digest of the record that it is from.
+    `record` is the record that it is from, as JSON.
 
     A round is a process of its own in a run alone: what other records call rounds are repetitions within one process,
     and are all of round 0 here.
@@ -119,7 +118,7 @@ def about(record: Record) -> About:
         kind=plan.kind,
         protocol=plan.protocol,
         digest=plan.protocol_digest,
-        network=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
+        network=digest_of(settings),
         backend=plan.backend,
         mode=plan.mode or "",
         device=plan.device,
@@ -132,7 +131,7 @@ def about(record: Record) -> About:
 
 def observations(records: Iterable[Record]) -> Iterator[Observation]:
     """The figures of records that ended well; a record that is given twice counts once."""
-    for digest, record in {_digest(record): record for record in records}.items():
+    for text, record in {record.model_dump_json(): record for record in records}.items():
         if record.status != "ok":
             continue
         described, busy = about(record), disturbed(record)
@@ -140,12 +139,12 @@ def observations(records: Iterable[Record]) -> Iterator[Observation]:
             quantity = _quantity(measurement)
             if quantity is None or measurement.value is None:
                 continue
-            context = {key: value for key, value in measurement.context.items() if key != "round"}
+            context = sorted((key, value) for key, value in measurement.context.items() if key != "round")
             yield Observation(
                 quantity=quantity,
-                context=", ".join(f"{key} {value}" for key, value in sorted(context.items())),
+                context=", ".join(f"{key} {value}" for key, value in context),
                 about=described,
-                record=digest,
+                record=text,
                 run=record.run,
                 seed=record.plan.seed,
                 round=int(measurement.context.get("round", 0)) if described.kind == "run" else 0,
@@ -155,10 +154,6 @@ def observations(records: Iterable[Record]) -> Iterator[Observation]:
                 n=measurement.n,
                 disturbed=busy,
             )
-
-
-def _digest(record: Record) -> str:
-    return hashlib.sha256(record.model_dump_json().encode()).hexdigest()
 
 
 def _quantity(measurement: Measurement) -> Quantity | None:
@@ -179,4 +174,4 @@ def _losses(record: Record) -> Iterator[Measurement]:
         finite = [loss for loss in curve if loss is not None]
         last = measured.get(final[part], curve[-1] if curve else None)
         for name, value in (("final", last), ("best", min(finite, default=None))):
-            yield Measurement(measure="loss", quantity=f"{name} {part} loss", value=value, unit="nats")
+            yield Measurement.of("loss", f"{name} {part} loss", value, "nats")

@@ -1,7 +1,5 @@
 """Protocols: what a run does, as a TOML file that is checked before anything starts."""
 
-import hashlib
-import json
 import tomllib
 from dataclasses import replace
 from importlib import resources
@@ -13,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from backends import Adam, AdamW, Architecture, ArchitectureError, Optimiser, Pixels
 from bench.errors import BenchError, explain
 from bench.inputs.streams import Kernels, LogScale, Permutations, patterns
+from bench.records.fields import digest_of
 
 
 class ProtocolError(BenchError):
@@ -178,7 +177,7 @@ class Protocol(_Section):
                 del entries[section][key]
         if entries["optimiser"].get("epochs", 0) is None:
             del entries["optimiser"]["epochs"]
-        return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+        return digest_of(entries)
 
 
 def names() -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
@@ -12,6 +10,7 @@ from backends import Adam, Architecture
 from bench.errors import BenchError
 from bench.inputs.peer_registry import FRAMEWORKS, OURS, of_framework, our_mode
 from bench.records import Measurement, Plan, Record
+from bench.records.fields import digest_of
 from bench.running import variant
 from bench.running.messages import Event, Finished, PeerBegun, PeersPlan
 from bench.running.variant import Listener, Variant, carry_out, new_run_id, resolve_device, scratch
@@ -79,7 +78,7 @@ def run(request: Request, listener: Listener) -> list[Record]:
             plan = Plan(
                 kind="peers",
                 protocol="article",
-                protocol_digest=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
+                protocol_digest=digest_of(settings),
                 backend=framework,
                 device=device,
                 precision=request.precision,

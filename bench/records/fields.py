@@ -1,5 +1,7 @@
 """Fields: the types of what is in a record, each of them finite, bounded and printable."""
 
+import hashlib
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -33,6 +35,11 @@ def printable(text: str) -> str:
 def plural(number: int | str, noun: str) -> str:
     """Return "1 round", "2 rounds"."""
     return f"{number} {noun}{'' if str(number) == '1' else 's'}"
+
+
+def digest_of(value: Any) -> str:
+    """Return the SHA-256 of a value as JSON, whose keys may stand in any order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def plain(value: Any) -> Any:

@@ -5,8 +5,6 @@ it makes a record with a figure an operation, the median time of a call over the
 stays as pytest-benchmark wrote it, so that its own `compare` reads it too.
 """
 
-import hashlib
-import json
 from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import explain
 from bench.records import Measurement, Plan, PrecisionSeen, Record, RecordError
-from bench.records.fields import Figure, Json, Positive
+from bench.records.fields import Figure, Json, Positive, digest_of
 
 CAPTION = "Single operations, called over and over in one process"
 
@@ -109,11 +107,10 @@ def _records(output: _Output) -> list[Record]:
 
 def _plan(info: _Info) -> Plan:
     """Return the plan of a record of micro-benchmarks."""
-    settings = [info.architecture, info.optimiser]
     return Plan(
         kind="micro",
         protocol=f"micro-{info.size}",
-        protocol_digest=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
+        protocol_digest=digest_of([info.architecture, info.optimiser]),
         backend=info.backend,
         device=info.device,
         precision=info.precision.asked,
@@ -132,13 +129,6 @@ def _plan(info: _Info) -> Plan:
 def _measurement(benchmark: _Benchmark) -> Measurement:
     """Return the time of a call in one benchmark."""
     info, stats = benchmark.extra_info, benchmark.stats
-    return Measurement(
-        measure="micro",
-        quantity="seconds",
-        value=stats.median / info.calls,
-        unit="s",
-        low=info.interval[0] / info.calls,
-        high=info.interval[1] / info.calls,
-        n=stats.rounds,
-        context={"operation": info.operation, "batch": info.batch},
-    )
+    seconds, low, high = (value / info.calls for value in (stats.median, *info.interval))
+    at = {"operation": info.operation, "batch": info.batch}
+    return Measurement.of("micro", "seconds", seconds, "s", low=low, high=high, n=stats.rounds, **at)

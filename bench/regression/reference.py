@@ -4,17 +4,17 @@ A file under results/references for each protocol, device and precision, made by
 records and by nothing else: its digest says whether it has been edited since. Its kind tells it apart from a record.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from bench import records
 from bench.errors import BenchError, explain, writing
 from bench.records import Record, environment
+from bench.records.fields import digest_of
 
 FOLDER = Path("results/references")
 
@@ -137,7 +137,7 @@ def save(reference: Reference, folder: Path) -> Path:
     """
     content = reference.model_dump()
     path = folder / name_of(reference.protocol, reference.device, reference.precision)
-    text = records.layout(content | {"sha256": _digest(content)}) + "\n"
+    text = records.layout(content | {"sha256": digest_of(content)}) + "\n"
     with writing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
     return path
@@ -158,13 +158,9 @@ def load(path: Path) -> Reference:
     if not isinstance(content, dict) or content.get("kind") != "reference":
         raise BenchError(f"{path}: not a reference: expected an object of kind 'reference'")
     digest = content.pop("sha256", None)
-    if digest != _digest(content):
+    if digest != digest_of(content):
         raise BenchError(f"{path}: edited since it was made; `nice-bench check --update` makes it anew")
     try:
         return REFERENCE.validate_json(json.dumps(content))
     except ValidationError as error:
         raise BenchError(f"{path}: {explain(error)}; `nice-bench check --update` makes it anew") from error
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -106,15 +106,13 @@ def _rows(record: Record) -> Iterator[dict[str, Any]]:
 def _curve(record: Record) -> Iterator[Measurement]:
     """Yield the points of a record's curves as measurements."""
     for point in record.curve:
-        context: dict[str, str | int | float] = {"epoch": point.epoch, "round": point.round}
         for quantity, unit in (("train_loss", "nats"), ("test_loss", "nats"), ("seconds", "s")):
             value = getattr(point, quantity)
             lost = point.note is not None and f"{quantity} was" in point.note
             if value is not None or lost:
                 note = point.note if lost else None
-                yield Measurement(
-                    measure="curve", quantity=quantity, value=value, unit=unit, note=note, context=context
-                )
+                at = {"epoch": point.epoch, "round": point.round}
+                yield Measurement.of("curve", quantity, value, unit, note=note, **at)
 
 
 def _context_column(column: pd.Series) -> pd.Series:
