@@ -204,7 +204,6 @@ def test_dashboards_take_the_last_revision(call):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--format", "html"], "--format is 'html'; expected one of text"),
         (["--topics", "sped"], "--topics: 'sped'; expected some of speed"),
         (["--fail-if", "speed slower"], 'expected "TOPIC worse by N%"'),
         (["nowhere"], "nowhere: no folder, and no git revisions that touch records in results"),

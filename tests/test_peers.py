@@ -16,7 +16,6 @@ from record_factories import record
 import backends
 from backends import Adam, Architecture
 from bench.commands.progress import LiveProgress
-from bench.errors import BenchError
 from bench.inputs.peer_registry import FRAMEWORKS, OURS, REGISTRY, Entry, of_framework
 from bench.peers import runner, worker
 from bench.peers.interface import InexpressibleError, Peer, check_article, halves
@@ -301,19 +300,6 @@ def test_a_library_that_takes_the_process_down_is_a_row_and_the_others_go_on(tal
 
 def test_a_framework_that_is_missing_is_a_record_that_says_so(talked):
     assert (talked["tensorflow"].status, talked["tensorflow"].reason) == ("unavailable", "no TensorFlow here")
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"frameworks": "torch,mxnet"}, "mxnet"),
-        ({"frameworks": ""}, "--frameworks ''"),
-        ({"peers": "zuko"}, "zuko"),
-    ],
-)
-def test_a_name_that_is_not_known_is_refused(wrong, message):
-    with pytest.raises(BenchError, match=message):
-        runner.Request.checked(**{"frameworks": "jax", "peers": None} | wrong)
 
 
 @pytest.mark.parametrize(

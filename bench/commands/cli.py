@@ -2,11 +2,10 @@
 
 import io
 import sys
-import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,29 +23,9 @@ from bench.commands import (
     cli_report,
     cli_sample,
     cli_sweep,
+    options,
 )
-from bench.commands.options import (
-    Chosen,
-    Device,
-    Folders,
-    Interpreters,
-    Modes,
-    Precision,
-    Seed,
-    Verbose,
-    backend_names,
-    device_counts,
-    errors,
-    interruptible,
-    loaded_records,
-    measured,
-    modes_of,
-    pairs,
-    refuse_failures,
-    say,
-    say_which,
-    show,
-)
+from bench.commands.options import Chosen, Device, Folders, Interpreters, Modes, Output, Precision, Seed, Verbose
 from bench.comparison import answers
 from bench.errors import BenchError, writing
 from bench.inputs import data as datasets
@@ -58,8 +37,6 @@ from bench.running.variant import resolve_device
 from bench.tables import readme
 from bench.weights import porting
 from bench.weights.probes import HOW
-
-TABLES = ("brief", "all", "none")
 
 app = typer.Typer(
     name="nice-bench",
@@ -85,7 +62,7 @@ def main() -> None:
     except (BenchError, backends.ParameterError, backends.UnavailableError, OSError, MemoryError) as error:
         if "--verbose" in sys.argv:
             raise
-        say(f"nice-bench: {_message(error)}")
+        options.say(f"nice-bench: {_message(error)}")
         sys.exit(1)
 
 
@@ -116,20 +93,20 @@ def run(
         ),
     ] = "1",
     scaling: Annotated[
-        str, typer.Option(help="strong: the batch is shared by the devices; weak: each has the protocol's batch.")
+        Literal["strong", "weak"],
+        typer.Option(help="strong: the batch is shared by the devices; weak: each has the protocol's batch."),
     ] = "strong",
     seed: Seed = 0,
     python: Interpreters = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Folder for records and weights. [default: a new one in results/runs]")
-    ] = None,
+    output: Output = None,
     resume: Annotated[
         Path | None,
         typer.Option(help="Go on with the latest run in this folder that was cut off or failed, with its options."),
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one round of a backend.")] = 6 * 3600.0,
     shown: Annotated[
-        str, typer.Option("--tables", help="What is printed after the answers: brief (speed, accuracy), all or none.")
+        Literal["brief", "all", "none"],
+        typer.Option("--tables", help="What is printed after the answers; brief: speed and accuracy."),
     ] = "brief",
     verbose: Verbose = False,
 ) -> None:
@@ -137,11 +114,6 @@ def run(
 
     Each has a process of its own in each round. Printed are the answers, then the tables of speed and accuracy.
     """
-    if shown not in TABLES:
-        raise BenchError(f"--tables is {shown!r}; expected one of {', '.join(TABLES)}")
-    if scaling not in ("strong", "weak"):
-        raise BenchError(f"--scaling is {scaling!r}; expected strong or weak")
-    names = backend_names(chosen)
     loaded = protocol.load(
         protocol_name,
         training__epochs=epochs,
@@ -149,39 +121,39 @@ def run(
         training__rounds=rounds if rounds is not None else _at_most(protocol_name, epochs),
     )
     place = nodes.here()
-    counts = device_counts(devices, loaded.training.batch if scaling == "strong" else None, place.nodes if place else 1)
+    shared = loaded.training.batch if scaling == "strong" else None
+    counts = options.device_counts(devices, shared, place.nodes if place else 1)
     if max(counts) == 1 and resume is None:
         place = None
     request = runner.Request(
         protocol=loaded,
-        backends=names,
+        backends=options.backend_names(chosen),
         device=device,
         precision=precision,
-        modes=modes_of(mode),
+        modes=options.modes_of(mode),
         devices=counts,
         nodes=place.nodes if place else 1,
         weak=scaling == "weak",
         seed=seed,
-        folder=output or Path("results/runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{loaded.name}"),
-        interpreters=pairs(python, "--python"),
+        folder=options.folder(output, loaded.name),
+        interpreters=options.pairs(python, "--python"),
         timeout=timeout,
     )
     if place and place.rank:
         nodes.follow(place, request.interpreters, timeout)
         return
     if resume is not None:
-        given = {key for key in context.params if str(context.get_parameter_source(key)).endswith("COMMANDLINE")}
-        request = _resumed(runner.unfinished(resume), request, given)
+        request = _resumed(runner.unfinished(resume), request, options.on_command_line(context))
         loaded = request.protocol
     if loaded.data.dataset == "mnist" and not datasets.complete():
-        say(f"fetching MNIST into {datasets.folder()} …")
+        options.say(f"fetching MNIST into {datasets.folder()} …")
     _warn_if_busy(resolve_device(request.device))
     with nodes.lead(place) if place else nullcontext() as leader:
         if leader is not None:
             request = replace(request, supervise=leader.supervise)
-        made = measured(lambda progress: runner.run(request, progress))
+        made = options.measured(lambda progress: runner.run(request, progress))
     _show(made, request.folder, shown)
-    refuse_failures(made, asked=chosen is not None)
+    options.refuse_failures(made, asked=chosen is not None)
 
 
 def _resumed(there: runner.Request, asked: runner.Request, given: set[str]) -> runner.Request:
@@ -217,16 +189,16 @@ def _show(made: list[Record], folder: Path, shown: str) -> None:
         where = f"not made: {error}"
     places = {"Tables": f"{folder / 'tables'}", "Report": where, "Records, weights": str(folder)}
     typer.echo(answers.verdict(answers.sections(made), places))
-    say_which(made, there)
+    options.say_which(made, there)
     if shown != "none":
         typer.echo()
-        show(tables.all_tables(made, brief=True) if shown == "all" else tables.in_short(made))
+        options.show(tables.all_tables(made, brief=True) if shown == "all" else tables.in_short(made))
 
 
 def _warn_if_busy(device: str) -> None:
     """Warn where other processes use the cores or the GPU now: a run beside them says nothing of speed."""
     if used := disturbance.busy_at_start(device):
-        say(f"other processes use {used}: what is timed now will be disturbed")
+        options.say(f"other processes use {used}: what is timed now will be disturbed")
 
 
 for name, command, example in (
@@ -264,12 +236,12 @@ def show_tables(
         with writing(text) as temporary:
             temporary.write_text(made, encoding="utf-8")
         return
-    loaded = loaded_records(folders)
+    loaded = options.loaded_records(folders)
     if write is not None:
         for path in tables.write(loaded, write, formats.split(",")):
             typer.echo(path)
     else:
-        show(tables.all_tables(loaded), style)
+        options.show(tables.all_tables(loaded), style)
 
 
 @app.command(
@@ -332,9 +304,9 @@ def agree(
 
     Every ordered pair too: one breach, and the exit code is 1.
     """
-    names = [*backend_names(chosen)] if chosen is not None else _importable()
+    names = [*options.backend_names(chosen)] if chosen is not None else _importable()
     on = resolve_device(device)
-    with interruptible():
+    with options.interruptible():
         made = agreement_runs.run(
             names,
             on,
@@ -342,8 +314,8 @@ def agree(
             steps=steps,
             output=output,
             trained=trained,
-            devices=device_counts(devices, agreement_runs.batch_of(full=full)) if devices else (),
-            console=errors,
+            devices=options.device_counts(devices, agreement_runs.batch_of(full=full)) if devices else (),
+            console=options.errors,
         )
     typer.echo(made)
 
@@ -353,7 +325,7 @@ def _importable() -> list[str]:
     reasons = backends.available()
     for name, reason in reasons.items():
         if reason is not None:
-            say(f"{name} is left out: {reason}")
+            options.say(f"{name} is left out: {reason}")
     here = [name for name, reason in reasons.items() if reason is None]
     if here == ["numpy"]:  # the reference would be held against itself, and everything would agree
         raise BenchError("no framework can be imported here, so there is nothing to compare with the reference")
@@ -363,7 +335,7 @@ def _importable() -> list[str]:
 @app.command(epilog="Example: NICE_BENCH_DATA=/data/mnist nice-bench data")
 def data(verbose: Verbose = False) -> None:
     """Bring MNIST into the cache, or check what is there."""
-    say(f"MNIST in {datasets.folder()} …")
+    options.say(f"MNIST in {datasets.folder()} …")
     typer.echo(datasets.fetch())
     loaded = datasets.load("mnist")
     typer.echo(f"{len(loaded.train_images)} + {len(loaded.test_images)} images, SHA-256 {loaded.digest}")

@@ -119,12 +119,9 @@ def _update(found: Sequence[Record], margin: float, references: Path, parts: Seq
 
 
 def _parts(only: list[str] | None) -> list[Part]:
-    asked = options.listed(only)
-    known = {part.name: part for part in PARTS}
-    unknown = [name for name in asked if name not in known]
-    if unknown:
-        raise BenchError(f"--only {unknown[0]!r}: expected some of {', '.join(known)}")
-    return [part for name, part in known.items() if not asked or name in asked]
+    known = [part.name for part in PARTS]
+    asked = options.among("--only", ",".join(only), known) if only else known
+    return [part for part in PARTS if part.name in asked]
 
 
 def _refuse(judged: Sequence[Verdict], *, fail_if_slower: bool) -> None:

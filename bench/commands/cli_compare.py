@@ -42,7 +42,7 @@ Interleave = Annotated[
         "and images are those of here.",
     ),
 ]
-MEASURING = ("protocol_name", "chosen", "device", "precision", "epochs", "rounds", "output")
+MEASURING = {"protocol_name", "chosen", "device", "precision", "epochs", "rounds", "output"}
 Write = Annotated[Path | None, typer.Option(help="Write it into this file instead.")]
 
 
@@ -105,7 +105,7 @@ def compare(
         )
         rows, notes, made = _interleaved(_two(sets or []), request, margins)
     else:
-        given = [p.opts[0] for p in context.command.params if p.name in MEASURING and _is_given(context, p.name)]
+        given = [p.opts[0] for p in context.command.params if p.name in MEASURING & options.on_command_line(context)]
         if given:
             raise BenchError(f"{given[0]} is of what is measured: it goes with --interleave")
         (rows, notes), made = _rows(sets or [], by, baseline, margins, ignore_digest, strict=bool(asked)), []
@@ -122,10 +122,6 @@ def compare(
     if made:
         options.refuse_failures(made, asked=chosen is not None)
     end(judgements, unclear_passes)
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    return str(context.get_parameter_source(name)).endswith("COMMANDLINE")
 
 
 def _two(sets: Sequence[str]) -> Sequence[str]:

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pandas as pd
 import typer
@@ -14,8 +14,6 @@ from bench.comparison import history as series
 from bench.comparison.observations import TOPICS
 from bench.errors import BenchError
 from bench.tables.render import WIDTH, render, to_csv
-
-FORMATS = ("text", "markdown", "csv", "bencher", "github")
 
 
 def history(
@@ -34,10 +32,10 @@ def history(
     fail_if: FailIf = None,
     unclear_passes: UnclearPasses = False,
     style: Annotated[
-        str,
+        Literal["text", "markdown", "csv", "bencher", "github"],
         typer.Option(
             "--format",
-            help=f"{', '.join(FORMATS)}. The last two hold the last revision, as JSON: Bencher Metric Format, and what "
+            help="The last two hold the last revision, as JSON: Bencher Metric Format, and what "
             "github-action-benchmark takes for customSmallerIsBetter.",
         ),
     ] = "text",
@@ -48,8 +46,6 @@ def history(
 
     --fail-if judges the last step of each figure, and its last revision against those since that step.
     """
-    if style not in FORMATS:
-        raise BenchError(f"--format is {style!r}; expected one of {', '.join(FORMATS)}")
     asked = [conditions.parse(text) for text in fail_if or []]
     wanted = [*listed([topics]), *(condition.topic for condition in asked)]
     if unknown := [name for name in wanted if name not in TOPICS]:
@@ -66,7 +62,7 @@ def history(
     if missing:  # what older revisions hold says nothing of this one
         unclear = [replace(each, answer="can't tell", reason=missing[0]) for each in judged]
         judged = [a if a.answer == "fails" else b for a, b in zip(judged, unclear, strict=True)]
-    if style in FORMATS[3:]:
+    if style in ("bencher", "github"):
         text = json.dumps(series.dashboard(found, last.name, style), ensure_ascii=False, allow_nan=False, indent=1)
     elif style == "csv":
         text = to_csv(pd.DataFrame(series.rows(found))).removesuffix("\n")

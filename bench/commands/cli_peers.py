@@ -9,7 +9,7 @@ from backends import Architecture
 from bench import tables
 from bench.commands import options
 from bench.commands.options import Device, Interpreters, Output, Seed, Verbose
-from bench.inputs.peer_registry import FRAMEWORKS
+from bench.inputs.peer_registry import FRAMEWORKS, of_framework
 from bench.peers import runner
 
 
@@ -39,10 +39,12 @@ def peers(
 
     They alternate with the harness' own backends, in one process a framework.
     """
-    request = runner.Request.checked(
+    chosen = list(FRAMEWORKS) if frameworks is None else options.among("--frameworks", frameworks, FRAMEWORKS)
+    known = dict.fromkeys(entry.name for framework in chosen for entry in of_framework(framework))
+    request = runner.Request(
         architecture=replace(Architecture.article(), hidden_units=width, hidden_layers=layers, couplings=couplings),
-        frameworks=",".join(FRAMEWORKS) if frameworks is None else frameworks,
-        peers=only,
+        backends=chosen,
+        peers=() if only is None else options.among("--peers", only, known),
         device=device,
         precision=precision,
         batch=batch,

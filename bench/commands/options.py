@@ -3,7 +3,7 @@
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -110,6 +110,11 @@ def show(made: Sequence[Table] | Table, style: str = "text") -> None:
     typer.echo(render(made, style, columns()))
 
 
+def on_command_line(context: typer.Context) -> set[str]:
+    """The names of the parameters that the command line gives, rather than a default."""
+    return {name for name in context.params if str(context.get_parameter_source(name)).endswith("COMMANDLINE")}
+
+
 def device_counts(given: str, batch: int | None, nodes: int = 1) -> list[int]:
     """The numbers of devices in an option, each once; each must divide the batch, if there is one.
 
@@ -130,10 +135,14 @@ def backend_names(chosen: str | None) -> list[str]:
     """The backends of --backends, each once; without it the usual ones."""
     if chosen is None:
         return list(DEFAULT_BACKENDS)
-    names = [name.strip() for name in chosen.split(",") if name.strip()]
-    unknown = [name for name in names if name not in backends.REGISTRY]
-    if unknown or not names:
-        raise BenchError(f"--backends {chosen!r}: expected some of {', '.join(backends.REGISTRY)}, with commas between")
+    return among("--backends", chosen, backends.REGISTRY)
+
+
+def among(option: str, given: str, known: Collection[str]) -> list[str]:
+    """The names in an option that takes commas, each once, all of which must be `known`."""
+    names = listed([given])
+    if not names or not set(names) <= set(known):
+        raise BenchError(f"{option} {given!r}: expected some of {', '.join(known)}, with commas between")
     return list(dict.fromkeys(names))
 
 

@@ -4,7 +4,6 @@ import io
 import os
 import sys
 import threading
-from types import TracebackType
 from typing import IO, Self, cast
 
 from rich.console import Console
@@ -60,9 +59,7 @@ class LiveProgress:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def begin(self, label: str, round_: int, total: int | None) -> None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from backends import Adam, Architecture
-from bench.errors import BenchError
-from bench.inputs.peer_registry import FRAMEWORKS, OURS, of_framework, our_mode
+from bench.inputs.peer_registry import OURS, of_framework, our_mode
 from bench.records import Measurement, Plan, Record
 from bench.records.fields import digest_of
 from bench.running import variant
@@ -33,31 +32,6 @@ class Request(variant.Request):
     batch: int = 128
     steps: int = 20
     rounds: int = 5
-
-    @classmethod
-    def checked(cls, *, frameworks: str, peers: str | None, **rest: Any) -> Request:
-        """Make one from what a user typed.
-
-        Args:
-            frameworks: names with commas between.
-            peers: the same; None for all.
-            rest: the other attributes.
-
-        Raises:
-            BenchError: a name that isn't known.
-        """
-        chosen = _among("--frameworks", frameworks, FRAMEWORKS)
-        known = [entry.name for framework in chosen for entry in of_framework(framework)]
-        only = _among("--peers", peers, known) if peers is not None else ()
-        return cls(backends=chosen, peers=only, **rest)
-
-
-def _among(option: str, given: str, known: Sequence[str]) -> list[str]:
-    """The names in a comma-separated list, each once."""
-    names = list(dict.fromkeys(name.strip() for name in given.split(",")))
-    if not set(names) <= set(known):
-        raise BenchError(f"{option} {given!r}: expected some of {', '.join(dict.fromkeys(known))}, with commas between")
-    return names
 
 
 def run(request: Request, listener: Listener) -> list[Record]:
