@@ -7,8 +7,7 @@ from record_factories import measurement, record, row
 
 from backends.architecture import flops
 from bench import tables
-from bench.measures.floor import workloads
-from bench.measures.floor.chain import chain, sizes
+from bench.measures.floor import chain, sizes, workloads
 from bench.tables import floor_tables
 
 

@@ -5,14 +5,15 @@ routine, but with nothing between them; and the bytes that the parameters at lea
 to an array in place: of each the fastest that was seen, as other work on the machine only adds to a time. The larger of
 the two is the floor; their sum is what remains when nothing overlaps. A pure chain of the same products
 (`chain`) takes as long or a little longer; one that is faster, or slower by more than a third, says that the
-floor is wrong.
+floor is wrong. Each framework's products are in a file of its own.
 """
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
+from typing import Any
 
-from backends import Backend
+from backends import Architecture, Backend
 from backends.architecture import flops
 from bench.inputs.protocol import Protocol
 from bench.measures.timing import time_calls
@@ -73,3 +74,37 @@ def measure_forward(model: Backend, protocol: Protocol) -> Iterator[Measurement]
 def _bandwidth(model: Backend, made: ModuleType, budget: float) -> float:
     """Return the bytes read and written a second while numbers are added to an array in place."""
     return 2 * MEMORY_BYTES / time_calls(model, made.memory(model, MEMORY_BYTES), budget).least
+
+
+# Of each framework's chain
+
+
+def sizes(architecture: Architecture) -> list[tuple[int, int]]:
+    """Return (in, out) of every kernel of the flow, in encoder order."""
+    return [size for _ in range(architecture.couplings) for size in architecture.layer_sizes]
+
+
+def chain(x: Any, kernels: Sequence[Any], multiply: Callable, transposed: Callable) -> list[Any]:
+    """Return the kernels' gradients [in, out], the last layer's first, by a pure chain of a training step's products.
+
+    Forward through every coupling's layers one after the other, then backward: each kernel's gradient and each input's.
+    The shapes and their number are those of `Architecture.training_products`, no more and no less; there is no bias, no
+    ReLU, no coupling, no optimiser. Unlike separate products these wait for each other, and half of the backward ones
+    read a transposed operand.
+
+    Args:
+        x: [batch, in] of the first layer.
+        kernels: [in, out] each; with entries of 1/in all numbers stay of the size of x.
+        multiply: the product of two arrays.
+        transposed: an array the other way round.
+    """
+    h, inputs = x, []
+    for kernel in kernels:
+        inputs.append(h)
+        h = multiply(h, kernel)
+    gradient, gradients = h, []
+    for i in reversed(range(len(kernels))):
+        gradients.append(multiply(transposed(inputs[i]), gradient))
+        if i > 0:
+            gradient = multiply(gradient, transposed(kernels[i]))
+    return gradients

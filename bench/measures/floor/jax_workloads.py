@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from backends import Backend
-from bench.measures.floor.chain import chain, sizes
+from bench.measures.floor import chain, sizes
 
 
 def products(model: Backend, shapes: Sequence[tuple[int, int, int]]) -> Callable[[], Any]:

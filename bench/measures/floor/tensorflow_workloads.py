@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from backends import Backend
-from bench.measures.floor.chain import chain, sizes
+from bench.measures.floor import chain, sizes
 
 
 def products(model: Backend, shapes: Sequence[tuple[int, int, int]]) -> Callable[[], Any]:

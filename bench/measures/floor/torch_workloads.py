@@ -7,7 +7,7 @@ import torch
 
 from backends import Backend
 from backends.torch_graphs import replayed
-from bench.measures.floor.chain import chain, sizes
+from bench.measures.floor import chain, sizes
 
 
 def products(model: Backend, shapes: Sequence[tuple[int, int, int]]) -> Callable[[], Any]:
