@@ -11,8 +11,7 @@ from bench.commands.progress import LiveProgress
 from bench.errors import BenchError
 from bench.inputs import protocol
 from bench.profiling import hlo, runs, summary, worker, xplane
-from bench.profiling.classify import category_of
-from bench.profiling.events import MARK, Category, Span, Trace, TraceError, Work, checked, window_of
+from bench.profiling.events import MARK, Category, Span, Trace, TraceError, Work, category_of, checked, window_of
 from bench.records import collection
 from bench.running import runner
 from bench.running.runner import Request

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
-from bench.profiling.classify import category_of
-from bench.profiling.events import Category
+from bench.profiling.events import Category, category_of
 
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?(?P<name>[\w.\-]+) = .*?[ )}](?P<opcode>[a-z][a-z0-9\-]*)\((?P<rest>.*)$")
 HEADER = re.compile(r"^HloModule (?P<name>[^,\s]+)")

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from bench.profiling.classify import LAUNCH, WAIT, category_of
-from bench.profiling.events import MARK, Category, Span, Trace, Work, window_of
+from bench.profiling.events import LAUNCH, MARK, WAIT, Category, Span, Trace, Work, category_of, window_of
 from bench.profiling.hlo import Categories
 
 ON_DEVICE = {"kernel", "gpu_memcpy", "gpu_memset"}

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.profiling.classify import LAUNCH, WAIT, category_of
-from bench.profiling.events import MARK, Category, Span, Trace, TraceError, Work, window_of
+from bench.profiling.events import LAUNCH, MARK, WAIT, Category, Span, Trace, TraceError, Work, category_of, window_of
 from bench.profiling.hlo import Categories
 
 OPERATION = re.compile(r"^(?!__inference)[\w./\-]+:(\w+)$")
