@@ -8,7 +8,7 @@ import json
 import sys
 import time
 
-from bench.running.lifeline import end_with_runner
+from bench.running.worker_io import end_with_runner
 
 
 def say(event, **parts):

@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from bench.records import collection
-from bench.running.lifeline import RUNNER
 from bench.running.variant import scratch
+from bench.running.worker_io import RUNNER
 
 COMMANDS = {
     "run": ["run", "--protocol", "smoke", "--rounds", "1", "--backends", "torch"],
@@ -197,7 +197,7 @@ def test_what_passes_between_processes_is_removed_whatever_ends_them(tmp_path):
 
 
 BUSY = """
-from bench.running.lifeline import end_with_runner
+from bench.running.worker_io import end_with_runner
 end_with_runner({platform!r})
 print("begun", flush=True)
 while True:

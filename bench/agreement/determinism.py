@@ -24,7 +24,7 @@ from backends.parameters import Parameters
 from bench.agreement import agree
 from bench.agreement.agree import ARTICLE, Check, Setting, Stream
 from bench.errors import BenchError
-from bench.running.lifeline import RUNNER, end_with_runner
+from bench.running.worker_io import RUNNER, end_with_runner
 
 STEPS = 20
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ValidationError
 
 from bench.errors import explain
 from bench.records import Status
-from bench.running.lifeline import RUNNER
 from bench.running.messages import EVENT, Event, Finished
+from bench.running.worker_io import RUNNER
 
 LONGEST_MESSAGE = 4 * 2**20
 """Bytes. The longest that a worker sends are the losses of an epoch's steps: 1.2 MB for 60,000 steps."""

@@ -3,10 +3,13 @@
 However it ends, that is an event too. The runner's side of this is `bench.running.supervisor`.
 """
 
+import ctypes
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from threading import Thread
 from typing import TextIO, TypeVar
 
 from pydantic import BaseModel
@@ -16,10 +19,14 @@ from bench.errors import DisagreesError, DivergedError
 from bench.measures.precision import probe
 from bench.records import Measurement, Status
 from bench.records.environment import fingerprint, gpu_state
-from bench.running.lifeline import end_with_runner
 from bench.running.messages import Event, Finished, Measured, Started
 
 Plan = TypeVar("Plan", bound=BaseModel)
+
+RUNNER = "NICE_BENCH_RUNNER"
+"""The variable that gives a worker the process id of its runner."""
+
+PR_SET_PDEATHSIG = 1
 
 OUT_OF_MEMORY = ("out of memory", "out_of_memory", "resource_exhausted", "bad_alloc", "not enough memory")
 
@@ -35,6 +42,29 @@ def serve(plan: type[Plan], carry_out: Callable[[Plan], Iterable[Event | Measure
     text = sys.stdin.readline()
     end_with_runner()
     return 0 if send(carry_out(plan.model_validate_json(text)), events) == "ok" else 1
+
+
+def end_with_runner(platform: str = sys.platform) -> None:
+    """Have this process killed when the one that started it is gone; to be called once its plan has been read.
+
+    Linux does it, whatever this process is busy with then. Elsewhere a thread waits until standard input is closed; so
+    it does on Linux where the runner isn't the parent, since it is gone already or has started a script around this.
+    """
+    runner = os.environ.get(RUNNER)
+    if runner is None:  # started by hand
+        return
+    if platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+        if os.getppid() == int(runner):
+            return
+    Thread(target=_end_with_input, daemon=True).start()
+
+
+def _end_with_input() -> None:
+    """Wait until standard input is closed, then end this process."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def send(events: Iterable[Event | Measurement], out: TextIO) -> Status:
