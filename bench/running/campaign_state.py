@@ -19,10 +19,10 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from bench.errors import BenchError
+from bench.errors import BenchError, writing
 from bench.records import slug
 from bench.running.campaign import Campaign, Step
-from bench.running.job import INTERRUPTED, Ending, write
+from bench.running.job import INTERRUPTED, Ending
 from bench.running.runner import UNFINISHED
 
 STATE = "campaign.state"
@@ -121,7 +121,7 @@ class State(BaseModel):
             outcome.kept = tuple(dict.fromkeys([*outcome.kept, *made]))
             self.save(output)  # first: the copies of a process that is killed now are known to be this step's
             for target, path in made.items():
-                copy = (output / target).with_name(f".{path.name}.new")
+                copy = (output / target).with_name(f".{path.name}.new")  # which no one takes for a record
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(path, copy)
                 copy.replace(output / target)
@@ -133,7 +133,8 @@ class State(BaseModel):
 
     def save(self, output: Path) -> None:
         """Write the state; it appears whole or not at all."""
-        write(output / STATE, self.model_dump_json(indent=1))
+        with writing(output / STATE) as temporary:
+            temporary.write_text(self.model_dump_json(indent=1), encoding="utf-8")
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from types import FrameType
 
 from pydantic import BaseModel
 
+from bench.errors import writing
+
 GRACE_SECONDS = 30.0
 """For an interrupted command to write what it has measured."""
 
@@ -92,13 +94,6 @@ def beside(folder: Path, suffix: str) -> Path:
     return folder.with_name(folder.name + suffix)
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all."""
-    new = beside(path, ".new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run a command unless another job has begun it, and write FOLDER.ended when it has ended."""
     interrupt_on_signals()
@@ -110,7 +105,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{folder}: another job has begun this; nothing is done twice", file=sys.stderr)
         return 0
     ending = carry_out(command)
-    write(beside(folder, ".ended"), ending.model_dump_json())
+    with writing(beside(folder, ".ended")) as temporary:
+        temporary.write_text(ending.model_dump_json(), encoding="utf-8")
     return ending.exit_code
 
 
