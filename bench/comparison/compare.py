@@ -20,7 +20,7 @@ one family (`statistics.adjusted`); the intervals are those of each figure by it
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -164,10 +164,15 @@ def _middle(side: Sequence[Observation], *, logs: bool) -> float:
 
 def by_unit(side: Sequence[Observation], *, runs: bool, logs: bool) -> dict[tuple[Any, ...], float]:
     """Round, or run where the run is the unit → its mean."""
-    units = defaultdict(list)
+    return _means(side, lambda each: (each.run, each.seed) if runs else (each.run, each.seed, each.round), logs=logs)
+
+
+def _means(side: Sequence[Observation], key: Callable[[Observation], Any], *, logs: bool) -> dict[Any, float]:
+    """Key → the mean of its observations, or of their logarithms."""
+    found = defaultdict(list)
     for each in side:
-        units[(each.run, each.seed) if runs else (each.run, each.seed, each.round)].append(each.value)
-    return {unit: float(np.mean(np.log(values) if logs else values)) for unit, values in units.items()}
+        found[key(each)].append(each.value)
+    return {name: float(np.mean(np.log(values) if logs else values)) for name, values in found.items()}
 
 
 def _of_runs(pair: Pair) -> bool:
@@ -221,7 +226,7 @@ def _difference(pair: Pair) -> Row:
     """Of losses: by pairs of seeds, by runs, or by the noise draws of one evaluation."""
     worse = -1.0 if pair.quantity.form == "gain" else 1.0
     a, b = ([*by_unit(side, runs=True, logs=False).values()] for side in (pair.a, pair.b))
-    seeds = [_by_seed(side) for side in (pair.a, pair.b)]
+    seeds = [_means(side, lambda each: each.seed, logs=False) for side in (pair.a, pair.b)]
     common = sorted(seeds[0].keys() & seeds[1].keys())
     if len(common) > 1:
         a, b = ([side[seed] for seed in common] for side in seeds)
@@ -241,13 +246,6 @@ def _difference(pair: Pair) -> Row:
 
 def _turned(estimate: Estimate, sign: float) -> Estimate:
     return replace(estimate, value=sign * estimate.value)
-
-
-def _by_seed(side: Sequence[Observation]) -> dict[int, float]:
-    found = defaultdict(list)
-    for each in side:
-        found[each.seed].append(each.value)
-    return {seed: float(np.mean(values)) for seed, values in found.items()}
 
 
 def _drawn(each: Observation) -> tuple[float, float, int] | None:
