@@ -81,7 +81,7 @@ def test_losses_that_go_together_are_reported_with_their_largest_difference_roun
     )
     assert one(found, "training loss") == (
         "PyTorch and JAX: both have the same training loss within 0.31 nats (0.16 %) in every epoch that they share, "
-        "up to the 2nd."
+        "up to epoch 2."
     )
 
 

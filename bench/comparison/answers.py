@@ -66,13 +66,7 @@ def sections(records: Sequence[Record]) -> list[Section]:
         rows = prepare(its)  # whose labels are as short as they can be among these
         times = [each for each in observations(its) if each.quantity.topic == "speed"]
         well = rows[rows["status"] == "ok"]
-        answers = [
-            fastest(times),
-            *reached(well),
-            same_numbers(well),
-            near_the_floor(well),
-            failed_or_disturbed(rows),
-        ]
+        answers = [fastest(times), *reached(well), same_numbers(well), near_the_floor(well), failed_or_disturbed(rows)]
         epochs = len(pick(well, "curve", "train_loss"))
         measured = (len({each.about.backend for each in times}), len(times), epochs)
         found.append((measured, Section(section_label(key), rows, answers)))
@@ -171,8 +165,7 @@ def _together(everybody: str, count: int, shared: Sequence[tuple[int, float, flo
         within = f"within {at_most(worst)} nats ({at_most(100 * share)} %)"
         if apart == len(shared):
             everyone = "both" if count == 2 else f"all {count}"
-            last = _ordinal(shared[-1][0])
-            rest = f"have the same training loss {within} in every epoch that they share, up to the {last}."
+            rest = f"have the same training loss {within} in every epoch that they share, up to epoch {shared[-1][0]}."
             return f"within {at_most(worst)} nats", f"{everybody}: {everyone} {rest}"
         before = f"agree {within} up to epoch {shared[apart - 1][0]}, then "
     epoch, worst, relative = max(shared[apart:], key=lambda found: found[2])
@@ -245,8 +238,3 @@ def verdict(found: Sequence[Section], places: Mapping[str, str]) -> str:
         body = textwrap.wrap(text, WIDTH - INDENT, max_lines=most, placeholder=" … (see the tables)")
         lines += [f"{head:<{INDENT}}{line}" for head, line in zip_longest([answer.question], body, fillvalue="")]
     return "\n".join([*lines, "", *(f"{what:<{INDENT}}{where}" for what, where in places.items())])
-
-
-def _ordinal(count: int) -> str:
-    ending = "th" if 10 <= count % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(count % 10, "th")
-    return f"{count}{ending}"

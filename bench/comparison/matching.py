@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import geometric_mean
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from bench.comparison.observations import About, Observation, Quantity
 from bench.errors import BenchError
 from bench.tables.frame import BACKENDS, PRECISIONS, rank
 
 By = Literal["backend", "device", "version", "precision", "mode"]
-BYS = get_args(By)
 
 CALLED = {
     "protocol": "protocol",

@@ -66,7 +66,7 @@ def make(runs: Sequence[Record], margin: float, made: Made, speed: list[Speed]) 
     checkpoints = sorted({max(1, round(plan.epochs * part)) for part in (0.25, 0.5, 1)})
     losses = {
         backend: {
-            measure: [[_loss(its[seed], measure, epoch) for seed in seeds] for epoch in checkpoints]
+            measure: [[round(_loss(its[seed], measure, epoch), DIGITS) for seed in seeds] for epoch in checkpoints]
             for measure in MEASURES
         }
         for backend, its in found.items()
@@ -86,10 +86,7 @@ def make(runs: Sequence[Record], margin: float, made: Made, speed: list[Speed]) 
         checkpoints=checkpoints,
         false_alarms=FALSE_ALARMS,
         margin=margin,
-        losses={
-            backend: {measure: [[round(x, DIGITS) for x in row] for row in rows] for measure, rows in its.items()}
-            for backend, its in losses.items()
-        },
+        losses=losses,
     )
 
 

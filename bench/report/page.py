@@ -16,7 +16,7 @@ from bench import tables
 from bench.comparison.answers import Answer, Section, sections
 from bench.comparison.revisions import Side, by_run
 from bench.errors import BenchError, writing
-from bench.records import Record
+from bench.records import Record, slug
 from bench.regression import check, reference
 from bench.report import overview, sentences
 from bench.report.figures import run_groups
@@ -69,11 +69,9 @@ def html(records: Sequence[Record], paths: Sequence[Path], revisions: Sequence[S
     boards["history"] = over.groups
     peers = next((table for table in made if table.name == "peers"), None)
     loader = FileSystemLoader(TEMPLATE)
-    template = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template.filters |= {"anchor": anchor, "is_number": is_number}
-    return template.get_template("page.html").render(
+    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    pages.filters |= {"anchor": slug, "is_number": is_number}
+    return pages.get_template("page.html").render(
         overall=list(overview.overall(records)),
         failures=overview.failures(records),
         first=answered[0].label if answered else "",
@@ -100,11 +98,6 @@ def html(records: Sequence[Record], paths: Sequence[Path], revisions: Sequence[S
 def packed(text: str) -> str:
     """`text` compressed, as base64; the same bytes for the same text. It makes plotly's script 2.5 times smaller."""
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode("ascii")
-
-
-def anchor(text: str) -> str:
-    """`text` as the id of an element."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
 
 
 def is_number(cell: str) -> bool:

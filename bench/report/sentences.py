@@ -98,7 +98,7 @@ def sampling(rows: pd.DataFrame) -> Iterator[str]:
         by_batch = [(over_rounds(at), int(batch["at_batch"])) for batch, at in groups(some, ["at_batch"])]
         best[str(key["series"])] = max(by_batch, key=lambda found: found[0].middle)
     order = sorted(best.items(), key=lambda item: -item[1][0].middle)
-    parts = [f"{said(name)} {_interval_of(s)} at batch {batch}" for name, (s, batch) in order]
+    parts = [f"{said(name)} {s.text()} at batch {batch}" for name, (s, batch) in order]
     if not parts:
         return
     close = [said(name) for name, (s, _) in order[1:] if s.high >= order[0][1][0].low]
@@ -117,7 +117,3 @@ def round_trips(rows: pd.DataFrame) -> Iterator[str]:
             f"Largest error of a round trip x → z → x of the test images at trained weights, in grey levels: "
             f"{listed(parts)}; {side} half a level."
         )
-
-
-def _interval_of(s: Spread) -> str:
-    return f"{number(s.middle)} [{number(s.low)}–{number(s.high)}]" if s.low < s.high else number(s.middle)
