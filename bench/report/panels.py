@@ -5,7 +5,7 @@ What is drawn doesn't grow with the number of records: a line a backend and mode
 the figures of one group (machine, protocol, precision) at a time.
 """
 
-import math
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,18 +65,10 @@ def panel(
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         "hovermode": "closest",
     }
-    figure = go.Figure(data=list(traces), layout=common | dict(layout)).to_plotly_json()
+    # By way of JSON, in which plotly writes null for what is not finite: one such number and no plot would be drawn.
+    figure = json.loads(go.Figure(data=list(traces), layout=common | dict(layout)).to_json())
     figure["layout"].pop("template", None)
-    return Panel(name, title, " ".join(caption.split()), table, finite(figure["data"]), finite(figure["layout"]))
-
-
-def finite(value: Any) -> Any:
-    """`value` with None for every number in it that JSON has no word for: one of them and no plot would be drawn."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return Panel(name, title, " ".join(caption.split()), table, figure["data"], figure["layout"])
 
 
 def axis(title: str, *, log: bool = False, **more: Any) -> dict[str, Any]:
