@@ -1,5 +1,7 @@
 """The figures of runs: loss curves, time and its floor, sampling, invertibility, agreement, the spread over seeds.
 
+And those of sweeps: throughput against batch size, time against width, depth and couplings.
+
 Every function takes the rows of one group out of the prepared frame, and sums up with what the tables sum up with, so
 that a figure can't show another number than its table.
 """
@@ -19,6 +21,7 @@ from bench.tables.labels import SECTION, groups, place, said, section_label
 from bench.tables.pivot import RECORD, over_rounds, pick
 from bench.tables.render import MISSING
 from bench.tables.series_tables import round_trips_of, worst_of
+from bench.tables.sweep_tables import SAID, SIZES, Curve, curves, sweeps
 
 BAND_OPACITY = 0.18
 GREY = {"color": "#888888"}
@@ -297,3 +300,43 @@ def seeds(rows: pd.DataFrame) -> Iterator[Panel]:
     layout = {"xaxis": axis("", type="category"), "yaxis": axis(f"final {kind}"), "showlegend": False}
     if traces:
         yield panel("seeds", "Spread over seeds", caption, "accuracy", traces, layout)
+
+
+# Sweeps
+
+
+def sweep_groups(data: pd.DataFrame) -> Iterator[tuple[str, Group]]:
+    """The panels of each group in a prepared frame of sweeps."""
+    for key, rows in groups(sweeps(data), SECTION):
+        found = [curve for curve in curves(rows) if not curve.points.empty]
+        panels = []
+        for axis_name in SIZES:
+            for operation in SAID:
+                its = [curve for curve in found if (curve.axis, curve.operation) == (axis_name, operation)]
+                if its:
+                    panels.append(_sweep_panel(axis_name, operation, its))
+        yield section_label(key), Group(section_label(key), panels)
+
+
+def _sweep_panel(size: str, operation: str, found: list[Curve]) -> Panel:
+    names, traces = [str(curve.key["series"]) for curve in found], []
+    throughput = size == "batch"
+    for curve in found:
+        points, series = curve.points, str(curve.key["series"])
+        bars = {} if throughput else {"error_y": error_bars(points["seconds"], points["low"], points["high"])}
+        heights = points["examples_per_second" if throughput else "seconds"]
+        traces.append(line(series, names, points["size"].tolist(), heights.tolist(), **bars))
+    what = "throughput" if throughput else "time"
+    title = f"{SAID[operation][0].upper()}{SAID[operation][1:]}: {what} against {'batch size' if throughput else size}"
+    left_out = [
+        f"{said(str(curve.key['series']))} at {', '.join(map(str, sorted(curve.left_out)))}"
+        for curve in found
+        if curve.left_out
+    ]
+    caption = "Medians." if throughput else "Median [95 % interval]; of several records their lowest and highest."
+    if left_out:
+        caption += f" Not measured: {'; '.join(left_out)}; the table has the reasons."
+    sizes = sorted({int(point) for curve in found for point in curve.points["size"]})
+    unit = "examples a second" if throughput else "seconds"
+    layout = {"xaxis": axis(SIZES[size], log=True, **ticks(sizes)), "yaxis": axis(unit, log=True)}
+    return panel(f"sweep-{size}-{operation}", title, caption, "scaling", traces, layout)

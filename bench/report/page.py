@@ -19,12 +19,11 @@ from bench.errors import BenchError, writing
 from bench.records import Record, slug
 from bench.regression import check, reference
 from bench.report import overview, sentences
-from bench.report.figures import run_groups
+from bench.report.figures import run_groups, sweep_groups
 from bench.report.history_figures import over_revisions
 from bench.report.panels import Group
 from bench.report.pictures import pictures
 from bench.report.suites import suites
-from bench.report.sweep_figures import sweep_groups
 from bench.tables.frame import order
 from bench.tables.labels import prepare
 from bench.tables.render import MISSING
