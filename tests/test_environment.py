@@ -36,7 +36,7 @@ class FakeNvml:
             "nvmlDeviceGetCount": lambda: 2,
             "nvmlDeviceGetHandleByIndex": lambda index: index,
             "nvmlSystemGetDriverVersion": lambda: "580.1",
-            "nvmlDeviceGetName": lambda handle: [b"NVIDIA H100 80GB HBM3", "NVIDIA T4"][handle],
+            "nvmlDeviceGetName": lambda handle: ["NVIDIA H100 80GB HBM3", "NVIDIA T4"][handle],
             "nvmlDeviceGetUUID": lambda handle: ["GPU-aaaa-1", "GPU-bbbb-2"][handle],
             "nvmlDeviceGetHandleByUUID": {"MIG-cccc-3": "a part"}.__getitem__,
             "nvmlDeviceGetDeviceHandleFromMigDeviceHandle": {"a part": 1}.__getitem__,

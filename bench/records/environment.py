@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import psutil
+
 import backends
 from bench.records.fields import plural
 
@@ -75,7 +77,7 @@ def fingerprint() -> dict[str, Any]:
         "cpu": cpu_model(),
         "cores": len(_affinity()),
         "cpu_quota": cpu_quota(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": psutil.virtual_memory().total,
         "variables": _variables(os.environ),
         "packages": versions(),
         "git": git_state(),
@@ -175,12 +177,6 @@ def _quota_of(group: Path) -> float | None:
     return None
 
 
-def _memory_bytes() -> int | None:
-    with suppress(AttributeError, OSError, ValueError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None
-
-
 # Software
 
 
@@ -247,8 +243,8 @@ def gpus() -> list[dict[str, Any]]:
             mig = _try(nvml.nvmlDeviceGetMigMode, handle)
             about = {
                 "index": index,
-                "name": _text(_try(nvml.nvmlDeviceGetName, handle)) or "unknown GPU",
-                "driver": _text(driver),
+                "name": _try(nvml.nvmlDeviceGetName, handle) or "unknown GPU",
+                "driver": driver,
                 "memory_bytes": None if memory is None else int(memory.total),
                 "mig": None if mig is None else bool(mig[0]),
             }
@@ -300,7 +296,7 @@ def _visible(nvml: Any) -> list[tuple[int, Any]]:
             (index, handle)
             for index, handle in handles
             if entry == str(index)
-            or (entry.startswith("GPU-") and (_text(_try(nvml.nvmlDeviceGetUUID, handle)) or "").startswith(entry))
+            or (entry.startswith("GPU-") and (_try(nvml.nvmlDeviceGetUUID, handle) or "").startswith(entry))
         ]
         if entry.startswith("MIG-"):  # a part of a GPU
             part = _try(nvml.nvmlDeviceGetHandleByUUID, entry)
@@ -337,7 +333,3 @@ def _try(query: Callable[..., Any], *arguments: Any) -> Any:
         return query(*arguments)
     except Exception:
         return None
-
-
-def _text(value: Any) -> str | None:
-    return value.decode() if isinstance(value, bytes) else value
