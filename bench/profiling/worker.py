@@ -16,7 +16,7 @@ from types import ModuleType
 import numpy as np
 
 import backends
-from backends import Backend, UnavailableError, parameters
+from backends import UnavailableError, parameters
 from bench.inputs import data
 from bench.inputs.streams import TrainingStream
 from bench.profiling import hlo, summary
@@ -61,7 +61,7 @@ def profile(plan: WorkerPlan, steps: int, folder: Path, dump: Path) -> Iterator[
     next(reports)
     untraced = next(reports).seconds / steps
     folder.mkdir(parents=True, exist_ok=True)
-    trace = tracer.trace(folder, lambda: _one_epoch(model, reports), lambda: hlo.categories(dump))
+    trace = tracer.trace(folder, lambda: model.synchronise(next(reports)), lambda: hlo.categories(dump))
     yield from summary.measurements(checked(trace, plan.device), steps, untraced)
     yield Finished(status="ok")
 
@@ -76,11 +76,6 @@ def _tracer(backend: str) -> ModuleType:
     if profiler is None:
         raise UnavailableError(f"{backend}: has no profiler of its own")
     return importlib.import_module(profiler)
-
-
-def _one_epoch(model: Backend, reports: Iterator) -> None:
-    next(reports)
-    model.synchronise()
 
 
 if __name__ == "__main__":

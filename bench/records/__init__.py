@@ -266,7 +266,7 @@ def save(record: Record, folder: str | Path) -> Path:
 
 def _move_into_place(temporary: Path, record: Record) -> Path:
     """Rename a written file to the name of its record, and return that."""
-    stem, folder = _stem(record.plan), temporary.parent
+    stem, folder = "-".join(slug(part) for part in _named_by(record.plan) if part), temporary.parent
     numbered = re.compile(re.escape(stem) + r"(-\d+)?\.json")
     for path in sorted(path for path in folder.glob(f"{stem}*.json") if numbered.fullmatch(path.name)):
         with suppress(RecordError):  # a file that can't be read is never replaced
@@ -285,11 +285,6 @@ def _move_into_place(temporary: Path, record: Record) -> Path:
             temporary.replace(path)
         return path
     raise AssertionError("unreachable: names never run out")
-
-
-def _stem(plan: Plan) -> str:
-    """Return the name of a record's file without number and suffix."""
-    return "-".join(slug(part) for part in _named_by(plan) if part)
 
 
 def _named_by(plan: Plan) -> tuple[str | None, ...]:

@@ -44,10 +44,9 @@ def find(content: Content) -> Parts:
     Raises:
         ParameterError: an array that is none of these, no layers, not one scale, or networks that no architecture has.
     """
-    arrays = {name: _single(array) for name, array in content.arrays.items()}
-    if bad := [
-        name for name, array in arrays.items() if array.dtype.kind not in "fiub" or not np.isfinite(array).all()
-    ]:
+    # Half precision as float32, which holds it exactly.
+    arrays = {n: a.astype(np.float32) if a.dtype == np.float16 else a for n, a in content.arrays.items()}
+    if bad := [n for n, a in arrays.items() if a.dtype.kind not in "fiub" or not np.isfinite(a).all()]:
         raise ParameterError(f"{content.source}: {bad[0]} has values that are not finite numbers; expected none")
     kernels = [name for name, array in arrays.items() if name.endswith(("weight", "kernel")) and array.ndim == 2]
     if not kernels:
@@ -81,11 +80,6 @@ def find(content: Content) -> Parts:
                 f"{content.source}: a mask has {int(row.sum())} of {row.size} entries set; expected {dim // 2} of {dim}"
             )
     return Parts(divisions, arrays[scales[0]].reshape(-1), rows, permutations, unproved)
-
-
-def _single(array: NDArray) -> NDArray:
-    """Half precision as float32, which holds it exactly."""
-    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def _is_mask(array: NDArray, name: str) -> bool:
