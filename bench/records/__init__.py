@@ -15,6 +15,7 @@ import json
 import os
 import re
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -267,14 +268,14 @@ def save(record: Record, folder: str | Path) -> Path:
 def _move_into_place(temporary: Path, record: Record) -> Path:
     """Rename a written file to the name of its record, and return that."""
     stem, folder = "-".join(slug(part) for part in _named_by(record.plan) if part), temporary.parent
-    numbered = re.compile(re.escape(stem) + r"(-\d+)?\.json")
-    for path in sorted(path for path in folder.glob(f"{stem}*.json") if numbered.fullmatch(path.name)):
+    of_this_name = re.compile(re.escape(stem) + r"(-\d+)?\.json")
+    for path in sorted(path for path in folder.glob(f"{stem}*.json") if of_this_name.fullmatch(path.name)):
         with suppress(RecordError):  # a file that can't be read is never replaced
             found = load(path)
             if found.run == record.run and _named_by(found.plan) == _named_by(record.plan):
                 return temporary.replace(path)
-    for number in itertools.count(1):
-        path = folder / (f"{stem}.json" if number == 1 else f"{stem}-{number}.json")
+    for name in numbered(stem):
+        path = folder / f"{name}.json"
         try:
             os.link(temporary, path)  # unlike a move, fails if another process took the name in the meantime
         except FileExistsError:
@@ -292,6 +293,11 @@ def _named_by(plan: Plan) -> tuple[str | None, ...]:
     kind = plan.kind if plan.kind != "run" else None
     devices = f"x{plan.devices}" if plan.devices > 1 else None
     return plan.protocol, kind, plan.backend, plan.device, plan.precision, plan.mode, devices, f"seed{plan.seed}"
+
+
+def numbered(name: str) -> Iterator[str]:
+    """Yield `name`, and for where that is taken `name`-2, `name`-3, …."""
+    return itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
 
 
 def slug(text: str) -> str:

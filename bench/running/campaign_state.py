@@ -13,14 +13,14 @@ import shutil
 import time
 import uuid
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
 from bench.errors import BenchError, writing
-from bench.records import slug
+from bench.records import numbered, slug
 from bench.running.campaign import Campaign, Step
 from bench.running.job import INTERRUPTED, Ending
 from bench.running.runner import UNFINISHED
@@ -91,14 +91,11 @@ class State(BaseModel):
         What a run that was cut off has left is moved there, so that the attempt goes on with it.
         """
         before, outcome = self.steps.get(step.name), self.of(step)
-        name, number = slug(step.name), 1
-        while True:
-            folder = output / ATTEMPTS / (name if number == 1 else f"{name}-{number}")
-            try:
+        for name in numbered(slug(step.name)):
+            folder = output / ATTEMPTS / name
+            with suppress(FileExistsError):
                 folder.mkdir(parents=True)
                 break
-            except FileExistsError:
-                number += 1
         cut = output / ATTEMPTS / outcome.attempt if outcome and outcome.status == "cut off" else folder
         if any(cut.glob(f"{UNFINISHED}*")):
             cut.replace(folder)
@@ -195,10 +192,5 @@ def _free_names(attempt: Path, output: Path, outcome: Outcome) -> dict[str, Path
     name is taken, all of them get -2, -3, …, so that a picture and its caption stay together.
     """
     made = [path for path in sorted(attempt.iterdir()) if path.is_file() and path.suffix != WEIGHTS]
-    number = 1
-    while True:
-        added = f"-{number}" if number > 1 else ""
-        names = {f"{outcome.folder}/{path.stem}{added}{path.suffix}": path for path in made}
-        if all(name in outcome.kept or not (output / name).exists() for name in names):
-            return names
-        number += 1
+    tried = ({f"{outcome.folder}/{path.stem}{added}{path.suffix}": path for path in made} for added in numbered(""))
+    return next(names for names in tried if all(name in outcome.kept or not (output / name).exists() for name in names))
