@@ -25,7 +25,7 @@ RESULTS = Path(__file__).parent.parent / "results"
 
 
 def groups_of(made):
-    return [group for _, group in run_groups(prepare(made))]
+    return [*run_groups(prepare(made))]
 
 
 def panel_of(made, name):

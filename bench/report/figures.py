@@ -8,13 +8,14 @@ that a figure can't show another number than its table.
 
 import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from bench.figures.palette import colour_of
-from bench.report.panels import Group, Panel, axis, error_bars, line, look, panel, thinned, ticks
+from bench.report.panels import OUTLINE, Group, Panel, axis, error_bars, line, look, panel, thinned, ticks
 from bench.tables import KINDS, final_losses, largest_difference
 from bench.tables.frame import PRECISIONS, rank
 from bench.tables.labels import SECTION, groups, place, said, section_label
@@ -23,19 +24,19 @@ from bench.tables.render import MISSING
 from bench.tables.series_tables import round_trips_of, worst_of
 from bench.tables.sweep_tables import SAID, SIZES, Curve, curves, sweeps
 
-BAND_OPACITY = 0.18
+BAND = {"fill": "toself", "opacity": 0.18, "line": {"width": 0}, "mode": "lines"}
+BAND |= {"hoverinfo": "skip", "showlegend": False}
 GREY = {"color": "#888888"}
 HALF_LEVEL = GREY | {"width": 1, "dash": "dash"}
 LABEL_CHARACTERS = 26  # of a line of a heat map's label
 
 
-def run_groups(data: pd.DataFrame) -> Iterator[tuple[str, Group]]:
+def run_groups(data: pd.DataFrame) -> Iterator[Group]:
     """The panels of each group in a prepared frame of runs."""
     for key, rows in groups(data, SECTION):
         beside = data[(data["machine"] == key["machine"]) & (data["protocol"] == key["protocol"])]
         panels = [*losses(rows), *epoch_times(rows), *sampling(rows), *invertibility(beside), *agreement(rows)]
-        panels += seeds(rows)
-        yield section_label(key), Group(section_label(key), panels)
+        yield Group(section_label(key), [*panels, *seeds(rows)])
 
 
 def series_of(rows: pd.DataFrame) -> list[str]:
@@ -57,26 +58,14 @@ def losses(rows: pd.DataFrame) -> Iterator[Panel]:
         epochs, left_out = thinned(sorted({int(epoch) for epoch in its["at_epoch"]}))
         its = its[its["at_epoch"].isin(epochs)]
         traces = []
-        for name, found in groups(its, ["series"]):
+        for key, found in groups(its, ["series"]):
             by_epoch = {int(at["at_epoch"]): over_rounds(some) for at, some in groups(found, ["at_epoch"])}
-            series = str(name["series"])
+            series = str(key["series"])
             if found["seed"].nunique() > 1:
-                lows, highs = [s.low for s in by_epoch.values()], [s.high for s in by_epoch.values()]
-                traces.append(
-                    go.Scatter(
-                        x=[*by_epoch, *reversed(by_epoch)],
-                        y=[*highs, *reversed(lows)],
-                        fill="toself",
-                        fillcolor=colour_of(series, names),
-                        opacity=BAND_OPACITY,
-                        line={"width": 0},
-                        mode="lines",
-                        hoverinfo="skip",
-                        showlegend=False,
-                        legendgroup=series,
-                        name=f"{said(series)}, lowest to highest",
-                    )
-                )
+                ends = [*(s.high for s in by_epoch.values()), *(s.low for s in reversed(by_epoch.values()))]
+                name, colour = f"{said(series)}, lowest to highest", colour_of(series, names)
+                x = [*by_epoch, *reversed(by_epoch)]
+                traces.append(go.Scatter(x=x, y=ends, name=name, legendgroup=series, fillcolor=colour, **BAND))
             middles = [s.middle for s in by_epoch.values()]
             traces.append(line(series, names, list(by_epoch), middles, legendgroup=series))
         several = its["seed"].nunique() > 1
@@ -109,16 +98,13 @@ def _differences(its: pd.DataFrame, names: list[str], part: str) -> list:
         by_epoch = {int(at["at_epoch"]): largest_difference(its)[0] for at, its in groups(some, ["at_epoch"])}
         two = len(pair) == 2
         style = look(pair[1], names) if two else {"line": GREY, "marker": GREY}
-        traces.append(
-            go.Scatter(
-                x=list(by_epoch),
-                y=[value if value > 0 else None for value in by_epoch.values()],
-                name=f"{part}: {f'{said(pair[1])} to {said(pair[0])}' if two else 'any two'}",
-                mode="lines+markers",
-                marker=style["marker"] | {"size": 6},
-                line=style["line"] | {"dash": dash, "width": 2 if two else 4},
-            )
-        )
+        style = {
+            "marker": style["marker"] | {"size": 6},
+            "line": style["line"] | {"dash": dash, "width": 2 if two else 4},
+        }
+        name = f"{part}: {f'{said(pair[1])} to {said(pair[0])}' if two else 'any two'}"
+        heights = [value if value > 0 else None for value in by_epoch.values()]
+        traces.append(go.Scatter(x=list(by_epoch), y=heights, name=name, mode="lines+markers", **style))
     return traces
 
 
@@ -132,28 +118,22 @@ def epoch_times(rows: pd.DataFrame) -> Iterator[Panel]:
     measured = [over_rounds(timed[timed["series"] == name]) for name in names]
     floors = [over_rounds(floor[floor["series"] == name]).middle for name in names]
     points = timed[timed["series"].isin(names)].dropna(subset=["value"])
-    colours = [look(name, series_of(rows))["line"]["color"] for name in names]
+    colours = [colour_of(name, series_of(rows)) for name in names]
     found = pd.DataFrame(measured)
+    spreads = {"error_x": error_bars(found["middle"], found["low"], found["high"]) | GREY}
+    ring = GREY | {"symbol": "circle-open", "size": 7}
+    diamond = {"color": colours, "size": 13, "symbol": "diamond", "line": {"color": OUTLINE, "width": 1}}
+    bar = GREY | {"symbol": "line-ns-open", "size": 20, "line": {"width": 3}}
+
+    def markers(name: str, x: list[float], series: Iterable[object], marker: dict[str, Any], **more: Any) -> go.Scatter:
+        return go.Scatter(x=x, y=[said(str(s)) for s in series], name=name, mode="markers", marker=marker, **more)
+
     traces = [
-        go.Scatter(
-            x=points["value"].tolist(),
-            y=[said(str(name)) for name in points["series"]],
-            name="a round",
-            mode="markers",
-            marker=GREY | {"symbol": "circle-open", "size": 7},
-        ),
-        go.Scatter(
-            x=[s.middle for s in measured],
-            y=[said(name) for name in names],
-            name="median [lowest–highest]",
-            mode="markers",
-            marker={"color": colours, "size": 13, "symbol": "diamond", "line": {"color": "#777777", "width": 1}},
-            error_x=error_bars(found["middle"], found["low"], found["high"]) | GREY,
-        ),
+        markers("a round", points["value"].tolist(), points["series"], ring),
+        markers("median [lowest–highest]", found["middle"].tolist(), names, diamond, **spreads),
     ]
     if any(math.isfinite(value) for value in floors):
-        bar = GREY | {"symbol": "line-ns-open", "size": 20, "line": {"width": 3}}
-        traces.append(go.Scatter(x=floors, y=[said(name) for name in names], name="floor", mode="markers", marker=bar))
+        traces.append(markers("floor", floors, names, bar))
     caption = "The floor is the least time that the products and bytes of an epoch take on this machine, in the median."
     layout = {
         "xaxis": axis("seconds an epoch", rangemode="tozero"),
@@ -195,15 +175,9 @@ def invertibility(rows: pd.DataFrame) -> Iterator[Panel]:
             style["marker"]["symbol"] += "-open"
             style["marker"]["line"] = {"width": 2}
             style["line"]["width"] = 1
-        traces.append(
-            go.Scatter(
-                x=[name for name in precisions if name in worst],
-                y=[worst[name] if worst[name] > 0 else None for name in precisions if name in worst],
-                name=f"{said(str(key['series']))}, {key['at_weights']}",
-                mode="lines+markers",
-                **style,
-            )
-        )
+        shown = {name: worst[name] if worst[name] > 0 else None for name in precisions if name in worst}
+        name = f"{said(str(key['series']))}, {key['at_weights']}"
+        traces.append(go.Scatter(x=[*shown], y=[*shown.values()], name=name, mode="lines+markers", **style))
     caption = (
         "Largest error of x → z → x over the test images, a round trip of the whole flow; the worst over seeds and "
         "rounds. One grey level is 1/255; below half a level, pixels without noise come back byte for byte. "
@@ -285,17 +259,11 @@ def seeds(rows: pd.DataFrame) -> Iterator[Panel]:
             final = final_losses(rows[rows["series"] == name], part).dropna(subset=["value"])
             values = final.groupby(RECORD)["value"].median().reset_index()
             if len(values):
-                colour = look(name, names)["line"]["color"]
-                traces.append(
-                    go.Scatter(
-                        x=[f"{said(name)}, {part}"] * len(values),
-                        y=values["value"].tolist(),
-                        text=[f"seed {seed}" for seed in values["seed"]],
-                        name=f"{said(name)}, {part}",
-                        mode="markers",
-                        marker={"color": colour, "symbol": symbol, "size": 10, "line": {"color": colour, "width": 2}},
-                    )
-                )
+                colour, label = colour_of(name, names), f"{said(name)}, {part}"
+                marker = {"color": colour, "symbol": symbol, "size": 10, "line": {"color": colour, "width": 2}}
+                at = {"x": [label] * len(values), "y": values["value"].tolist()}
+                seeds_of = [f"seed {seed}" for seed in values["seed"]]
+                traces.append(go.Scatter(**at, text=seeds_of, name=label, mode="markers", marker=marker))
     caption = "The final loss of every record; records differ in their seed."
     layout = {"xaxis": axis("", type="category"), "yaxis": axis(f"final {kind}"), "showlegend": False}
     if traces:
@@ -305,7 +273,7 @@ def seeds(rows: pd.DataFrame) -> Iterator[Panel]:
 # Sweeps
 
 
-def sweep_groups(data: pd.DataFrame) -> Iterator[tuple[str, Group]]:
+def sweep_groups(data: pd.DataFrame) -> Iterator[Group]:
     """The panels of each group in a prepared frame of sweeps."""
     for key, rows in groups(sweeps(data), SECTION):
         found = [curve for curve in curves(rows) if not curve.points.empty]
@@ -315,7 +283,7 @@ def sweep_groups(data: pd.DataFrame) -> Iterator[tuple[str, Group]]:
                 its = [curve for curve in found if (curve.axis, curve.operation) == (axis_name, operation)]
                 if its:
                     panels.append(_sweep_panel(axis_name, operation, its))
-        yield section_label(key), Group(section_label(key), panels)
+        yield Group(section_label(key), panels)
 
 
 def _sweep_panel(size: str, operation: str, found: list[Curve]) -> Panel:

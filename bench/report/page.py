@@ -3,6 +3,7 @@
 import base64
 import gzip
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import cache
@@ -21,7 +22,7 @@ from bench.regression import check, reference
 from bench.report import overview, sentences
 from bench.report.figures import run_groups, sweep_groups
 from bench.report.history_figures import over_revisions
-from bench.report.panels import Group
+from bench.report.panels import Group, Panel
 from bench.report.pictures import pictures
 from bench.report.suites import suites
 from bench.tables.frame import order
@@ -127,13 +128,11 @@ def _first(groups: Sequence[Group], answered: Sequence[Section]) -> list[Group]:
 
 def _groups(runs: pd.DataFrame, records: Sequence[Record]) -> list[Group]:
     """The panels of runs and sweeps, those of one machine, protocol and precision together."""
-    swept = [record for record in records if record.plan.kind == "sweep"]
-    found: dict[str, Group] = {}
-    for made in (run_groups(runs) if len(runs) else (), sweep_groups(prepare(swept)) if swept else ()):
-        for label, group in made:
-            before = found[label].panels if label in found else []
-            found[label] = Group(label, [*before, *group.panels])
-    return [group for group in found.values() if group.panels]
+    swept = prepare([record for record in records if record.plan.kind == "sweep"])
+    found: dict[str, list[Panel]] = defaultdict(list)
+    for group in (*run_groups(runs), *sweep_groups(swept)):
+        found[group.label] += group.panels
+    return [Group(label, panels) for label, panels in found.items() if panels]
 
 
 def _sentences(found: Sequence[Section], records: Sequence[Record]) -> list[tuple[str, list[str]]]:
