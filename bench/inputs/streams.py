@@ -92,14 +92,10 @@ def initial_parameters(
             values = deviation * ndtri(low + (high - low) * uniforms(seed, "weights", index, shape))
         made[name] = values.astype(np.float32)
     if architecture.permutation == "shuffle":
-        made |= {
-            permutation_name(k): order
-            for k, order in enumerate(
-                patterns(architecture)
-                if permutations == "patterns"
-                else [shuffled(seed, "permutation", k, architecture.dim) for k in range(architecture.couplings)]
-            )
-        }
+        couplings, dim = range(architecture.couplings), architecture.dim
+        drawn = permutations == "shuffled"
+        orders = [shuffled(seed, "permutation", k, dim) for k in couplings] if drawn else patterns(architecture)
+        made |= {permutation_name(k): order for k, order in zip(couplings, orders, strict=True)}
     if log_scale == "data":
         if images is None:
             raise ValueError("images is None; expected some, since log_scale is 'data'")
