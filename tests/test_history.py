@@ -204,7 +204,7 @@ def test_dashboards_take_the_last_revision(call):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--topics", "sped"], "--topics: 'sped'; expected some of speed"),
+        (["--topics", "sped"], "--topics 'sped': expected some of speed"),
         (["--fail-if", "speed slower"], 'expected "TOPIC worse by N%"'),
         (["nowhere"], "nowhere: no folder, and no git revisions that touch records in results"),
         (["a", "--topics", "memory"], "no figures of memory in 1 revisions"),

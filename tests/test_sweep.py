@@ -91,19 +91,13 @@ def test_values_that_are_given_replace_the_usual_ones_and_axes_keep_their_order(
 @pytest.mark.parametrize(
     ("axes", "values", "message"),
     [
-        (["batch"], {"heigth": [1]}, "axis 'heigth'"),
+        (["batch"], {"heigth": [1]}, "values of heigth, which isn't swept"),
         (["batch"], {"width": [1]}, "values of width, which isn't swept"),
     ],
 )
 def test_an_axis_that_is_not_there_is_refused(axes, values, message):
     with pytest.raises(BenchError, match=message):
         sweep.choose(axes, values)
-
-
-@pytest.mark.parametrize("names", [[], ["train", "encode"]])
-def test_an_operation_that_is_not_there_is_refused(names):
-    with pytest.raises(BenchError, match="expected some of log_prob, sample, train"):
-        sweep.choose_operations(names)
 
 
 @pytest.mark.parametrize(

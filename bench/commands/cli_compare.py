@@ -94,8 +94,7 @@ def compare(
     if interleave:
         if by is not None or baseline is not None:
             raise BenchError("--by and --baseline compare within one set; --interleave measures two revisions")
-        settings = {"epochs": epochs, "rounds": rounds}
-        loaded = protocol.load(protocol_name, **{f"training__{name}": value for name, value in settings.items()})
+        loaded = protocol.load(protocol_name, training__epochs=epochs, training__rounds=rounds)
         request = Request(
             protocol=loaded,
             backends=options.backend_names(chosen),

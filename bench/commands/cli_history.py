@@ -8,7 +8,7 @@ import pandas as pd
 import typer
 
 from bench.commands.cli_compare import FailIf, UnclearPasses, Write, end, failures, put, sentence_of
-from bench.commands.options import Verbose, columns, listed, say
+from bench.commands.options import Verbose, among, columns, say
 from bench.comparison import conditions, revisions
 from bench.comparison import history as series
 from bench.comparison.observations import TOPICS
@@ -47,9 +47,7 @@ def history(
     --fail-if judges the last step of each figure, and its last revision against those since that step.
     """
     asked = [conditions.parse(text) for text in fail_if or []]
-    wanted = [*listed([topics]), *(condition.topic for condition in asked)]
-    if unknown := [name for name in wanted if name not in TOPICS]:
-        raise BenchError(f"--topics: {unknown[0]!r}; expected some of {', '.join(TOPICS)}")
+    wanted = [*among("--topics", topics, TOPICS), *(condition.topic for condition in asked)]
     read = revisions.read_history(names or [], folder)
     last = read[-1]
     missing = [*([last.note] if last.note else []), *failures(last.name, last.records)]

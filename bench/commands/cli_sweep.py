@@ -43,11 +43,12 @@ def sweep(
 
     Over batch, width, depth and couplings; how the cost grows is fitted.
     """
-    axes = list(AXES) if axis is None else options.listed(axis)
+    axes = AXES if axis is None else options.among("--axis", ",".join(axis), AXES)
+    asked = options.among("--operations", operations, OPERATIONS)
     request = sweeps.Request(
         protocol=protocol.load(protocol_name),
         values=sweeps.choose(axes, options.sizes(values)),
-        operations=sweeps.choose_operations(options.listed([operations])),
+        operations=[operation for operation in OPERATIONS if operation in asked],
         backends=options.backend_names(chosen),
         device=device,
         precision=precision,

@@ -52,29 +52,12 @@ def choose(axes: Sequence[str], values: Mapping[str, Sequence[int]]) -> dict[Axi
     """The values on each axis: those given, else the usual ones.
 
     Raises:
-        BenchError: no such axis, or values of an axis that isn't swept.
+        BenchError: values of an axis that isn't swept.
     """
-    if not axes:
-        raise BenchError(f"no axis is named; expected some of {', '.join(AXES)}")
-    for axis in (*axes, *values):
-        if axis not in AXES:
-            raise BenchError(f"axis {axis!r}: expected some of {', '.join(AXES)}")
     unused = [axis for axis in values if axis not in axes]
     if unused:
         raise BenchError(f"values of {unused[0]}, which isn't swept; the axes are {', '.join(axes)}")
     return {axis: tuple(sorted(set(values.get(axis, VALUES[axis])))) for axis in AXES if axis in axes}
-
-
-def choose_operations(names: Sequence[str]) -> list[Operation]:
-    """The operations of these names.
-
-    Raises:
-        BenchError: none, or no such operation.
-    """
-    chosen = [operation for operation in OPERATIONS if operation in names]
-    if not chosen or len(chosen) < len(set(names)):
-        raise BenchError(f"operations {','.join(names)!r}: expected some of {', '.join(OPERATIONS)}")
-    return chosen
 
 
 def points(axis: Axis, values: Sequence[int], operations: Sequence[Operation]) -> list[Point]:
