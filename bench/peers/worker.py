@@ -31,6 +31,7 @@ from bench.measures.precision import SIZE, seen
 from bench.peers.interface import Peer
 from bench.records import Measurement, PrecisionSeen
 from bench.running.messages import Event, Finished, PeerBegun, PeersPlan
+from bench.running.variant import rotated
 from bench.running.worker_io import reason_of, serve, started, status_of
 
 PIXELS = Pixels(1 / 255, 0.0)
@@ -255,8 +256,7 @@ def _rounds(timed: dict[str, Timed], plan: PeersPlan) -> Iterator[Event | Measur
 
 def order_of(names: list[str], round_: int) -> list[str]:
     """The order of a round, from 1: there in one, back in the next, then there again from another start."""
-    shift = (round_ - 1) // 2 % len(names)
-    order = [*names[shift:], *names[:shift]]
+    order = rotated(names, (round_ - 1) // 2)
     return order if round_ % 2 else order[::-1]
 
 

@@ -6,7 +6,8 @@ pictures and the references of `nice-bench check` are JSON too, and no records: 
 
 import fnmatch
 import os
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -65,12 +66,8 @@ def _refuse(error: OSError) -> NoReturn:
 
 def _kinds(folders: Iterable[str]) -> set[str]:
     """Return which kinds of folders that are left out are among these."""
-    kinds: dict[str, Callable[[str], bool]] = {
-        "runs": lambda name: name == "runs",
-        "planted": lambda name: name.endswith("-planted"),
-        "hidden": lambda name: name.startswith(".") and name != "..",
-    }
-    return {kind for kind, belongs in kinds.items() if any(map(belongs, folders))}
+    patterns = {"runs": r"runs", "planted": r".*-planted", "hidden": r"\.(?!\.$).+"}
+    return {kind for kind, pattern in patterns.items() if any(re.fullmatch(pattern, name) for name in folders)}
 
 
 def _records_of(path: Path, *, named: bool) -> list[Record]:

@@ -76,11 +76,7 @@ def make(runs: Sequence[Record]) -> list[Speed]:
             key = (run.plan.backend, int(run.environment.get("cores", 0)))
             groups.setdefault(key, []).append(ratios(run))
     return [
-        Speed(
-            backend=backend,
-            cores=cores,
-            **{name: [float(f"{r[name]:.4g}") for r in its if name in r] for name in NAMES},
-        )
+        Speed(backend=backend, cores=cores, **{n: [float(f"{r[n]:.4g}") for r in its if n in r] for n in NAMES})
         for (backend, cores), its in sorted(groups.items())
     ]
 
