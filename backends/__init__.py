@@ -7,6 +7,8 @@ A framework is imported only when one of its models is made, and only in files t
 backend means one file, and one line: below, or in another package the entry point `NAME = "module:Class"` of `GROUP`.
 """
 
+# ruff: noqa: F401 - what is imported from the modules of this package is what it offers
+
 import importlib
 import os
 import re
@@ -17,41 +19,12 @@ from typing import NamedTuple
 
 from numpy.typing import ArrayLike
 
-from backends import parameters
 from backends.architecture import Architecture, ArchitectureError
 from backends.choices import UnavailableError
 from backends.interface import Backend
 from backends.optimisers import Adam, AdamW, Optimiser, RMSProp
 from backends.parameters import ParameterError
 from backends.values import THIS_NODE, EpochInputs, EpochReport, Nodes, Pixels, Stream, TrainingState
-
-__all__ = [
-    "BUILT_IN",
-    "GROUP",
-    "REFERENCE",
-    "REFUSED",
-    "REGISTRY",
-    "Adam",
-    "AdamW",
-    "Architecture",
-    "ArchitectureError",
-    "Backend",
-    "EpochInputs",
-    "EpochReport",
-    "Nodes",
-    "Optimiser",
-    "ParameterError",
-    "Pixels",
-    "RMSProp",
-    "Stream",
-    "TrainingState",
-    "UnavailableError",
-    "available",
-    "backend_class",
-    "create",
-    "parameters",
-    "title",
-]
 
 GROUP = "nice_bench.backends"
 """The entry points by which other packages bring backends."""

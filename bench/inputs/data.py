@@ -21,8 +21,6 @@ from backends.parameters import atomically
 from bench.inputs.download import Sources, collect
 from bench.inputs.idx import DataError, IdxFile
 
-__all__ = ["MNIST", "SUBSET_FILES", "DataError", "Dataset", "Name", "complete", "fetch", "folder", "load"]
-
 Name = Literal["mnist", "mnist-subset"]
 VARIABLE = "NICE_BENCH_DATA"
 _REMEDY = "replace the file, or delete it and run `nice-bench data`"
