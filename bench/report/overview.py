@@ -1,6 +1,7 @@
 """Overview: what the whole set of records comes to, before anything is compared; and what did not end well."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -43,18 +44,17 @@ def overall(records: Sequence[Record]) -> Iterator[str]:
 
 def failures(records: Sequence[Record]) -> list[str]:
     """A sentence for each record that did not end well, those that say the same together."""
-    found: dict[str, int] = {}
-    for record in records:
-        if record.status != "ok":
-            plan = record.plan
-            what = " ".join(filter(None, (said(plan.backend), plan.mode)))
-            reason = " ".join((record.reason or "no reason recorded").split())
-            where = f"{machine_of(record)}, {plan.protocol}, {plan.precision}"
-            status = record.status.replace("_", " ")
-            kind = "" if plan.kind == "run" else f" ({plan.kind})"
-            sentence = f"{what}{kind} on {where}: {status}: {reason}"
-            found[sentence] = found.get(sentence, 0) + 1
+    found = Counter(_failure(record) for record in records if record.status != "ok")
     return [f"{sentence}{f' ({count} records)' if count > 1 else ''}" for sentence, count in found.items()]
+
+
+def _failure(record: Record) -> str:
+    """What did not end well, where, and why."""
+    plan = record.plan
+    what = " ".join(filter(None, (said(plan.backend), plan.mode))) + ("" if plan.kind == "run" else f" ({plan.kind})")
+    reason = " ".join((record.reason or "no reason recorded").split())
+    where = f"{machine_of(record)}, {plan.protocol}, {plan.precision}"
+    return f"{what} on {where}: {record.status.replace('_', ' ')}: {reason}"
 
 
 def missing_figures(records: Sequence[Record]) -> Table:
