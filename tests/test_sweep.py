@@ -15,7 +15,7 @@ from backends import Backend, parameters
 from backends.architecture import flops
 from bench.errors import BenchError
 from bench.inputs import protocol
-from bench.inputs.points import OPERATIONS, Point
+from bench.inputs.protocol import OPERATIONS, Point
 from bench.inputs.streams import initial_parameters
 from bench.measures import sweep as points_measured
 from bench.measures.timing import Timing

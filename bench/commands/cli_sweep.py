@@ -9,7 +9,7 @@ from bench import tables
 from bench.commands import options
 from bench.commands.options import Chosen, Device, Folders, Interpreters, Modes, Output, Precision, Verbose
 from bench.inputs import protocol
-from bench.inputs.points import AXES, OPERATIONS
+from bench.inputs.protocol import AXES, OPERATIONS
 from bench.records import collection
 from bench.sweeps import sweep as sweeps
 

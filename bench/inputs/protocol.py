@@ -1,10 +1,10 @@
-"""Protocols: what a run does, as a TOML file that is checked before anything starts."""
+"""Protocols: what a run does, as a TOML file that is checked before anything starts; and the points of a sweep."""
 
 import tomllib
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -226,3 +226,20 @@ def validate(entries: Any, *, source: str) -> Protocol:
         return Protocol.model_validate(entries)
     except ValidationError as error:
         raise ProtocolError(f"{source}: {explain(error, Protocol)}") from error
+
+
+# Of sweeps: which operations are timed, over which sizes
+
+Axis = Literal["batch", "width", "depth", "couplings"]
+Operation = Literal["log_prob", "sample", "train"]
+
+AXES: tuple[Axis, ...] = get_args(Axis)
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+
+
+class Point(_Section):
+    """One point of a sweep: an operation, with one size of the protocol's network or batch in place of its own."""
+
+    axis: Axis
+    value: int = Field(gt=0)
+    operation: Operation

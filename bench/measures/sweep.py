@@ -13,8 +13,7 @@ import numpy as np
 
 from backends import Architecture, Backend
 from backends.architecture import flops
-from bench.inputs.points import Operation, Point
-from bench.inputs.protocol import Protocol
+from bench.inputs.protocol import Operation, Point, Protocol
 from bench.inputs.streams import TrainingStream, noise_words
 from bench.measures.timing import Timing, time_calls
 from bench.records import Measurement

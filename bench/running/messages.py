@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from backends import Nodes
-from bench.inputs.points import Point
-from bench.inputs.protocol import Protocol
+from bench.inputs.protocol import Point, Protocol
 from bench.records import EpochPoint, Json, Measurement, PrecisionSeen, Status
 
 

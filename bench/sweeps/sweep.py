@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from bench.errors import BenchError
-from bench.inputs.points import AXES, OPERATIONS, Axis, Operation, Point
-from bench.inputs.protocol import Protocol
+from bench.inputs.protocol import AXES, OPERATIONS, Axis, Operation, Point, Protocol
 from bench.measures.sweep import left_out
 from bench.records import Plan, Record
 from bench.running import variant

@@ -9,7 +9,7 @@ import psutil
 
 import backends
 from backends import Architecture, Backend, UnavailableError, parameters
-from bench.inputs.points import Point
+from bench.inputs.protocol import Point
 from bench.inputs.streams import initial_parameters
 from bench.measures import sweep
 from bench.records import Measurement

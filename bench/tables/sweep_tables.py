@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.inputs.points import AXES, OPERATIONS
+from bench.inputs.protocol import AXES, OPERATIONS
 from bench.tables.labels import ROW, SECTION, Row, Source, groups, prepare
 from bench.tables.pivot import Rows
 from bench.tables.render import MISSING, Table, number
