@@ -7,7 +7,7 @@ import tarfile
 
 import numpy as np
 
-from bench.inputs.idx import IdxFile
+from bench.inputs.download import IdxFile
 
 ARRAYS = {
     "train-images-idx3-ubyte": (np.arange(3 * 28 * 28) % 251).astype(np.uint8).reshape(3, 28, 28),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mnist_factories import encode
 
-from bench.inputs.idx import DataError, IdxFile
+from bench.inputs.download import DataError, IdxFile
 
 IMAGES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
 FILE = IdxFile("train-images", IMAGES.shape, hashlib.sha256(encode(IMAGES)).hexdigest())

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.parameters import atomically
-from bench.inputs.download import Sources, collect
-from bench.inputs.idx import DataError, IdxFile
+from bench.inputs.download import DataError, IdxFile, Sources, collect
 
 Name = Literal["mnist", "mnist-subset"]
 VARIABLE = "NICE_BENCH_DATA"
