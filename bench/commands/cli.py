@@ -20,13 +20,12 @@ from bench.commands import (
     cli_history,
     cli_peers,
     cli_profile,
-    cli_report,
     cli_sample,
     cli_sweep,
     options,
 )
 from bench.commands.options import Chosen, Device, Folders, Interpreters, Modes, Output, Precision, Seed, Verbose
-from bench.comparison import answers
+from bench.comparison import answers, revisions
 from bench.errors import BenchError, writing
 from bench.inputs import data as datasets
 from bench.inputs import protocol
@@ -208,7 +207,6 @@ for name, command, example in (
     ("history", cli_history.history, 'v1.0..main --fail-if "speed worse by 10%"'),
     ("peers", cli_peers.peers, "--frameworks torch,jax --rounds 5 --steps 20"),
     ("profile", cli_profile.profile, "--backends torch,jax --mode jax=jit --steps 5 --output profiles"),
-    ("report", cli_report.report, "results --output report.html"),
     ("sample", cli_sample.sample, "weights.safetensors --temperature 0.8"),
     ("sweep", cli_sweep.sweep, "--axis batch --operations log_prob,train --backends torch,jax"),
     ("plots", cli_sweep.draw, "results --write results/plots"),
@@ -242,6 +240,35 @@ def show_tables(
             typer.echo(path)
     else:
         options.show(tables.all_tables(loaded), style)
+
+
+@app.command(epilog="Example: nice-bench report results --output report.html")
+def report(
+    folders: Folders = None,
+    output: Annotated[Path, typer.Option(help="The page: one HTML file that needs nothing else.")] = Path(
+        "report.html"
+    ),
+    history: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Git revisions as `git log` takes them (HEAD, v1.0..main): figures are shown over the commits that "
+            "added records to results/; repeatable. [default: over the runs, by date]"
+        ),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Make one HTML page from records.
+
+    It has the answers, plots, tables, figures over revisions, environments, and the pictures beside the records.
+    """
+    from bench.report import page  # here, since plotly's and pandas' parts would slow every command's start down
+
+    sides = revisions.read_history(history) if history else None
+    for side in sides or []:
+        if side.note:
+            options.say(f"nice-bench: {side.name}: {side.note}")
+    written = page.write(options.loaded_records(folders), folders or [Path("results")], output, sides)
+    typer.echo(f"{written} ({written.stat().st_size / 1e6:.1f} MB)")
 
 
 @app.command(
