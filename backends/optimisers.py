@@ -7,7 +7,7 @@ that no two backends can disagree on a schedule.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from annotated_types import Ge, Gt, Lt
@@ -31,6 +31,14 @@ class _Values:
     def to_dict(self) -> dict[str, Any]:
         """All fields and the name, as plain values."""
         return asdict(self)
+
+    def rounded(self, dtype: np.dtype) -> Self:
+        """With the betas, where there are some, as `dtype` holds them.
+
+        A kernel that takes β₂ as float32 and subtracts it from 1 is off by 1.3e-5 from 1 − β₂ in float64, and the bias
+        corrections have to be those of the β₂ that it really uses. No backend takes 1 − ρ from a rounded ρ.
+        """
+        return replace(self, **{n: float(dtype.type(v)) for n, v in vars(self).items() if n in ("beta1", "beta2")})
 
 
 @dataclass(frozen=True)
@@ -56,14 +64,6 @@ class Adam(_Values):
         """[steps, 2] factors 1/(1 − β₁ᵗ) and 1/(1 − β₂ᵗ) with t = first_step + 1 for the first row."""
         t = np.arange(first_step + 1, first_step + steps + 1, dtype=np.float64)
         return np.stack([1 / (1 - self.beta1**t), 1 / (1 - self.beta2**t)], axis=1)
-
-    def rounded(self, dtype: np.dtype) -> Adam:
-        """With the betas as `dtype` holds them.
-
-        A kernel that takes β₂ as float32 and subtracts it from 1 is off by 1.3e-5 from 1 − β₂ in float64, and the bias
-        corrections have to be those of the β₂ that it really uses.
-        """
-        return replace(self, beta1=float(dtype.type(self.beta1)), beta2=float(dtype.type(self.beta2)))
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,6 @@ class RMSProp(_Values):
         rate = np.maximum(self.learning_rate / self.decay**step, self.minimum_learning_rate)
         epoch = step // steps_per_epoch + 1
         return np.stack([rate, np.where(epoch >= self.momentum_epoch, self.momentum, 0.0)], axis=1)
-
-    def rounded(self, dtype: np.dtype) -> RMSProp:
-        """Itself: no backend takes 1 − ρ from a rounded ρ."""
-        return self
 
 
 @dataclass(frozen=True)
@@ -149,10 +145,6 @@ class AdamW(_Values):
         rate = self.learning_rate * np.minimum(t / max(self.warmup_steps, 1), (1 + np.cos(np.pi * progress)) / 2)
         rounded = rate.astype(np.float32).astype(np.float64)
         return np.stack([rounded, 1 / (1 - self.beta1**t), 1 / (1 - self.beta2**t)], axis=1)
-
-    def rounded(self, dtype: np.dtype) -> AdamW:
-        """With the betas as `dtype` holds them, as `Adam.rounded` has it."""
-        return replace(self, beta1=float(dtype.type(self.beta1)), beta2=float(dtype.type(self.beta2)))
 
 
 Optimiser = Adam | RMSProp | AdamW
