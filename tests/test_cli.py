@@ -43,7 +43,7 @@ def signals():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_request_to_end_is_an_interruption_and_not_the_end(monkeypatch, number):
-    monkeypatch.setattr(cli, "app", lambda: signal.raise_signal(number))
+    monkeypatch.setattr(cli, "app", lambda _: signal.raise_signal(number))
     with pytest.raises(KeyboardInterrupt):
         cli.main()
     signal.raise_signal(number)  # a second one doesn't end what the first one has begun
@@ -51,7 +51,7 @@ def test_a_request_to_end_is_an_interruption_and_not_the_end(monkeypatch, number
 
 def test_what_nohup_has_ignored_stays_ignored(monkeypatch):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    monkeypatch.setattr(cli, "app", lambda: signal.raise_signal(signal.SIGHUP))
+    monkeypatch.setattr(cli, "app", lambda _: signal.raise_signal(signal.SIGHUP))
     cli.main()
 
 

@@ -24,7 +24,7 @@ from bench.commands import (
     cli_sweep,
     options,
 )
-from bench.commands.options import Chosen, Device, Folders, Interpreters, Modes, Output, Precision, Seed, Verbose
+from bench.commands.options import Chosen, Device, Folders, Interpreters, Modes, Output, Precision, Seed
 from bench.comparison import answers, revisions
 from bench.errors import BenchError, writing
 from bench.inputs import data as datasets
@@ -39,7 +39,8 @@ from bench.weights.probes import HOW
 
 app = typer.Typer(
     name="nice-bench",
-    help="One normalizing flow, three frameworks: PyTorch, TensorFlow and JAX compared in speed and in numbers.",
+    help="One normalizing flow, three frameworks: PyTorch, TensorFlow and JAX compared in speed and in numbers. "
+    "With --verbose every command shows the traceback of an error.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -56,8 +57,9 @@ def main() -> None:
     job.interrupt_on_signals()
     if isinstance(sys.stdout, io.TextIOWrapper):  # the name of a file may be any bytes
         sys.stdout.reconfigure(errors="backslashreplace")
+    arguments = [argument for argument in sys.argv[1:] if argument != "--verbose"]
     try:
-        app()
+        app(arguments)
     except (BenchError, backends.ParameterError, backends.UnavailableError, OSError, MemoryError) as error:
         if "--verbose" in sys.argv:
             raise
@@ -107,7 +109,6 @@ def run(
         Literal["brief", "all", "none"],
         typer.Option("--tables", help="What is printed after the answers; brief: speed and accuracy."),
     ] = "brief",
-    verbose: Verbose = False,
 ) -> None:
     """Put each backend through a protocol and say who is fastest.
 
@@ -226,7 +227,6 @@ def show_tables(
         Path | None,
         typer.Option("--into", help="Make the tables between the marks of this Markdown file anew instead."),
     ] = None,
-    verbose: Verbose = False,
 ) -> None:
     """Make the tables from records."""
     if text is not None:
@@ -255,7 +255,6 @@ def report(
             "added records to results/; repeatable. [default: over the runs, by date]"
         ),
     ] = None,
-    verbose: Verbose = False,
 ) -> None:
     """Make one HTML page from records.
 
@@ -301,7 +300,6 @@ def port(
             "sign=add. Without a probe everything has to be stated; an error lists what isn't."
         ),
     ] = None,
-    verbose: Verbose = False,
 ) -> None:
     """Turn weights of one form into another."""
     typer.echo(porting.port(source, target, option or [], probe))
@@ -325,7 +323,6 @@ def agree(
         str | None, typer.Option(help="Trainings on so many devices side by side instead, as 2,4.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the checks and tables. [default: none]")] = None,
-    verbose: Verbose = False,
 ) -> None:
     """Compare every backend with the reference in float64.
 
@@ -360,7 +357,7 @@ def _importable() -> list[str]:
 
 
 @app.command(epilog="Example: NICE_BENCH_DATA=/data/mnist nice-bench data")
-def data(verbose: Verbose = False) -> None:
+def data() -> None:
     """Bring MNIST into the cache, or check what is there."""
     options.say(f"MNIST in {datasets.folder()} …")
     typer.echo(datasets.fetch())

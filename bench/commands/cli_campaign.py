@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.commands import options
-from bench.commands.options import Interpreters, Verbose
+from bench.commands.options import Interpreters
 from bench.errors import BenchError
 from bench.running import campaign, engines
 
@@ -41,7 +41,6 @@ def run_campaign(
         bool, typer.Option("--watch", help="Of slurm: stay, show the jobs, and submit anew what --retries allows.")
     ] = False,
     python: Interpreters = None,
-    verbose: Verbose = False,
 ) -> None:
     """Make the runs of a whole comparison, one after the other.
 

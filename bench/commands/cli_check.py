@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bench.commands import options
-from bench.commands.options import Chosen, Device, Interpreters, Verbose
+from bench.commands.options import Chosen, Device, Interpreters
 from bench.errors import BenchError
 from bench.records import Record, RecordError
 from bench.regression import check as checks
@@ -45,7 +45,6 @@ def check(
         typer.Option(help="Folder for records; the runs it has already aren't made again. [default: in results/runs]"),
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one run.")] = 1800.0,
-    verbose: Verbose = False,
 ) -> None:
     """Hold the losses of every backend against the references.
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from bench.commands import options
-from bench.commands.options import Chosen, Device, Precision, Verbose
+from bench.commands.options import Chosen, Device, Precision
 from bench.comparison import compare_tables, conditions, matching, revisions
 from bench.comparison.compare import Margins, Row
 from bench.comparison.compare import compare as compared
@@ -86,7 +86,6 @@ def compare(
         int | None, typer.Option(help="Of --interleave, in place of the protocol's: an even number.")
     ] = None,
     output: options.Output = None,
-    verbose: Verbose = False,
 ) -> None:
     """Compare sets of records: faster, slower, the same, can't tell."""
     asked = [conditions.parse(text) for text in fail_if or []]

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import backends
-from bench.commands.options import Device, Interpreters, Verbose, backend_names, interruptible, pairs
+from bench.commands.options import Device, Interpreters, backend_names, interruptible, pairs
 from bench.errors import BenchError
 from bench.inputs import data
 from bench.records import environment
@@ -28,7 +28,6 @@ def doctor(
     require_gpu: Annotated[
         bool, typer.Option("--require-gpu", help="Say no more than what GPUs there are; exit with 1 if there is none.")
     ] = False,
-    verbose: Verbose = False,
 ) -> None:
     """Say what this machine has, and whether each framework works.
 

@@ -8,7 +8,7 @@ import pandas as pd
 import typer
 
 from bench.commands.cli_compare import FailIf, UnclearPasses, Write, end, failures, put, sentence_of
-from bench.commands.options import Verbose, among, columns, say
+from bench.commands.options import among, columns, say
 from bench.comparison import conditions, revisions
 from bench.comparison import history as series
 from bench.comparison.observations import TOPICS
@@ -40,7 +40,6 @@ def history(
         ),
     ] = "text",
     write: Write = None,
-    verbose: Verbose = False,
 ) -> None:
     """Show each figure over revisions, and where it changed.
 

@@ -8,7 +8,7 @@ import typer
 from backends import Architecture
 from bench import tables
 from bench.commands import options
-from bench.commands.options import Device, Interpreters, Output, Seed, Verbose
+from bench.commands.options import Device, Interpreters, Output, Seed
 from bench.inputs.peer_registry import FRAMEWORKS, of_framework
 from bench.peers import runner
 
@@ -33,7 +33,6 @@ def peers(
     python: Interpreters = None,
     output: Output = None,
     timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one framework.")] = 3600.0,
-    verbose: Verbose = False,
 ) -> None:
     """Time the usual libraries on the same network and weights.
 

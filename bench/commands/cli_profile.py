@@ -6,7 +6,7 @@ import typer
 
 from bench import tables
 from bench.commands import options
-from bench.commands.options import Chosen, Device, Interpreters, Modes, Output, Precision, Seed, Verbose
+from bench.commands.options import Chosen, Device, Interpreters, Modes, Output, Precision, Seed
 from bench.inputs import protocol
 from bench.profiling import runs
 from bench.running import runner
@@ -27,7 +27,6 @@ def profile(
     python: Interpreters = None,
     output: Output = None,
     timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one backend.")] = 1800.0,
-    verbose: Verbose = False,
 ) -> None:
     """Show where the time of a training step goes.
 

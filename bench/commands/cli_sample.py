@@ -7,7 +7,7 @@ import typer
 
 import backends
 from bench import pictures
-from bench.commands.options import Device, Verbose, errors
+from bench.commands.options import Device, errors
 from bench.errors import BenchError
 
 
@@ -44,7 +44,6 @@ def sample(
         typer.Option(help="Says how bytes become x. [default: that of the record beside the weights]"),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="A .png file. [default: samples-KIND.png]")] = None,
-    verbose: Verbose = False,
 ) -> None:
     """Draw a picture of what the model has learned.
 

@@ -7,7 +7,7 @@ import typer
 
 from bench import tables
 from bench.commands import options
-from bench.commands.options import Chosen, Device, Folders, Interpreters, Modes, Output, Precision, Verbose
+from bench.commands.options import Chosen, Device, Folders, Interpreters, Modes, Output, Precision
 from bench.inputs import protocol
 from bench.inputs.protocol import AXES, OPERATIONS
 from bench.records import collection
@@ -37,7 +37,6 @@ def sweep(
     seconds: Annotated[float, typer.Option(min=1e-3, help="To spend on a point, about.")] = 0.5,
     output: Output = None,
     timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one axis of one backend.")] = 3600.0,
-    verbose: Verbose = False,
 ) -> None:
     """Time training, density and sampling over a range of sizes.
 
@@ -76,7 +75,6 @@ def draw(
     folders: Folders = None,
     write: Annotated[Path, typer.Option(help="Write the figures into this folder.")] = Path("results/plots"),
     style: Annotated[str, typer.Option("--format", help="svg or png.")] = "svg",
-    verbose: Verbose = False,
 ) -> None:
     """Draw the figures from records."""
     from bench.figures import plots

@@ -19,7 +19,6 @@ from bench.records.fields import MOST_SEED, printable
 from bench.running.variant import DEFAULT_BACKENDS
 from bench.tables.render import WIDTH, Table, render
 
-Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")]
 Chosen = Annotated[
     str | None, typer.Option("--backends", help=f"Comma-separated. [default: {','.join(DEFAULT_BACKENDS)}]")
 ]
