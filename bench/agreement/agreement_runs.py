@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
@@ -63,8 +64,9 @@ def run(
     checks: list[Check] = []
     file = None if output is None else agreement_report.ChecksFile(here, device, output)
     parallel = _parallel_suites(here, chosen, device, devices)
-    for suite in parallel if devices else _suites(here, trips, chosen, device, full=full):
-        for check in _shown(suite, console):
+    with console.status("agreement") as status:
+        for check in chain(*(parallel if devices else _suites(here, trips, chosen, device, full=full))):
+            status.update(f"{check.suite}: {check.case}: {check.backend} {check.precision}")
             checks.append(check)
             if file is not None:
                 file.add(check)
@@ -146,11 +148,3 @@ def _trips(setting: Setting, trained: Path | None) -> list[Trip]:
             raise BenchError(f"{trained}: the weights are of {found}; expected {architecture}")
     x = pixels_to_x(setting.images[:ROUND_TRIP_IMAGES], ARTICLE, setting.seed)
     return [Trip("article", architecture, its, name, x, setting.seed) for name, its in weights.items()]
-
-
-def _shown(checks: Iterator[Check], console: Console) -> Iterator[Check]:
-    """Pass checks on, and show which one is at work."""
-    with console.status("agreement") as status:
-        for check in checks:
-            status.update(f"{check.suite}: {check.case}: {check.backend} {check.precision}")
-            yield check
