@@ -94,23 +94,18 @@ def grouped(runs: Iterable[Record]) -> dict[Group, list[Record]]:
 
 
 def _present(runs: Sequence[Record], against: Reference, backends: Sequence[str]) -> list[Record]:
-    """The runs that count: of these backends and of the reference's seed, the last ones made."""
+    """The runs that count: of these backends and of the reference's seed; of failed ones those not made again since."""
     seeds = {against.seed} if isinstance(against, Trajectory) else {run.plan.seed for run in runs}
     chosen = [run for run in runs if run.plan.backend in backends and run.plan.seed in seeds]
-    return [run for run in chosen if not _made_again(run, runs)]
+    good = sorted((run for run in chosen if run.status == "ok"), key=lambda run: run.created)
+    last = {(run.plan.backend, run.plan.seed): run.created for run in good}
+    return [
+        run for run in chosen if run.status == "ok" or run.created >= last.get((run.plan.backend, run.plan.seed), "")
+    ]
 
 
 def _good(runs: Sequence[Record], against: Reference) -> list[Record]:
     return [run for run in runs if not _fault(run, against)]
-
-
-def _made_again(run: Record, runs: Sequence[Record]) -> bool:
-    plan = run.plan
-    return run.status != "ok" and any(
-        (other.plan.backend, other.plan.seed, other.status) == (plan.backend, plan.seed, "ok")
-        and other.created > run.created
-        for other in runs
-    )
 
 
 def _fault(run: Record, against: Reference) -> str | None:
