@@ -163,20 +163,20 @@ def stand_in(monkeypatch, patience):
 def test_runs_side_by_side_have_a_core_each_and_their_records_come_in_the_order_of_the_jobs(tmp_path, monkeypatch):
     workers = stand_in(monkeypatch, patience=20)
     jobs = [Job("smoke", name, "float32", seed, 1) for seed in (0, 1) for name in ("torch", "jax", "tensorflow")]
-    made = check_runs.run(jobs, Request(folder=tmp_path, device="cpu"), Silent(), abreast=2)
+    made = check_runs.run(jobs, Request(folder=tmp_path, device="cpu"), Silent(), parallel=2)
     assert [(run.plan.backend, run.plan.seed) for run in made] == [(job.backend, job.seed) for job in jobs]
     assert {frozenset(cores) for cores in workers if len(cores) == 2} == {frozenset("01")}
     assert max(map(len, workers)) == 2
 
 
-@pytest.mark.parametrize(("threads", "abreast", "device"), [(None, 2, "cpu"), (1, 1, "cpu"), (1, 2, "gpu")])
+@pytest.mark.parametrize(("threads", "parallel", "device"), [(None, 2, "cpu"), (1, 1, "cpu"), (1, 2, "gpu")])
 def test_runs_on_all_cores_or_a_gpu_and_those_that_are_timed_closely_are_alone(
-    tmp_path, monkeypatch, threads, abreast, device
+    tmp_path, monkeypatch, threads, parallel, device
 ):
     monkeypatch.setattr(check_runs, "resolve_device", lambda device: device)
     workers = stand_in(monkeypatch, patience=0.3)
     jobs = [Job("smoke", "torch", "float32", seed, threads) for seed in (0, 1)]
-    check_runs.run(jobs, Request(folder=tmp_path, device=device), Silent(), abreast)
+    check_runs.run(jobs, Request(folder=tmp_path, device=device), Silent(), parallel)
     assert max(map(len, workers)) == 1
 
 
@@ -195,7 +195,7 @@ def test_an_interruption_ends_the_runs_side_by_side_and_begins_no_more(tmp_path,
     monkeypatch.setattr(check_runs.runner, "run", run)
     jobs = [Job("smoke", name, "float32", 0, 1) for name in ("torch", *["jax"] * 8)]
     with pytest.raises(KeyboardInterrupt):
-        check_runs.run(jobs, Request(folder=tmp_path, device="cpu"), Silent(), abreast=2)
+        check_runs.run(jobs, Request(folder=tmp_path, device="cpu"), Silent(), parallel=2)
     assert stopped[:2] == [False, True]
     assert len(workers) < len(jobs)
 

@@ -70,7 +70,7 @@ def check(
         jobs = check_runs.reference_jobs if update else check_runs.check_jobs
         found = options.measured(
             lambda progress: [
-                record for part in parts for record in check_runs.run(jobs(part, names), where, progress, part.abreast)
+                record for part in parts for record in check_runs.run(jobs(part, names), where, progress, part.parallel)
             ]
         )
     if update and skipped:

@@ -10,7 +10,7 @@ import pandas as pd
 from bench.comparison.compare import ITSELF, WITHIN, Row, worded
 from bench.tables.render import MISSING, Table, number
 
-TOLD = (
+LEGEND = (
     "Ratio: what B takes over what A takes, with its 95 % interval; above 1 is worse, also where A and B are",
     "throughputs. Nats: B − A. A change is marked where it differs at 5 %, the figures of one topic being one family",
     "(Benjamini–Hochberg), and the same within noise where a change beyond {margins} is ruled out at 5 %.",
@@ -92,7 +92,7 @@ def table(rows: Sequence[Row], notes: Sequence[str] = (), margins: str = "10 %")
         if len(values) <= 1 or (name == "B is" and all(row.pair.b_name in _what(row) for row in rows)):
             columns = columns.drop(columns=name, errors="ignore")
     empty = [name for name in columns if (columns[name] == MISSING).all()]
-    caption = " ".join([*sentences, *TOLD]).replace("{margins}", margins) if rows else " ".join(sentences)
+    caption = " ".join([*sentences, *LEGEND]).replace("{margins}", margins) if rows else " ".join(sentences)
     raw = pd.DataFrame([plain(row) for row in rows])
     return Table("compare", "Comparison", caption, columns.drop(columns=empty), raw, ("verdict", "backend", "figure"))
 

@@ -77,7 +77,7 @@ def judge(condition: Condition, rows: Sequence[Row]) -> Judgement:
     for wanted in ("fails", "can't tell"):
         found = [row for answer, row in answers if answer == wanted]
         if found:
-            return Judgement(condition, wanted, "; ".join(map(_told, found)))
+            return Judgement(condition, wanted, "; ".join(map(_sentence, found)))
     return Judgement(condition, "holds" if own else "can't tell", "" if own else f"no figures of {condition.topic}")
 
 
@@ -96,5 +96,5 @@ def _answer(row: Row, limit: float) -> Answer:
     return "holds" if row.bounds(2 * CONFIDENCE - 1)[1] < limit else "can't tell"
 
 
-def _told(row: Row) -> str:
+def _sentence(row: Row) -> str:
     return f"{named(row)}: {evidence(row)}" if row.pair.reason else f"{named(row)}: {figure(row)} ({evidence(row)})"

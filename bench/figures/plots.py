@@ -21,7 +21,7 @@ from bench.records import Record, slug
 from bench.tables.floor_tables import machine_floors
 from bench.tables.labels import SECTION, groups, prepare, provenance
 from bench.tables.pivot import over_rounds, pick
-from bench.tables.sweep_tables import SAID, SIZES, Curve, curves, exponent, knee, sweeps
+from bench.tables.sweep_tables import AXIS_NAMES, OPERATION_NAMES, Curve, curves, exponent, knee, sweeps
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -158,7 +158,7 @@ def sweep_figures(records: Sequence[Record]) -> Iterator[tuple[str, Figure]]:
     for section, rows in sections:
         found = [curve for curve in curves(rows) if not curve.points.empty]
         apart = "" if len(sections) == 1 else slug(f"-{'-'.join(str(section[name]) for name in SECTION)}")
-        for axis in SIZES:
+        for axis in AXIS_NAMES:
             its = [curve for curve in found if curve.axis == axis]
             if its:
                 name = f"sweep-{axis}" + (f"-{apart}" if apart else "")
@@ -167,11 +167,11 @@ def sweep_figures(records: Sequence[Record]) -> Iterator[tuple[str, Figure]]:
 
 def _sweep_figure(axis: str, found: Sequence[Curve], rows: pd.DataFrame) -> Figure:
     """Return the figure of one axis, a panel an operation."""
-    operations = [operation for operation in SAID if any(curve.operation == operation for curve in found)]
+    operations = [operation for operation in OPERATION_NAMES if any(curve.operation == operation for curve in found)]
     series = list(dict.fromkeys(str(curve.key["series"]) for curve in found))
     figure, panels = canvas(len(operations), f"Time by {axis}", " ".join([*provenance(rows), SWEEP_CAPTION]))
     for panel, operation in zip(panels, operations, strict=True):
-        panel.set(xscale="log", yscale="log", title=SAID[operation], xlabel=SIZES[axis])
+        panel.set(xscale="log", yscale="log", title=OPERATION_NAMES[operation], xlabel=AXIS_NAMES[axis])
         its = [curve for curve in found if curve.operation == operation]
         for curve in its:
             _draw(panel, curve, look(str(curve.key["series"]), series))

@@ -30,7 +30,7 @@ class Part:
         seeds: of a check: for convergence others than those of the reference.
         reference_seeds: of the reference.
         repeats: how often each backend makes a trajectory's reference, so that the noise of its speed is known.
-        abreast: how many of its runs go side by side where there are cores for it, the reference's too: what their
+        parallel: how many of its runs go side by side where there are cores for it, the reference's too: what their
             memory has to share is in the noise of their speed.
     """
 
@@ -41,7 +41,7 @@ class Part:
     seeds: tuple[int, ...] = (0,)
     reference_seeds: tuple[int, ...] = (0,)
     repeats: int = 1
-    abreast: int = 1
+    parallel: int = 1
 
     @property
     def name(self) -> str:
@@ -55,8 +55,8 @@ PARTS = (
     Part("trajectory", "trajectory-full", "float32", threads=None, repeats=5),
     Part("trajectory", "trajectory-narrow", "float32", threads=1, repeats=8),
     Part("trajectory", "trajectory-narrow", "float64", threads=1, repeats=5),
-    Part("convergence", "recipe-narrow", "float32", 1, NEW_SEEDS, OLD_SEEDS, abreast=2),
-    Part("convergence", "convergence-paper-narrow", "float32", 1, NEW_SEEDS, OLD_SEEDS, abreast=2),
+    Part("convergence", "recipe-narrow", "float32", 1, NEW_SEEDS, OLD_SEEDS, parallel=2),
+    Part("convergence", "convergence-paper-narrow", "float32", 1, NEW_SEEDS, OLD_SEEDS, parallel=2),
 )
 
 
@@ -97,10 +97,10 @@ def reference_jobs(part: Part, backends: Sequence[str]) -> list[Job]:
     return [oracle, *others, *usual]
 
 
-def run(jobs: Sequence[Job], where: variant.Request, listener: Listener, abreast: int = 1) -> list[Record]:
+def run(jobs: Sequence[Job], where: variant.Request, listener: Listener, parallel: int = 1) -> list[Record]:
     """Run the jobs that the folder has no good record of yet, and return a record for each job, in their order.
 
-    Of `where`, device, folder, interpreters and timeout count. `abreast` says how many jobs go side by side where there
+    Of `where`, device, folder, interpreters and timeout count. `parallel` is how many jobs go side by side where there
     are cores for them; on a GPU they go one after the other.
 
     Raises:
@@ -110,31 +110,31 @@ def run(jobs: Sequence[Job], where: variant.Request, listener: Listener, abreast
     there = _by_job(where.folder)
     found = [kept.pop() if (kept := there.get(_key(job, device))) else None for job in jobs]
     missing = [job for job, record in zip(jobs, found, strict=True) if record is None]
-    made = iter(_run_all(missing, where, listener, abreast if device == "cpu" else 1))
+    made = iter(_run_all(missing, where, listener, parallel if device == "cpu" else 1))
     return [record or next(made) for record in found]
 
 
-def _run_all(jobs: Sequence[Job], where: variant.Request, listener: Listener, abreast: int) -> list[Record]:
+def _run_all(jobs: Sequence[Job], where: variant.Request, listener: Listener, parallel: int) -> list[Record]:
     widest = max((job.cores for job in jobs), default=1)
-    lanes = max(1, min(abreast, environment.cores() // widest))
+    slots = max(1, min(parallel, environment.cores() // widest))
     interrupted = Event()
-    if lanes == 1:
+    if slots == 1:
         return [_run_one(job, range(job.cores), where, listener, interrupted) for job in jobs]
     free = SimpleQueue[int]()
-    for lane in range(lanes):
-        free.put(lane)
+    for slot in range(slots):
+        free.put(slot)
 
-    def in_a_lane(job: Job) -> Record:
-        lane = free.get()
+    def in_a_slot(job: Job) -> Record:
+        slot = free.get()
         try:
-            cores = range(lane * widest, lane * widest + job.cores)
+            cores = range(slot * widest, slot * widest + job.cores)
             return _run_one(job, cores, where, listener, interrupted)
         finally:
-            free.put(lane)
+            free.put(slot)
 
-    with ThreadPoolExecutor(lanes) as pool:
+    with ThreadPoolExecutor(slots) as pool:
         try:
-            return list(pool.map(in_a_lane, jobs))
+            return list(pool.map(in_a_slot, jobs))
         except BaseException:
             interrupted.set()  # what has not begun is cancelled by `map` itself
             raise

@@ -22,7 +22,7 @@ from bench.tables.labels import SECTION, groups, place, said, section_label
 from bench.tables.pivot import RECORD, over_rounds, pick
 from bench.tables.render import MISSING
 from bench.tables.series_tables import round_trips_of, worst_of
-from bench.tables.sweep_tables import SAID, SIZES, Curve, curves, sweeps
+from bench.tables.sweep_tables import AXIS_NAMES, OPERATION_NAMES, Curve, curves, sweeps
 
 BAND = {"fill": "toself", "opacity": 0.18, "line": {"width": 0}, "mode": "lines"}
 BAND |= {"hoverinfo": "skip", "showlegend": False}
@@ -278,8 +278,8 @@ def sweep_groups(data: pd.DataFrame) -> Iterator[Group]:
     for key, rows in groups(sweeps(data), SECTION):
         found = [curve for curve in curves(rows) if not curve.points.empty]
         panels = []
-        for axis_name in SIZES:
-            for operation in SAID:
+        for axis_name in AXIS_NAMES:
+            for operation in OPERATION_NAMES:
                 its = [curve for curve in found if (curve.axis, curve.operation) == (axis_name, operation)]
                 if its:
                     panels.append(_sweep_panel(axis_name, operation, its))
@@ -295,7 +295,8 @@ def _sweep_panel(size: str, operation: str, found: list[Curve]) -> Panel:
         heights = points["examples_per_second" if throughput else "seconds"]
         traces.append(line(series, names, points["size"].tolist(), heights.tolist(), **bars))
     what = "throughput" if throughput else "time"
-    title = f"{SAID[operation][0].upper()}{SAID[operation][1:]}: {what} against {'batch size' if throughput else size}"
+    name = OPERATION_NAMES[operation]
+    title = f"{name[0].upper()}{name[1:]}: {what} against {'batch size' if throughput else size}"
     left_out = [
         f"{said(str(curve.key['series']))} at {', '.join(map(str, sorted(curve.left_out)))}"
         for curve in found
@@ -306,5 +307,5 @@ def _sweep_panel(size: str, operation: str, found: list[Curve]) -> Panel:
         caption += f" Not measured: {'; '.join(left_out)}; the table has the reasons."
     sizes = sorted({int(point) for curve in found for point in curve.points["size"]})
     unit = "examples a second" if throughput else "seconds"
-    layout = {"xaxis": axis(SIZES[size], log=True, **ticks(sizes)), "yaxis": axis(unit, log=True)}
+    layout = {"xaxis": axis(AXIS_NAMES[size], log=True, **ticks(sizes)), "yaxis": axis(unit, log=True)}
     return panel(f"sweep-{size}-{operation}", title, caption, "scaling", traces, layout)

@@ -13,7 +13,7 @@ from bench.tables.frame import machine_of
 from bench.tables.labels import SECTION, groups, prepare, said, section_label
 from bench.tables.pivot import Rows, contexts_of
 from bench.tables.render import MISSING, Table, listed, number, spread
-from bench.tables.sweep_tables import SAID, curves, sweeps
+from bench.tables.sweep_tables import OPERATION_NAMES, curves, sweeps
 
 KINDS = {
     "run": "runs",
@@ -83,7 +83,7 @@ def sweep_sentences(records: Sequence[Record]) -> dict[str, list[str]]:
     sentences: dict[str, list[str]] = {}
     for key, rows in groups(sweeps(prepare(records)), SECTION):
         found = [curve for curve in curves(rows) if curve.axis == "batch" and not curve.points.empty]
-        for operation, name in SAID.items():
+        for operation, name in OPERATION_NAMES.items():
             parts = []
             for curve in found:
                 if curve.operation == operation:

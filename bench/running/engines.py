@@ -47,7 +47,7 @@ class Row(NamedTuple):
 def local(
     campaign: Campaign,
     output: Path,
-    tell: Callable[[str], None],
+    say: Callable[[str], None],
     budget: float = 1e9,
     retries: int | None = None,
     interpreters: Sequence[str] = (),
@@ -58,7 +58,7 @@ def local(
     Args:
         campaign: what to do.
         output: folder for everything.
-        tell: is given a sentence when a step begins and when it has ended.
+        say: is given a sentence when a step begins and when it has ended.
         budget: seconds; a command that is still at work then is interrupted.
         retries: how often a step that failed or was cut off is begun again, in all calls; None is once in each call.
         interpreters: BACKEND=INTERPRETER, for each command that runs the backend.
@@ -77,10 +77,10 @@ def local(
             step = steps[0]
             begun.add(step.name)
             command = _command(step, campaign, state.begin(step, output, "cut off"), interpreters, program)
-            tell(f"{step.name}: {shlex.join(command)}")
+            say(f"{step.name}: {shlex.join(command)}")
             ending = job.carry_out(command, max(0.0, deadline - time.monotonic()), [lock])
             outcome = state.end(step.name, ending, output)
-            tell(f"{step.name}: {outcome.status} after {outcome.seconds:.0f} s")
+            say(f"{step.name}: {outcome.status} after {outcome.seconds:.0f} s")
             if ending.stopped == "signal":
                 raise KeyboardInterrupt
         return _rows(campaign, state, {})

@@ -87,7 +87,7 @@ def supervise(
             return _died("timeout", f"no end after {timeout:g} s", log)
         except _MessageTooLongError:
             return _died("failed", f"wrote a message of more than {LONGEST_MESSAGE >> 20} MiB", log)
-        return End(said, said=True) if said else _died("failed", _told(code), log)
+        return End(said, said=True) if said else _died("failed", _ending(code), log)
 
 
 def _event(line: bytes) -> Event | None:
@@ -107,7 +107,7 @@ def _died(status: Status, reason: str, log: IO[bytes] | None = None) -> End:
     return End(Finished(status=status, reason=f"{reason}: {tail}" if tail else reason), said=False)
 
 
-def _told(code: int) -> str:
+def _ending(code: int) -> str:
     if code == -signal.SIGKILL:
         return "killed by SIGKILL, as the kernel does to a process when memory runs out"
     return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

@@ -13,12 +13,12 @@ from bench.tables.pivot import Rows
 from bench.tables.render import MISSING, Table, number
 from bench.tables.scaling import GROWTH, Scaling, fit
 
-SAID = {"log_prob": "log p", "sample": "sampling", "train": "training step"}
+OPERATION_NAMES = {"log_prob": "log p", "sample": "sampling", "train": "training step"}
 """The names of operations in tables and plots."""
 
 QUANTITIES = ["size", "seconds", "examples_per_second", "flop_rate", "low", "high"]
 
-SIZES = {
+AXIS_NAMES = {
     "batch": "batch, examples",
     "width": "width, units of a hidden layer",
     "depth": "depth, hidden layers of a coupling",
@@ -119,7 +119,7 @@ def _figures(curve: Curve) -> tuple[dict[str, Any], dict[str, str]]:
     }
     cells = {
         "axis": curve.axis,
-        "operation": SAID[curve.operation],
+        "operation": OPERATION_NAMES[curve.operation],
         "exponent p": exponent(law) or law.note,
         "knee": knee(law, smallest) or MISSING,
         "fixed cost, ms": number(1e3 * law.fixed, 3),

@@ -85,8 +85,8 @@ def run(suite: str, faults: Sequence[Fault], device: str) -> Iterator[tuple[Faul
     """
     timed = [fault for fault in faults if fault.verdict == "slower"]
     others = [fault for fault in faults if fault not in timed]
-    abreast = min(environment.cores(), MOST_ABREAST) if device == "cpu" else 1
-    for together, workers in ((others, abreast), (timed, 1)):
+    parallel = min(environment.cores(), MOST_ABREAST) if device == "cpu" else 1
+    for together, workers in ((others, parallel), (timed, 1)):
         cores = SimpleQueue[int]()
         if device == "cpu" and hasattr(os, "sched_setaffinity"):
             for core in sorted(os.sched_getaffinity(0)):
