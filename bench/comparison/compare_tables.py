@@ -76,9 +76,8 @@ def table(rows: Sequence[Row], notes: Sequence[str] = (), margins: str = "10 %")
         if row.verdict == "incomparable" or nothing:
             about = "" if row.noise == ITSELF else _what(row)
             kind = "error" if form == "error" and nothing else ""
-            together[(row.verdict, about, *_section(row), row.pair.b_name, row.pair.reason or row.noise, kind)].append(
-                row
-            )
+            key = (row.verdict, about, *_section(row), row.pair.b_name, row.pair.reason or row.noise, kind)
+            together[key].append(row)
         else:
             shown.append(_shown(row))
     for its in together.values():

@@ -207,10 +207,8 @@ def sentences(found: Sequence[Series]) -> list[str]:
     form = "Step: {backend}, {figure} {of} ({protocol}, {precision}, {machine}): {change}, {revision}, {date} {subject}"
     sentences = [form.format(**row).replace("  (", " (").strip(", ") for row in rows(found) if row["step"]]
     steady = sum(not any(point.step for point in series) for series in found)
-    return [
-        *sentences,
-        f"No step in {steady} of {len(found)} figures; the longest has {max(map(len, found))} revisions.",
-    ]
+    last = f"No step in {steady} of {len(found)} figures; the longest has {max(map(len, found))} revisions."
+    return [*sentences, last]
 
 
 def dashboard(found: Iterable[Series], revision: str, style: str) -> Any:

@@ -201,9 +201,7 @@ def load(name_or_path: str, **overrides: Any) -> Protocol:
     elif name_or_path in names():
         content = resources.files("bench.inputs").joinpath("protocols", f"{name_or_path}.toml").read_bytes()
     else:
-        raise ProtocolError(
-            f"protocol {name_or_path!r}: expected one of {', '.join(names())}, or a file ending in .toml"
-        )
+        raise ProtocolError(f"protocol {name_or_path!r}: expected one of {', '.join(names())}, or a .toml file")
     try:
         entries = tomllib.loads(content.decode())
     except ValueError as error:

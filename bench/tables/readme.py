@@ -28,9 +28,7 @@ def refresh(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise BenchError(f"{path}: not a text in UTF-8 ({error.reason})") from error
     if not BLOCK.search(text):
-        raise BenchError(
-            f"{path}: no block of tables; expected lines as <!-- tables speed: results --> … <!-- end tables -->"
-        )
+        raise BenchError(f"{path}: no block of tables; expected <!-- tables speed: results --> … <!-- end tables -->")
 
     def block(match: re.Match[str]) -> str:
         made = {table.name: table for table in tables.all_tables(collection.load_all(path.parent / match["folder"]))}
