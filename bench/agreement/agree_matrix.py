@@ -75,7 +75,7 @@ class Expected:
         model.encode(x)
         self.settled = x[model.nearest_zero > Rounding(architecture, "float32", len(x)).chain]
         if not len(self.settled):
-            raise BenchError("no gradient can be compared: float32 might turn a ReLU in every row; take more rows")
+            raise BenchError("no gradient can be compared: float32 might switch a ReLU in every row; take more rows")
         self.at_settled, self.at_all = reference.gradients(self.settled), reference.gradients(x)
         self.score_at_settled, self.score_at_all = reference.score(self.settled), reference.score(x)
         s = given["log_scale"].astype(np.float64)

@@ -238,13 +238,13 @@ def _difference(pair: Pair) -> Row:
         drawn = [_drawn(each) for each in (one, other)]
         if drawn[0] and drawn[1] and len(pair.a) == len(pair.b) == 1:
             draws = (drawn[0][2], drawn[1][2])
-            return Row(pair, one.value, other.value, _turned(of_means(drawn[0], drawn[1]), worse), n=draws, noise=DRAWS)
+            return Row(pair, one.value, other.value, _signed(of_means(drawn[0], drawn[1]), worse), n=draws, noise=DRAWS)
         estimate, noise = Estimate(b[0] - a[0], math.nan, 1), ""
     counts = (len(a), len(b))
-    return Row(pair, float(np.mean(a)), float(np.mean(b)), _turned(estimate, worse), n=counts, noise=noise)
+    return Row(pair, float(np.mean(a)), float(np.mean(b)), _signed(estimate, worse), n=counts, noise=noise)
 
 
-def _turned(estimate: Estimate, sign: float) -> Estimate:
+def _signed(estimate: Estimate, sign: float) -> Estimate:
     return replace(estimate, value=sign * estimate.value)
 
 

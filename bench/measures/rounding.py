@@ -81,15 +81,15 @@ class Rounding:
     def gradient_norm(self) -> float:
         """The tolerance of a gradient by coarse products: the norm of its error over its norm, as one vector.
 
-        No row is without a turned ReLU there, and the largest error says nothing. A norm is a mean over so many
+        Rounding switches some ReLU in every row there, so the largest error says nothing. A norm is a mean over so many
         roundings that it needs no λ. The chain is passed twice. Besides, an input of a ReLU that has a relative error
         of e, as one after l layers has with e = √(3 l) u_p, is on the wrong side of zero with a probability of e/π if
-        it is normal and centred; each ReLU so turned adds or takes away a part of the gradient that half of them pass,
+        it is normal and centred; each ReLU so switched adds or removes a part of the gradient that half of them pass,
         hence 2e/π of its square for each layer of a coupling's network. Beside that network the coupling passes the
         gradient on as it is.
         """
         architecture = self.architecture
         layers = architecture.hidden_layers + 1
         product = math.sqrt(3) * 2.0 ** -PRODUCT_BITS[self.precision]
-        turned = sum(2 * math.sqrt(layer) * product / math.pi for layer in range(1, layers + 1))
-        return math.sqrt(2 * architecture.couplings * layers) * product + math.sqrt(turned)
+        switched = sum(2 * math.sqrt(layer) * product / math.pi for layer in range(1, layers + 1))
+        return math.sqrt(2 * architecture.couplings * layers) * product + math.sqrt(switched)

@@ -1,4 +1,4 @@
-"""What a peer is to the one that measures it, and the flow in the form in which most libraries can hold it.
+"""The interface that every peer implements, and the flow in the form in which most libraries can hold it.
 
 The article reverses all dimensions before each coupling and splits them into even and odd ones. Most libraries couple
 halves instead, or take a mask. The two differ in the order of dimensions alone, so the columns of x are put in order

@@ -1,7 +1,7 @@
 """One round of one backend, in a process of its own: a plan comes in on standard input, events go out as JSON lines.
 
-Whatever a framework prints goes to standard error, so that nothing but events is on the line. Every failure ends in a
-`Finished` event that says what it was; the runner tells the rest (killed, silent) from the outside.
+Whatever a framework prints goes to standard error, so that standard output has nothing but events. Every failure ends
+in a `Finished` event that says what it was; that a worker was killed or is silent, the runner sees from the outside.
 """
 
 from __future__ import annotations

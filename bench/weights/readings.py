@@ -151,8 +151,8 @@ def _follow(choices: Choices, parts: Parts, couplings: int, division: Choices) -
             order = order[permutations[k - start]]
         masks = parts.masks[::way][k : k + 1]
         halves = _halves(choices["split"], dim, masks)
-        turned = {"first": False, "second": True, "first, then second": k % 2 == 1}.get(choices["reads"], k % 2 == 0)
-        places.append(halves[::-1] if turned else halves)
+        swapped = {"first": False, "second": True, "first, then second": k % 2 == 1}.get(choices["reads"], k % 2 == 0)
+        places.append(halves[::-1] if swapped else halves)
         steps.append(order[places[-1]])
         merged = np.empty_like(order)
         merged[_halves(choices["merge"], dim, masks)] = order[halves]
