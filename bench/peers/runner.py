@@ -73,15 +73,12 @@ class Peers(Variant[PeersPlan]):
     """One framework's peers; its worker is started anew without the peer or the mode that took it down."""
 
     worker = "bench.peers.worker"
-
-    def __init__(self, request: Request, label: str, plan: Plan, run_id: str) -> None:
-        super().__init__(request, label, plan, run_id)
-        self.peers = request
-        self._at = OURS
+    request: Request
+    _at = OURS
 
     def worker_plan(self, round_: int) -> PeersPlan:
         """Everything at once: the worker has rounds of its own."""
-        plan, request = self.record.plan, self.peers
+        plan, request = self.record.plan, self.request
         names = [entry.name for entry in of_framework(plan.backend)]
         return PeersPlan(
             framework=plan.backend,
