@@ -60,15 +60,8 @@ def supervise(
         KeyboardInterrupt: the command was interrupted; the worker has been ended.
     """
     said: Finished | None = None
-
-    def pass_on(lines: list[bytes]) -> None:
-        nonlocal said
-        events = [event for line in lines if (event := _event(line)) is not None]
-        if said is None or said.status == "ok":  # what isn't understood stays so, whatever the worker says at its end
-            said = next((event for event in events if isinstance(event, Finished)), said)
-        if events:
-            take(events)
-
+    code: int | None = None
+    status: Status = "failed"
     with tempfile.TemporaryFile() as log:
         try:
             process = subprocess.Popen(
@@ -81,13 +74,27 @@ def supervise(
             )
         except OSError as error:
             return _died("unavailable", f"{command[0]} can't be started ({error.strerror})")
+        assert process.stdin is not None
+        deadline = time.monotonic() + timeout
         try:
-            code = _talk(process, plan, timeout, pass_on, stopped)
+            with suppress(BrokenPipeError):  # it died at once; how it ended says more than this
+                process.stdin.write(plan.model_dump_json().encode() + b"\n")
+                process.stdin.flush()  # and left open: that it closes tells the worker that the runner is gone
+            for lines in _lines(process, deadline, stopped):
+                events = [event for line in lines if (event := _event(line)) is not None]
+                if said is None or said.status == "ok":  # what isn't understood stays so, whatever comes at the end
+                    said = next((event for event in events if isinstance(event, Finished)), said)
+                if events:
+                    take(events)
+            code = process.wait(timeout=max(0.1, deadline - time.monotonic()))
+            reason = _ending(code)
         except subprocess.TimeoutExpired:
-            return _died("timeout", f"no end after {timeout:g} s", log)
+            status, reason = "timeout", f"no end after {timeout:g} s"
         except _MessageTooLongError:
-            return _died("failed", f"wrote a message of more than {LONGEST_MESSAGE >> 20} MiB", log)
-        return End(said, said=True) if said else _died("failed", _ending(code), log)
+            reason = f"wrote a message of more than {LONGEST_MESSAGE >> 20} MiB"
+        finally:
+            _kill(process)
+        return End(said, said=True) if said and code is not None else _died(status, reason, log)
 
 
 def _event(line: bytes) -> Event | None:
@@ -111,27 +118,6 @@ def _ending(code: int) -> str:
     if code == -signal.SIGKILL:
         return "killed by SIGKILL, as the kernel does to a process when memory runs out"
     return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-
-
-def _talk(
-    process: subprocess.Popen,
-    plan: BaseModel,
-    timeout: float,
-    pass_on: Callable[[list[bytes]], None],
-    stopped: Callable[[], bool],
-) -> int:
-    """The exit code of a worker that was sent its plan and heard to its end."""
-    assert process.stdin is not None
-    deadline = time.monotonic() + timeout
-    try:
-        with suppress(BrokenPipeError):  # it died at once; how it ended says more than this
-            process.stdin.write(plan.model_dump_json().encode() + b"\n")
-            process.stdin.flush()  # and left open: that it closes tells the worker that the runner is gone
-        for lines in _lines(process, deadline, stopped):
-            pass_on(lines)
-        return process.wait(timeout=max(0.1, deadline - time.monotonic()))
-    finally:
-        _kill(process)
 
 
 def _lines(process: subprocess.Popen, deadline: float, stopped: Callable[[], bool]) -> Iterator[list[bytes]]:
