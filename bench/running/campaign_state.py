@@ -152,28 +152,22 @@ def locked(output: Path, patience: float = 0.0) -> Iterator[tuple[State, int]]:
     try:
         output.mkdir(parents=True, exist_ok=True)
         with (output / LOCK).open("a+", encoding="utf-8") as lock:
-            while not _try_lock(lock.fileno()):
-                if time.monotonic() >= deadline:
-                    lock.seek(0)
-                    raise BenchError(
-                        f"{output}: a campaign is at work here ({lock.read().strip() or 'its process is unknown'}, or "
-                        "a step that it began); wait until it has ended, or choose another --output"
-                    )
-                time.sleep(0.1)
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        lock.seek(0)
+                        owner = f"{lock.read().strip() or 'its process is unknown'}, or a step that it began"
+                        advice = "wait until it has ended, or choose another --output"
+                        raise BenchError(f"{output}: a campaign is at work here ({owner}); {advice}") from None
+                    time.sleep(0.1)
             lock.truncate(0)
             print(f"process {os.getpid()} on {platform.node()}", file=lock, flush=True)
             yield _read(output), lock.fileno()
     except OSError as error:
         raise BenchError(f"{error.filename or output}: can't be used ({error.strerror})") from error
-
-
-def _try_lock(descriptor: int) -> bool:
-    """Whether the lock could be had."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _read(output: Path) -> State:
