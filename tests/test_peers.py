@@ -125,8 +125,8 @@ def make_peer(entry, work, precision):
 
 FATES = {
     "good": None,
-    "a bias less": "failed: log p is off by",
-    "other order": "failed: log p is off by",
+    "a bias less": "failed: log p at the same weights is off by",
+    "other order": "failed: log p at the same weights is off by",
     "idle": "failed: the change of log p by training is off by 1.0e+00",
     "frozen": "failed: the change of log p by training is off by",
     "late": "failed: RuntimeError: all at sea",

@@ -113,9 +113,11 @@ def measure(plan: PeersPlan) -> Iterator[Event | Measurement]:
     expected = work.reference()
     yield PeerBegun(peer=OURS, stage="warm-up")
     ours = make_ours(model, plan, work)
-    yield from _checked(OURS, ours, work, expected, plan)
+    at_start = ("log_prob_error", expected, TOLERANCES[plan.precision], "log p at the same weights")
+    yield from _checked(OURS, ours.log_prob(work.checked), *at_start)
     ours.seconds()
-    trained = model.log_prob(work.checked)
+    change = model.log_prob(work.checked) - expected
+    after_training = ("trained_error", change, TRAINED_TOLERANCE, "the change of log p by training")
     timed = {OURS: ours}
     others: dict[str, Callable[[], Timed]] = {
         our_mode(mode): partial(lambda mode: make_ours(make_model(plan, work, mode), plan, work), mode)
@@ -128,9 +130,9 @@ def measure(plan: PeersPlan) -> Iterator[Event | Measurement]:
         yield PeerBegun(peer=name, stage="check and warm-up")
         try:
             found = make()
-            yield from _checked(name, found, work, expected, plan)
+            yield from _checked(name, found.log_prob(work.checked), *at_start)
             found.seconds()
-            yield from _trained(name, found.log_prob(work.checked) - expected, trained - expected)
+            yield from _checked(name, found.log_prob(work.checked) - expected, *after_training)
             timed[name] = found
         except Exception as error:
             yield _missed(name, error)
@@ -213,29 +215,18 @@ def probe_peer(kind: type[Peer], precision: str) -> PrecisionSeen:
     return seen(precision, found[:most] > found[-1] - 1)
 
 
-def _checked(name: str, timed: Timed, work: Work, expected: NDArray, plan: PeersPlan) -> Iterator[Measurement]:
-    """Record how far log p at the weights as given is from the reference's.
+def _checked(
+    name: str, found: NDArray, quantity: str, expected: NDArray, allowed: float, what: str
+) -> Iterator[Measurement]:
+    """Record how far log p, or its change by training, is from what it should be.
 
     Raises:
-        PeerError: farther than the tolerance.
+        PeerError: farther than is allowed.
     """
-    found = timed.log_prob(work.checked)
     error = relative(found, expected) if found.shape == expected.shape else float("inf")
-    yield Measurement.of("peers", "log_prob_error", error, "relative", peer=name)
-    if not error <= TOLERANCES[plan.precision]:
-        raise PeerError(f"log p is off by {error:.1e} at the same weights, more than {TOLERANCES[plan.precision]:.0e}")
-
-
-def _trained(name: str, change: NDArray, expected: NDArray) -> Iterator[Measurement]:
-    """Record how far the change of log p by the warm-up's steps is from that of the harness' backend.
-
-    Raises:
-        PeerError: farther than the tolerance.
-    """
-    error = relative(change, expected)
-    yield Measurement.of("peers", "trained_error", error, "relative", peer=name)
-    if not error <= TRAINED_TOLERANCE:
-        raise PeerError(f"the change of log p by training is off by {error:.1e}, more than {TRAINED_TOLERANCE}")
+    yield Measurement.of("peers", quantity, error, "relative", peer=name)
+    if not error <= allowed:
+        raise PeerError(f"{what} is off by {error:.1e}, more than {allowed:g}")
 
 
 def _rounds(timed: dict[str, Timed], plan: PeersPlan) -> Iterator[Event | Measurement]:
