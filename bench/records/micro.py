@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import explain
 from bench.records import Measurement, Plan, PrecisionSeen, Record, RecordError
@@ -39,28 +39,16 @@ class _Info(_Part):
     interval: tuple[Figure, Figure]
 
 
-class _Stats(_Part):
-    median: Figure
-    rounds: Positive
-
-
 class _Benchmark(_Part):
     extra_info: _Info
-    stats: _Stats
-
-
-class _Machine(_Part):
-    nice_bench: Json
-
-
-class _Commit(_Part):
-    id: str | None = None
-    dirty: bool | None = None
+    median: Figure = Field(validation_alias=AliasPath("stats", "median"))
+    rounds: Positive = Field(validation_alias=AliasPath("stats", "rounds"))
 
 
 class _Output(_Part):
-    machine_info: _Machine
-    commit_info: _Commit
+    environment: Json = Field(validation_alias=AliasPath("machine_info", "nice_bench"))
+    commit: str | None = Field(default=None, validation_alias=AliasPath("commit_info", "id"))
+    dirty: bool | None = Field(default=None, validation_alias=AliasPath("commit_info", "dirty"))
     benchmarks: Annotated[list[_Benchmark], Field(min_length=1)]
     datetime: datetime
 
@@ -90,14 +78,14 @@ def _records(output: _Output) -> list[Record]:
         of_call = {"operation", "calls", "interval"}
         groups[benchmark.extra_info.model_dump_json(exclude=of_call)].append(benchmark)
     created = output.datetime.astimezone(UTC).isoformat(timespec="seconds")
-    commit = {"commit": output.commit_info.id, "dirty": output.commit_info.dirty}
+    commit = {"commit": output.commit, "dirty": output.dirty}
     return [
         Record(
             run=f"micro-{output.datetime.astimezone(UTC):%Y%m%dT%H%M%S%f}",
             created=created,
             status="ok",
             plan=_plan(its[0].extra_info),
-            environment=output.machine_info.nice_bench | {"git": commit},
+            environment=output.environment | {"git": commit},
             precision=its[0].extra_info.precision,
             measurements=[_measurement(benchmark) for benchmark in its],
         )
@@ -128,7 +116,7 @@ def _plan(info: _Info) -> Plan:
 
 def _measurement(benchmark: _Benchmark) -> Measurement:
     """Return the time of a call in one benchmark."""
-    info, stats = benchmark.extra_info, benchmark.stats
-    seconds, low, high = (value / info.calls for value in (stats.median, *info.interval))
+    info = benchmark.extra_info
+    seconds, low, high = (value / info.calls for value in (benchmark.median, *info.interval))
     at = {"operation": info.operation, "batch": info.batch}
-    return Measurement.of("micro", "seconds", seconds, "s", low=low, high=high, n=stats.rounds, **at)
+    return Measurement.of("micro", "seconds", seconds, "s", low=low, high=high, n=benchmark.rounds, **at)
