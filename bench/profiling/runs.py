@@ -28,8 +28,7 @@ def profile(request: Request, steps: int, listener: Listener) -> list[Record]:
         raise BenchError(f"{request.folder / present[0]}: exists; choose another --output")
 
     def command(label: str, interpreter: str) -> list[str]:
-        folder = request.folder / label
-        return [interpreter, "-m", "bench.profiling.worker", "--steps", str(steps), "--folder", str(folder)]
+        return [interpreter, "-m", "bench.profiling.worker", str(steps), str(request.folder / label)]
 
     short = shortened(request.protocol, steps)
     return run(replace(request, kind="profile", protocol=short, command=command), listener)

@@ -5,7 +5,6 @@ Four epochs of that many steps: the first one warms up, the second one is timed,
 one never runs, so that its inputs are on their way during the third, as they are in the midst of any training.
 """
 
-import argparse
 import importlib
 import sys
 import tempfile
@@ -29,15 +28,11 @@ from bench.running.worker_io import serve, started
 EPOCHS = 4
 
 
-def main() -> int:
-    """Read a plan from standard input, profile, and write events to what standard output was."""
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("--steps", type=int, required=True)
-    arguments.add_argument("--folder", type=Path, required=True)
-    chosen = arguments.parse_args()
+def main(steps: int, folder: Path) -> int:
+    """Carry out the plan on standard input, into a folder; its events go to what standard output was."""
     with tempfile.TemporaryDirectory() as dump:
         hlo.dump_into(Path(dump))
-        return serve(WorkerPlan, lambda plan: profile(plan, chosen.steps, chosen.folder, Path(dump)))
+        return serve(WorkerPlan, lambda plan: profile(plan, steps, folder, Path(dump)))
 
 
 def profile(plan: WorkerPlan, steps: int, folder: Path, dump: Path) -> Iterator[Event | Measurement]:
@@ -79,4 +74,4 @@ def _tracer(backend: str) -> ModuleType:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2])))
