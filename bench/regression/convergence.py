@@ -109,9 +109,8 @@ def judge(runs: Sequence[Record], reference: Convergence) -> list[Verdict]:
     for (first, second), (measure, (_, epoch)) in itertools.product(itertools.combinations(found, 2), every):
         quantity = f"{measure.replace('_', ' ')}, epoch {epoch}"
         seeds = sorted(found[first].keys() & found[second].keys())
-        apart = np.array(
-            [_loss(found[first][s], measure, epoch) - _loss(found[second][s], measure, epoch) for s in seeds]
-        )
+        pair = [[_loss(found[name][seed], measure, epoch) for seed in seeds] for name in (first, second)]
+        apart = np.subtract(pair[0], pair[1])
         verdicts.append(_equivalent(apart, reference, f"{first} − {second}", quantity))
     return verdicts
 

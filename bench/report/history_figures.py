@@ -70,7 +70,5 @@ def _panel(name: str, title: str, table: str, rows: pd.DataFrame, order: Iterabl
 
 def _said(rows: pd.DataFrame) -> list[str]:
     """What stands at each point while the pointer is on it: its date, its commit's subject and its change."""
-    return [
-        escape(" · ".join(filter(None, each)))
-        for each in zip(rows["date"], rows["subject"], rows["change"], strict=True)
-    ]
+    points = zip(rows["date"], rows["subject"], rows["change"], strict=True)
+    return [escape(" · ".join(filter(None, each))) for each in points]

@@ -32,12 +32,8 @@ class Suite:
 
 def suites(paths: Iterable[Path]) -> list[Suite]:
     """The suites in files and folders."""
-    found = []
-    for path in paths:
-        for file in files_below(path, agreement_report.FILE) if path.is_dir() else []:
-            data, head = agreement_report.load(file.parent)
-            found.append(_suite(data, head, file.parent.name))
-    return found
+    files = [file for path in paths if path.is_dir() for file in files_below(path, agreement_report.FILE)]
+    return [_suite(*agreement_report.load(file.parent), file.parent.name) for file in files]
 
 
 def _suite(data: pd.DataFrame, head: list[str], folder: str) -> Suite:

@@ -34,14 +34,9 @@ def peers(records: Iterable[Record]) -> Table:
     raw = [row for record in chosen for row in _rows(record)]
     shown = pd.DataFrame([_shown(row) for row in raw], dtype=object)
     constant = [name for name in ABOUT if name in shown and shown[name].nunique() == 1]
-    return Table(
-        name="peers",
-        title="Other libraries on the same work",
-        caption=" ".join([*provenance(prepare(chosen)), *NOTES] if chosen else []),
-        shown=shown.drop(columns=constant),
-        raw=pd.DataFrame(raw),
-        labels=(*ABOUT, "framework", "peer"),
-    )
+    caption = " ".join([*provenance(prepare(chosen)), *NOTES] if chosen else [])
+    shown, labels = shown.drop(columns=constant), (*ABOUT, "framework", "peer")
+    return Table("peers", "Other libraries on the same work", caption, shown, pd.DataFrame(raw), labels)
 
 
 def _rows(record: Record) -> Iterable[dict[str, Any]]:

@@ -217,14 +217,11 @@ def _listed(config: Any) -> Iterator[dict[str, Any]]:
 
 def _check_layer(path: Path, kind: str, settings: dict[str, Any]) -> None:
     """Refuse a layer or an activation that no architecture has, by its name."""
-    if kind in REFUSED.values() or (
-        kind == "ReLU" and any(settings.get(k, value) != value for k, value in RELU_DEFAULTS.items())
-    ):
+    usual = all(settings.get(key, value) == value for key, value in RELU_DEFAULTS.items())
+    if kind in REFUSED.values() or (kind == "ReLU" and not usual):
         raise ParameterError(f"{path}: layer {settings['name']} is a {_call(kind, settings)}; no architecture has one")
-    if settings.get("activation") not in (None, "linear", "relu"):
-        raise ParameterError(
-            f"{path}: layer {settings['name']} has activation {settings['activation']}; expected relu or linear"
-        )
+    if (found := settings.get("activation")) not in (None, "linear", "relu"):
+        raise ParameterError(f"{path}: layer {settings['name']} has activation {found}; expected relu or linear")
 
 
 def _in_network(layer: dict[str, Any]) -> bool:
@@ -238,9 +235,5 @@ def _call(kind: str, settings: dict[str, Any]) -> str:
 
 
 def _is_permutation(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) > 1
-        and all(type(i) is int for i in value)
-        and {*value} == {*range(len(value))}
-    )
+    integers = isinstance(value, list) and all(type(i) is int for i in value)
+    return integers and len(value) > 1 and sorted(value) == [*range(len(value))]

@@ -165,18 +165,14 @@ def _mismatch(networks: list[list[str]], layers: dict[str, tuple[NDArray, NDArra
         return f"{first[0]} reads {width} dimensions; expected half of {dim}, or all where masks follow"
     for network in networks:
         if len(network) != len(first) or len(network) < 2:
-            return (
-                f"{network[0]} begins a network of {len(network)} layers; expected {max(len(first), 2)}, as in others"
-            )
+            wanted = max(len(first), 2)
+            return f"{network[0]} begins a network of {len(network)} layers; expected {wanted}, as in others"
         sizes = [width, *[hidden] * (len(network) - 1), width]
         for name, (before, after) in zip(network, pairwise(sizes), strict=True):
             kernel, bias = layers[name]
             if kernel.shape != (before, after) or bias.shape != (after,):
-                two = (
-                    "; two networks in a coupling aren't read" if before == hidden and kernel.shape[0] == width else ""
-                )
-                return (
-                    f"{name} has a kernel [in, out] of shape {kernel.shape} and a bias of shape {bias.shape}; expected "
-                    f"{(before, after)} and {(after,)}{two}"
-                )
+                two = before == hidden and kernel.shape[0] == width
+                found = f"a kernel [in, out] of shape {kernel.shape} and a bias of shape {bias.shape}"
+                more = "; two networks in a coupling aren't read" * two
+                return f"{name} has {found}; expected {(before, after)} and {(after,)}{more}"
     return None
