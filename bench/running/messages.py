@@ -1,10 +1,12 @@
 """What passes between runner and worker: the plan going in, events coming back, both as JSON."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from backends import Nodes
+import backends
+from backends import Architecture, Backend, Nodes
+from backends.parameters import Parameters, rounded
 from bench.inputs.protocol import Point, Protocol
 from bench.records import EpochPoint, Json, Measurement, PrecisionSeen, Status
 
@@ -13,11 +15,25 @@ class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class WorkerPlan(_Message):
+class _ModelPlan(_Message):
+    """What a worker is asked for with a model of its own; the protocol is there in full, so that it reads no file."""
+
+    protocol: Protocol
+    backend: str
+    device: Literal["cpu", "gpu"]
+    precision: str
+    mode: str | None
+
+    def model(self, architecture: Architecture, initial: Parameters, **devices: Any) -> Backend:
+        """The model at these weights, rounded to its dtype; `devices` are what `backends.create` takes of several."""
+        chosen: dict[str, Any] = {"device": self.device, "precision": self.precision, "mode": self.mode}
+        return backends.create(self.backend, architecture, rounded(initial, self.precision), **chosen, **devices)
+
+
+class WorkerPlan(_ModelPlan):
     """One round of one backend.
 
     Attributes:
-        protocol: in full, so that the worker reads no file.
         nodes: which machines have the devices, and which of them this worker is on.
         epochs: how many epochs this round trains; `round` of `rounds`, from 1.
         state: where training goes on from; absent at its start. States are left in files of other names beside it.
@@ -26,11 +42,6 @@ class WorkerPlan(_Message):
         resumed: whether this process goes on inside the round, where another one was cut off.
     """
 
-    protocol: Protocol
-    backend: str
-    device: Literal["cpu", "gpu"]
-    precision: str
-    mode: str | None
     devices: int = 1
     nodes: Nodes = Nodes()
     seed: int
@@ -44,21 +55,15 @@ class WorkerPlan(_Message):
     resumed: bool = False
 
 
-class SweepPlan(_Message):
-    """Points of a sweep for one backend, in this order.
+class SweepPlan(_ModelPlan):
+    """Points of a sweep around a protocol for one backend, in this order.
 
     Attributes:
-        protocol: the network, batch and optimiser around which it is swept.
         rates: operation → seconds a FLOP, of what was measured before; says what would take too long.
         seconds: to spend on a point, about.
         longest_call: most seconds that one call may take.
     """
 
-    protocol: Protocol
-    backend: str
-    device: Literal["cpu", "gpu"]
-    precision: str
-    mode: str | None
     points: list[Point]
     rates: dict[str, float] = Field(default_factory=dict)
     seconds: float = Field(gt=0)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,20 +41,8 @@ def main(*, training_only: bool = False) -> int:
 
 def model_of(plan: WorkerPlan) -> tuple[Backend, Parameters]:
     """The model that a plan asks for, and the initial weights before they are rounded to its dtype."""
-    initial = _initial(plan)
-    held = parameters.rounded(initial, plan.precision)
-    architecture = plan.protocol.make_architecture()
-    model = backends.create(
-        plan.backend,
-        architecture,
-        held,
-        device=plan.device,
-        precision=plan.precision,
-        mode=plan.mode,
-        replicas=plan.devices,
-        nodes=plan.nodes,
-    )
-    return model, initial
+    architecture, initial = plan.protocol.make_architecture(), _initial(plan)
+    return plan.model(architecture, initial, replicas=plan.devices, nodes=plan.nodes), initial
 
 
 def _initial(plan: WorkerPlan) -> Parameters:
@@ -209,18 +198,10 @@ def _train(
         epochs_seconds.append(report.seconds)
         waits.append(report.wait_seconds)
         per_step = [likelihood.reported_loss(float(loss), dim, protocol.training.loss) for loss in losses]
-        yield EpochDone(
-            point=EpochPoint(
-                epoch=epoch + 1,
-                train_loss=train_loss,
-                test_loss=test_loss,
-                seconds=report.seconds,
-                others=shares[-1],
-                round=plan.round,
-            ),
-            part=part + 1,
-            first_epoch_losses=[loss if np.isfinite(loss) else None for loss in per_step] if epoch == 0 else [],
-        )
+        first_epoch_losses = [loss if np.isfinite(loss) else None for loss in per_step] if epoch == 0 else []
+        at: dict[str, Any] = {"epoch": epoch + 1, "round": plan.round, "seconds": report.seconds, "others": shares[-1]}
+        point = EpochPoint(**at, train_loss=train_loss, test_loss=test_loss)
+        yield EpochDone(point=point, part=part + 1, first_epoch_losses=first_epoch_losses)
         if not np.isfinite(losses).all():
             step = int(np.argmin(np.isfinite(losses)))
             raise DivergedError(f"loss is {losses[step]} at step {part * stream.steps + step + 1} of epoch {epoch + 1}")

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import psutil
 
-import backends
-from backends import Architecture, Backend, UnavailableError, parameters
+from backends import Architecture, Backend, UnavailableError
 from bench.inputs.protocol import Point
 from bench.inputs.streams import initial_parameters
 from bench.measures import sweep
@@ -91,14 +90,7 @@ def _make(plan: SweepPlan, architecture: Architecture) -> Backend:
     rule = plan.protocol.initial
     log_scale = "zeros" if rule.log_scale == "data" else rule.log_scale  # no images are read here
     initial = initial_parameters(architecture, 0, rule.kernels, log_scale, rule.permutations)
-    return backends.create(
-        plan.backend,
-        architecture,
-        parameters.rounded(initial, plan.precision),
-        device=plan.device,
-        precision=plan.precision,
-        mode=plan.mode,
-    )
+    return plan.model(architecture, initial)
 
 
 if __name__ == "__main__":
