@@ -18,15 +18,10 @@ class Entry:
     location: str
 
 
+KERAS = {"keras fit": "keras_peers:KerasFit", "keras train_on_batch": "keras_peers:KerasTrainOnBatch"}
+
 REGISTRY = (
-    *(
-        entry
-        for framework in FRAMEWORKS
-        for entry in (
-            Entry("keras fit", framework, "keras", "keras_peers:KerasFit"),
-            Entry("keras train_on_batch", framework, "keras", "keras_peers:KerasTrainOnBatch"),
-        )
-    ),
+    *(Entry(name, framework, "keras", place) for framework in FRAMEWORKS for name, place in KERAS.items()),
     Entry("zuko", "torch", "zuko", "torch_peers:Zuko"),
     Entry("nflows", "torch", "nflows", "torch_peers:NFlows"),
     Entry("normflows", "torch", "normflows", "torch_peers:NormFlows"),
