@@ -113,8 +113,6 @@ def parts(variant: str) -> tuple[str, int, str | None]:
 def every_mode(name: str, device: str) -> list[str]:
     """A backend's variants: its default mode under its bare name, then the others that it has on a device."""
     kind = backends.backend_class(name)
-    if name == "numpy":
-        return [name]
     default = kind.default_mode(device)
     return [name, *(f"{name}:{mode}" for mode in kind.modes_on(device) if mode != default)]
 
