@@ -219,10 +219,7 @@ def _levels(given: Sequence[Observation], attribute: By) -> Callable[[Observatio
 
 
 def _place(name: str, attribute: By) -> tuple[Any, ...]:
-    order = {
-        "backend": BACKENDS,
-        "precision": ("float32", *(each for each in PRECISIONS if each != "float32")),
-    }.get(attribute, ())
+    order = {"backend": BACKENDS, "precision": ("float32", *PRECISIONS)}.get(attribute, ())
     natural = [(int(part), "") if part.isdigit() else (-1, part) for part in re.findall(r"\d+|\D+", name)]
     return (rank(name.split(" ")[0], order)[0], natural)
 
