@@ -36,6 +36,7 @@ class RoundingModel:
         self.product_bits = PRODUCT_BITS[precision] if PRODUCT_BITS[precision] < SUM_BITS[precision] else None
         self.rounds_results = precision == "bfloat16"
         self.generator = np.random.default_rng(seed)
+        self._sign = -1 if architecture.sign == "subtract" else 1
         self._kernels = {n: self._operand(a) for n, a in self.parameters.items() if n.endswith(".kernel")}
         self._squares = {n: a * a for n, a in self._kernels.items()}
         self.nearest_zero: float | NDArray[np.float64] = np.inf
@@ -93,10 +94,6 @@ class RoundingModel:
         elif self.architecture.permutation == "reverse":
             order = here[::-1]
         return (order, here) if self.architecture.permute == "before" else (here, order)
-
-    @property
-    def _sign(self) -> int:
-        return -1 if self.architecture.sign == "subtract" else 1
 
     def _rounded(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
         return numbers * (1 + self.u * self.generator.uniform(-1, 1, numbers.shape))

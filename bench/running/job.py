@@ -61,7 +61,7 @@ def carry_out(command: Sequence[str], seconds: float | None = None, keep_open: S
 
     Args:
         command: what to run, in a session of its own: Ctrl-C reaches it from here, once, as every signal does.
-        seconds: after which it is asked to end.
+        seconds: after which it is asked to end, and made to if it doesn't.
         keep_open: file descriptors that it inherits.
     """
     start, stopped = time.monotonic(), None
@@ -73,20 +73,15 @@ def carry_out(command: Sequence[str], seconds: float | None = None, keep_open: S
     except KeyboardInterrupt:
         stopped = "signal"
     if stopped:
-        _end(process)
+        process.terminate()
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=GRACE_SECONDS)
+        finally:  # also if this process is interrupted again
+            process.kill()
+            process.wait()
     code = INTERRUPTED if stopped or process.returncode == -signal.SIGTERM else process.returncode
     return Ending(exit_code=code, seconds=time.monotonic() - start, stopped=stopped)
-
-
-def _end(process: subprocess.Popen) -> None:
-    """Ask a process to end, and make it if it does not, or if this process is interrupted again."""
-    process.terminate()
-    try:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=GRACE_SECONDS)
-    finally:
-        process.kill()
-        process.wait()
 
 
 def beside(folder: Path, suffix: str) -> Path:
