@@ -63,15 +63,11 @@ def main() -> None:
     except (BenchError, backends.ParameterError, backends.UnavailableError, OSError, MemoryError) as error:
         if "--verbose" in sys.argv:
             raise
-        options.say(f"nice-bench: {_message(error)}")
+        message = str(error) or "out of memory"
+        if isinstance(error, OSError) and error.filename is not None:
+            message = f"{error.filename}: {error.strerror}"
+        options.say(f"nice-bench: {message}")
         sys.exit(1)
-
-
-def _message(error: Exception) -> str:
-    """Return what went wrong, and with which file."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error) or "out of memory"
 
 
 @app.command(epilog="Example: nice-bench run --protocol article --backends torch,jax --epochs 3")

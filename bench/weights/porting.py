@@ -22,7 +22,7 @@ from bench.errors import BenchError
 from bench.inputs.streams import uniforms
 from bench.measures.agreement import relative
 from bench.weights import files, foreign
-from bench.weights.files import Content
+from bench.weights.files import Content, torch_files
 
 CHECKED = 32
 
@@ -69,8 +69,7 @@ def _read(path: Path, options: Sequence[str], probe: Path | None) -> tuple[Archi
         return architecture, loaded, [note]
     if probe is not None or options:
         raise BenchError(f"{path}: says what its architecture is; --probe and --option are for files that don't")
-    read = FORMS[path.suffix.lower()].read if path.suffix.lower() in FORMS else _read_pt
-    return *read(path), []
+    return *FORMS.get(path.suffix.lower(), FORMS[".pt"]).read(path), []
 
 
 def _agreement(architecture: Architecture, loaded: Parameters) -> str:
@@ -106,18 +105,10 @@ def _write_npz(path: Path, architecture: Architecture, loaded: Parameters) -> No
     np.savez(path, architecture=np.array(json.dumps(architecture.to_dict())), **loaded)  # type: ignore[arg-type]
 
 
-def _read_pt(path: Path) -> tuple[Architecture, Parameters]:
-    return files.torch_files().read_weights(path)
-
-
-def _write_pt(path: Path, architecture: Architecture, loaded: Parameters) -> None:
-    files.torch_files().write_weights(path, architecture, loaded)
-
-
 FORMS = {
     ".safetensors": Form(parameters.load, parameters.save),
     ".npz": Form(_read_npz, _write_npz),
-    ".pt": Form(_read_pt, _write_pt),
+    ".pt": Form(lambda path: torch_files().read_weights(path), lambda *given: torch_files().write_weights(*given)),
 }
 
 # Another program's; a reader gives None for a file of ours. A whole list of what can be read.
