@@ -61,11 +61,17 @@ def run(
             kind.offer_cpus(max(devices))
     here = setting(full=full, steps=steps)
     trips = _trips(here, trained) if not devices else []
-    checks: list[Check] = []
     file = None if output is None else agreement_report.ChecksFile(here, device, output)
-    parallel = _parallel_suites(here, chosen, device, devices)
+    if devices:  # every training side by side, in lockstep with the reference (torch makes one at a time), and repeated
+        able = [name for name in chosen if backends.backend_class(name).parallel_modes]
+        variants = [f"{name}×{count}" for name in able for count in devices]
+        suites = [lockstep(here, [variant], "float64", device) for variant in variants]
+        suites.append(determinism(here, variants, device))
+    else:
+        suites = _suites(here, trips, chosen, device, full=full)
+    checks: list[Check] = []
     with console.status("agreement") as status:
-        for check in chain(*(parallel if devices else _suites(here, trips, chosen, device, full=full))):
+        for check in chain(*suites):
             status.update(f"{check.suite}: {check.case}: {check.backend} {check.precision}")
             checks.append(check)
             if file is not None:
@@ -91,16 +97,6 @@ def run(
             f"{worst['error']:.1e} > {worst['tolerance']:.1e}"
         )
     return f"{text}\n\nAll {len(made)} checks are within their tolerances."
-
-
-def _parallel_suites(
-    here: Setting, chosen: Sequence[str], device: str, devices: Sequence[int]
-) -> list[Iterator[Check]]:
-    """Every training on several devices side by side, in lockstep with the reference and repeated."""
-    able = [name for name in chosen if backends.backend_class(name).parallel_modes]
-    variants = [f"{name}×{count}" for name in able for count in devices]
-    alone = [lockstep(here, [variant], "float64", device) for variant in variants]  # torch makes one at a time
-    return [*alone, determinism(here, variants, device)]
 
 
 def _suites(
