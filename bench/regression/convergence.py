@@ -11,7 +11,7 @@ seed have weights, order and noise in common, so their differences are compared,
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +36,6 @@ NOTE = (
     "mean ± t s √(1/n + 1/m), s with ddof = 1, t two-sided with n − 1 degrees of freedom at false_alarms over the "
     "number of comparisons. Allowed between backends: margin, for the 90 % interval of the mean difference by seed."
 )
-
-Runs = Mapping[str, Mapping[int, Record]]
-"""Backend → seed → run."""
 
 
 def by_seed(runs: Sequence[Record]) -> dict[str, dict[int, Record]]:
