@@ -40,7 +40,8 @@ class Others:
     def share(self) -> float | None:
         """Return the largest share, 0 to 1, that others used since the last call; None if nothing is known."""
         start, self._start = self._start, _now()
-        shares = [_on_gpu()] if self._gpu else []
+        processes = environment.gpu_state().get("processes") if self._gpu else None  # of which this is one
+        shares = [None if processes is None else 1 - 1 / max(1, processes)]
         if start is not None and self._start is not None and (seconds := self._start.seconds - start.seconds) > 0:
             own = self._start.own - start.own
             cores = len(os.sched_getaffinity(0))
@@ -68,12 +69,6 @@ def busy_at_start(device: str) -> str | None:
     if (state.get("utilisation") or 0) > LIMIT or state.get("processes"):
         found.append(f"the GPU ({state.get('processes') or 'hidden'} processes)")
     return " and ".join(found) or None
-
-
-def _on_gpu() -> float | None:
-    """Return the part of others among the processes on the GPU, of which this one is one."""
-    processes = environment.gpu_state().get("processes")
-    return None if processes is None else 1 - 1 / max(1, processes)
 
 
 def _of_quota(start: _Now, end: _Now) -> float | None:
