@@ -110,12 +110,9 @@ def run(
 
     Each has a process of its own in each round. Printed are the answers, then the tables of speed and accuracy.
     """
-    loaded = protocol.load(
-        protocol_name,
-        training__epochs=epochs,
-        training__batch=batch,
-        training__rounds=rounds if rounds is not None else _at_most(protocol_name, epochs),
-    )
+    if rounds is None and epochs is not None:  # the protocol's, or fewer where it has fewer epochs than that
+        rounds = min(protocol.load(protocol_name).training.rounds, max(epochs, 1))
+    loaded = protocol.load(protocol_name, training__epochs=epochs, training__batch=batch, training__rounds=rounds)
     place = nodes.here()
     shared = loaded.training.batch if scaling == "strong" else None
     counts = options.device_counts(devices, shared, place.nodes if place else 1)
@@ -362,8 +359,3 @@ def data() -> None:
 
 
 app.command(epilog="Example: nice-bench doctor --device gpu --backends torch,jax")(cli_doctor.doctor)
-
-
-def _at_most(protocol_name: str, epochs: int | None) -> int | None:
-    """The protocol's rounds, or fewer where --epochs asks for fewer epochs than that."""
-    return None if epochs is None else min(protocol.load(protocol_name).training.rounds, max(epochs, 1))
