@@ -53,11 +53,6 @@ class _Output(_Part):
     datetime: datetime
 
 
-def is_output(data: Any) -> bool:
-    """Return whether this JSON was written by pytest-benchmark."""
-    return isinstance(data, dict) and "benchmarks" in data and "machine_info" in data
-
-
 def records_of(path: Path, data: Any) -> list[Record]:
     """Return the records in what pytest-benchmark wrote.
 
