@@ -3,6 +3,7 @@
 Nothing is run here; see `check_runs`. A run that is missing or failed is a regression, whatever the others say.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -41,12 +42,8 @@ def judge_losses(runs: Sequence[Record], against: Reference, backends: Sequence[
     present = _present(runs, against, backends)
     seeds = {against.seed} if isinstance(against, Trajectory) else {run.plan.seed for run in present} or {0}
     there = {(run.plan.backend, run.plan.seed) for run in present}
-    verdicts = [
-        _no_run(against, backend, seed, "no run")
-        for backend in backends
-        for seed in sorted(seeds)
-        if (backend, seed) not in there
-    ]
+    wanted = itertools.product(backends, sorted(seeds))
+    verdicts = [_no_run(against, *each, "no run") for each in wanted if each not in there]
     verdicts += [
         _no_run(against, run.plan.backend, run.plan.seed, fault) for run in present if (fault := _fault(run, against))
     ]

@@ -4,6 +4,7 @@ Runs of one thread may go side by side, each on a core of its own. A folder that
 completed: what was interrupted goes on.
 """
 
+import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -83,12 +84,8 @@ def check_jobs(part: Part, backends: Sequence[str]) -> list[Job]:
 
 def reference_jobs(part: Part, backends: Sequence[str]) -> list[Job]:
     """What a reference is made of: repeats and seeds; for a trajectory also other threads, and NumPy in float64."""
-    usual = [
-        Job(part.protocol, name, part.precision, seed, part.threads)
-        for seed in part.reference_seeds
-        for _ in range(part.repeats)
-        for name in backends
-    ]
+    each = itertools.product(part.reference_seeds, range(part.repeats), backends)
+    usual = [Job(part.protocol, name, part.precision, seed, part.threads) for seed, _, name in each]
     if part.kind == "convergence":
         return usual
     other = 1 if part.threads is None else 2
