@@ -227,8 +227,8 @@ def _train(
         fraction = sum(waits[1:]) / sum(epochs_seconds[1:])
         yield Measurement.of("training", "wait_fraction", fraction, "1", round=plan.round, n=len(waits) - 1)
     if model.replicas > 1:
-        reduced = model.architecture.trainable_count * model.dtype.itemsize
-        yield Measurement.of("training", "reduced_bytes", reduced, "bytes", round=plan.round)
+        gradients = model.architecture.trainable_count * model.dtype.itemsize
+        yield Measurement.of("training", "reduced_bytes", gradients, "bytes", round=plan.round)
 
 
 def _at_the_start(model: Backend, images: Images, plan: WorkerPlan) -> Iterator[Measurement]:
