@@ -17,7 +17,9 @@ from bench.sweeps import sweep as sweeps
 def sweep(
     axis: Annotated[
         list[str] | None,
-        typer.Option(help=f"Repeatable, or with commas between. [default: {','.join(AXES)}]"),
+        typer.Option(
+            help=f"Repeatable, or with commas between; for devices see `run --devices`. [default: {','.join(AXES)}]"
+        ),
     ] = None,
     values: Annotated[
         list[str] | None, typer.Option(help="AXIS=N,N,…, repeatable: in place of the usual ones.")
