@@ -37,9 +37,9 @@ def test_a_run_has_one_devices_losses_and_how_long_the_reduction_takes_by_itself
     names = [name for name in backend_names() if name != "numpy"]
     command = [sys.executable, "-m", "bench", "run", "--protocol", "smoke", "--device", "cpu", "--precision", "float64"]
     command += ["--devices", "1,2", "--rounds", "1", "--backends", ",".join(names), "--output", str(tmp_path)]
-    done = subprocess.run([*command, "--tables", "all"], capture_output=True, text=True, timeout=900)
+    done = subprocess.run([*command, "--tables", "none"], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
-    assert "reduction alone, ms" in done.stdout
+    assert "reduction alone, ms" in (tmp_path / "tables" / "devices.md").read_text()
     found = {(made.plan.backend, made.plan.devices): made for made in collection.load_all(tmp_path)}
     assert len(found) == 2 * len(names)
     for name in names:
