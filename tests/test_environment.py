@@ -5,12 +5,13 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import pytest
 
 from bench.records import environment
-from bench.records.environment import fingerprint, git_state, gpu_state, gpus, machine
+from bench.records.environment import fingerprint, git_state, gpu_state, gpus, machine, why_no_gpus
 
 
 class UnsupportedError(Exception):
@@ -277,6 +278,31 @@ def test_without_library_or_driver_there_are_no_gpus(monkeypatch, trouble):
     monkeypatch.setitem(sys.modules, "pynvml", None if trouble == "no library" else SimpleNamespace(nvmlInit=fail))
     assert gpus() == []
     assert gpu_state() == {}
+    assert ("driver not loaded" if trouble == "no driver" else "pynvml") in why_no_gpus()
+
+
+def test_a_driver_that_does_not_answer_has_no_gpus(nvml, monkeypatch):
+    released = Event()
+    monkeypatch.setattr(nvml, "nvmlInit", released.wait)
+    monkeypatch.setattr(environment, "ANSWER_SECONDS", 0.01)
+    try:
+        assert (gpus(), gpu_state()) == ([], {})
+        assert why_no_gpus() == "the driver did not answer within 0.01 seconds"
+    finally:
+        released.set()
+
+
+def test_gpus_that_are_hidden_are_the_reason_why_there_are_none(nvml, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert why_no_gpus() == "CUDA_VISIBLE_DEVICES hides 2 GPUs"
+    monkeypatch.setattr(nvml, "nvmlDeviceGetCount", lambda: 0)
+    assert why_no_gpus() == "the driver has no GPU"
+
+
+def test_a_name_that_is_garbage_is_a_gpu_all_the_same(nvml, monkeypatch):
+    monkeypatch.setattr(nvml, "nvmlDeviceGetName", lambda handle: b"\xff\xfe")
+    monkeypatch.setattr(nvml, "nvmlSystemGetDriverVersion", lambda: b"\xff".decode())
+    assert [(gpu["index"], gpu["driver"]) for gpu in gpus()] == [(0, None), (1, None)]
 
 
 # The state of the source

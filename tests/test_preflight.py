@@ -16,18 +16,7 @@ from bench.running import preflight
 from bench.running.messages import Checked, PreflightPlan
 
 ROOT = Path(__file__).parent.parent
-PYNVML = """
-NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
-def nvmlInit(): pass
-def nvmlShutdown(): pass
-def nvmlDeviceGetCount(): return 1
-def nvmlDeviceGetHandleByIndex(index): return index
-def nvmlDeviceGetName(handle): return "NVIDIA H100 80GB HBM3"
-def nvmlSystemGetDriverVersion(): return "550.54.15"
-def __getattr__(name):
-    if not name.startswith("nvml"): raise AttributeError(name)
-    return lambda *_: None
-"""
+PYNVML = (ROOT / "tests/gpu_emulated/nvml/pynvml.py").read_text(encoding="utf-8")
 SEES_NONE = """
 import logging
 logging.getLogger("jax").error("W0000 00:00:1 1 dso.cc:1] Could not load dynamic library 'libcudnn.so.9'; no such file")
@@ -48,7 +37,9 @@ def doctor(tmp_path):
 
     def call(*arguments, modules=None, **variables):
         for name, text in (modules or {}).items():
-            (tmp_path / f"{name}.py").write_text(text)
+            path = tmp_path / f"{name}.py"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
         paths = os.pathsep.join(map(str, (tmp_path, ROOT)))
         environ = os.environ | {"PYTHONPATH": paths, "NICE_BENCH_DATA": str(tmp_path), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "bench", "doctor", *arguments]
@@ -95,7 +86,7 @@ def test_an_absent_framework_fails_only_where_it_was_asked_for(doctor):
 
 
 def test_a_gpu_that_a_framework_does_not_see_has_its_reason_and_advice(doctor):
-    modules = {"sees_none": SEES_NONE, "pynvml": PYNVML}
+    modules = {"sees_none": SEES_NONE, "pynvml": PYNVML.replace("580.65.06", "550.54.15")}
     modules["sitecustomize"] = "import backends\nbackends.REGISTRY['jax'] = 'sees_none:Backend'"
     done = doctor("--device", "gpu", "--backends", "jax", modules=modules)
     assert done.returncode == 1
@@ -104,6 +95,23 @@ def test_a_gpu_that_a_framework_does_not_see_has_its_reason_and_advice(doctor):
         "it sees no GPU (Could not load dynamic library 'libcudnn.so.9'; no such file): the NVIDIA driver is 550.54.15"
     )
     assert f"{told}, and CUDA 13.0 needs 580 or newer" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("jax" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves JAX out")
+def test_a_plugin_that_does_not_fit_jax_is_the_reason_of_its_row(doctor):
+    pytest.importorskip("jax")
+    modules = {
+        "pynvml": PYNVML,
+        "jax_cuda13_plugin/__init__": "",
+        "jax_cuda13_plugin/version": "__version__ = '0.0.1'",
+        "jax_cuda13_plugin/_linalg": "",
+        "jax_plugins/xla_cuda13": "def initialize(): raise RuntimeError('of another version')",
+    }
+    done = doctor("--device", "gpu", "--backends", "jax", modules=modules)
+    assert done.returncode == 1
+    told = "it sees no GPU (JAX plugin jax_cuda13_plugin version 0.0.1 is installed, but it is not compatible with"
+    assert told in done.stdout
 
 
 def test_the_interpreter_of_a_backend_is_the_one_that_is_named(doctor):
@@ -140,6 +148,25 @@ class Raising(NumpyBackend):
 
     def _training(self, *_):
         raise RuntimeError("CUDNN_STATUS_NOT_INITIALIZED")
+
+
+class OfAnotherMaker(NumpyBackend):
+    """Sees a GPU, as torch's build for ROCm does."""
+
+    name = "jax"
+
+    @classmethod
+    def devices(cls):
+        return ("cpu", "gpu")
+
+
+def test_a_gpu_that_no_run_would_use_does_not_work(monkeypatch):
+    monkeypatch.setattr(preflight.environment, "gpus", list)
+    monkeypatch.setattr(preflight.environment, "why_no_gpus", lambda: "NVML Shared Library Not Found")
+    _, seen = checks_of(OfAnotherMaker, monkeypatch, "gpu")
+    assert (seen.ok, "shows none (NVML Shared Library Not Found)" in seen.found) == (False, True)
+    monkeypatch.setattr(preflight.environment, "gpus", lambda: [{"name": "a GPU", "driver": "580.1"}])
+    assert checks_of(OfAnotherMaker, monkeypatch, "gpu")[1].ok
 
 
 @pytest.mark.parametrize(
@@ -192,8 +219,16 @@ def test_the_gate_asks_the_drivers_library_alone(doctor, tmp_path, smi, library,
     variables = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     done = doctor("--require-gpu", modules={"pynvml": library}, **variables)
     assert done.returncode == code
-    assert ("NVIDIA H100 80GB HBM3, driver 550.54.15" in done.stdout) is (code == 0)
+    assert ("NVIDIA H100 80GB HBM3, driver 580.65.06" in done.stdout) is (code == 0)
     assert not (tmp_path / "asked").exists()
+
+
+def test_the_gate_does_not_wait_for_a_driver_that_never_answers(doctor):
+    modules = {"pynvml": f"{PYNVML}\nimport threading\nnvmlInit = threading.Event().wait"}
+    modules["sitecustomize"] = "from bench.records import environment\nenvironment.ANSWER_SECONDS = 0.1"
+    done = doctor("--require-gpu", modules=modules)
+    assert done.returncode == 1
+    assert "none is visible to the NVIDIA driver: the driver did not answer within 0.1 seconds\n" in done.stdout
 
 
 @pytest.mark.parametrize(("setting", "code"), [("-1", 1), ("", 1), ("0", 0), ("MIG-1-2-3", 0), ("GPU-unknown", 1)])

@@ -38,12 +38,12 @@ def doctor(
     _row("Python", f"{found['python']} on {found['platform']}")
     _row("CPU", environment.machine("cpu", found))
     for gpu in found["gpus"]:
-        _row("GPU", f"{gpu['name']}, driver {gpu['driver']}")
+        _row("GPU", f"{gpu['name']}, driver {gpu['driver'] or 'unknown'}")
     if not found["gpus"]:
-        _row("GPU", "none is visible to the NVIDIA driver")
+        _row("GPU", f"none is visible to the NVIDIA driver: {environment.why_no_gpus()}")
     if require_gpu:
         if not found["gpus"]:
-            raise BenchError("no GPU is visible to the NVIDIA driver here, or CUDA_VISIBLE_DEVICES hides it")
+            raise BenchError("no GPU is visible to the NVIDIA driver here: the reason stands above")
         return
     on: On = "gpu" if device == "gpu" else resolve_device(device)
     names = backend_names(chosen) if chosen is not None else [*(DEFAULT_BACKENDS if on == "gpu" else backends.REGISTRY)]

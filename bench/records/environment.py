@@ -10,15 +10,20 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
+from threading import Thread
+from typing import Any, TypeVar
 
 import psutil
 
 import backends
 from bench.records.fields import plural
+
+T = TypeVar("T")
+ANSWER_SECONDS = 30.0  # a driver that has to load first takes a second or more for each GPU
 
 PACKAGES = (
     "nice-bench",
@@ -233,23 +238,37 @@ def gpus() -> list[dict[str, Any]]:
 
     Each has index, name, driver, memory_bytes, mig, and the fields of `gpu_state`.
     """
+    with suppress(Exception):
+        return _ask(_described)
+    return []
+
+
+def _described(nvml: Any) -> list[dict[str, Any]]:
     found = []
-    with _nvml() as nvml:
-        if nvml is None:
-            return []
-        driver = _try(nvml.nvmlSystemGetDriverVersion)
-        for index, handle in _visible(nvml):
-            memory = _try(nvml.nvmlDeviceGetMemoryInfo, handle)
-            mig = _try(nvml.nvmlDeviceGetMigMode, handle)
-            about = {
-                "index": index,
-                "name": _try(nvml.nvmlDeviceGetName, handle) or "unknown GPU",
-                "driver": driver,
-                "memory_bytes": None if memory is None else int(memory.total),
-                "mig": None if mig is None else bool(mig[0]),
-            }
-            found.append(about | _state(nvml, handle))
+    driver = _try(nvml.nvmlSystemGetDriverVersion)
+    for index, handle in _visible(nvml):
+        memory = _try(nvml.nvmlDeviceGetMemoryInfo, handle)
+        mig = _try(nvml.nvmlDeviceGetMigMode, handle)
+        about = {
+            "index": index,
+            "name": _try(nvml.nvmlDeviceGetName, handle) or "unknown GPU",
+            "driver": driver,
+            "memory_bytes": None if memory is None else int(memory.total),
+            "mig": None if mig is None else bool(mig[0]),
+        }
+        found.append(about | _state(nvml, handle))
     return found
+
+
+def why_no_gpus() -> str:
+    """Return why `gpus` finds none, as far as the driver's library (NVML) says so."""
+    try:
+        count = _ask(lambda nvml: nvml.nvmlDeviceGetCount())
+    except TimeoutError:
+        return f"the driver did not answer within {ANSWER_SECONDS:g} seconds"
+    except Exception as error:
+        return str(error) or type(error).__name__
+    return f"CUDA_VISIBLE_DEVICES hides {plural(count, 'GPU')}" if count else "the driver has no GPU"
 
 
 def gpu_state() -> dict[str, Any]:
@@ -259,26 +278,35 @@ def gpu_state() -> dict[str, Any]:
     utilisation (0 to 1, of the last second or so), processes (that compute on it; not of a part of a GPU, whose
     processes aren't told from those of other parts); each is None where the driver does not say.
     """
-    with _nvml() as nvml:
-        for _, handle in _visible(nvml) if nvml is not None else ():
-            return _state(nvml, handle)
+    with suppress(Exception):
+        return _ask(lambda nvml: next((_state(nvml, handle) for _, handle in _visible(nvml)), {}))
     return {}
 
 
-@contextmanager
-def _nvml() -> Iterator[Any]:
-    """Yield the initialised NVIDIA management library, or None."""
-    try:
-        import pynvml
+def _ask(question: Callable[[Any], T]) -> T:
+    """Return what the NVIDIA management library answers.
 
-        pynvml.nvmlInit()
-    except Exception:  # not installed, no driver, driver and library of different versions: all mean "no GPU to see"
-        yield None
-        return
-    try:
-        yield pynvml
-    finally:
-        _try(pynvml.nvmlShutdown)
+    Raises:
+        TimeoutError: it doesn't answer, as that of a driver in trouble.
+        Exception: it isn't installed, there is no driver, or one of another version, and whatever `question` raises.
+    """
+    answer: Future[T] = Future()
+
+    def ask() -> None:
+        try:
+            import pynvml
+
+            pynvml.nvmlInit()
+            try:
+                found = question(pynvml)
+            finally:
+                _try(pynvml.nvmlShutdown)
+            answer.set_result(found)
+        except Exception as error:
+            answer.set_exception(error)
+
+    Thread(target=ask, daemon=True).start()  # a call that never returns must not keep the process from ending
+    return answer.result(ANSWER_SECONDS)
 
 
 def _visible(nvml: Any) -> list[tuple[int, Any]]:

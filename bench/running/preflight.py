@@ -36,7 +36,7 @@ STEPS, BATCH = 8, 32
 TIMEOUT = 600.0  # seconds; the first import of a GPU build from a cold disk takes minutes
 
 # Lines of a log: what stands before the words, and what says that no GPU can be used.
-PREFIX = re.compile(r"^[A-Z]\d{4} \S+ +\d+ \S+\] |^\w+(Error|Warning): ")
+PREFIX = re.compile(r"^[A-Z]\d{4} \S+ +\d+ \S+\] |^(\S+:\d+: )?\w+(Error|Warning): ")
 NO_GPU = re.compile(
     "(?i)(?=.*(cuda|gpu|driver|dlopen|library|plugin))(?=.*(could not|cannot|fail|unable|not compatible))"
 )
@@ -89,6 +89,9 @@ def checks(plan: PreflightPlan) -> Iterator[Event]:
 def device_seen(kind: type[Backend], device: Device, cuda: str | None) -> Checked:
     """Check that a framework sees the device, and that the driver is one that its build runs on."""
     if device in kind.devices():
+        if device == "gpu" and not environment.gpus():  # of another maker
+            reason = f"the NVIDIA driver shows none ({environment.why_no_gpus()})"
+            return Checked(ok=False, found=f"it sees a GPU, but no run would: {reason}")
         # A driver that is too old may yet do, with NVIDIA's compatibility package: the steps that follow tell.
         driver = too_old(cuda) if device == "gpu" else None
         offered = f"{device}: {', '.join(kind.precisions(device))}; modes {', '.join(kind.modes_on(device))}"
@@ -104,7 +107,7 @@ def _advice(name: str, cuda: str) -> str:
     """Return what to do where a build for CUDA sees no GPU."""
     gpus = environment.gpus()
     if not gpus:
-        return "the NVIDIA driver shows none either; see `nvidia-smi`, and whether CUDA_VISIBLE_DEVICES hides it"
+        return f"the NVIDIA driver shows none either ({environment.why_no_gpus()})"
     if old := too_old(cuda):
         return old
     try:

@@ -286,7 +286,5 @@ def resolve_device(device: str) -> Device:
     """
     gpus = environment.gpus()
     if device == "gpu" and not gpus:
-        raise BenchError(
-            "no GPU is visible to the NVIDIA driver here; use --device cpu, or look at `nice-bench doctor`"
-        )
+        raise BenchError(f"no GPU is visible to the NVIDIA driver here ({environment.why_no_gpus()}); use --device cpu")
     return "gpu" if device == "gpu" or (device == "auto" and gpus) else "cpu"
