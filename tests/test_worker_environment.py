@@ -2,6 +2,7 @@
 
 import os
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,43 @@ def test_memory_is_not_grabbed_ahead_unless_the_user_says_so(monkeypatch):
     assert worker_environment("jax", sys.executable, "gpu")["XLA_PYTHON_CLIENT_PREALLOCATE"] == "true"
 
 
-@pytest.mark.parametrize(("backend", "found"), [("tensorflow", True), ("torch", False)])
-def test_tensorflow_finds_the_cuda_libraries_of_its_own_environment(tmp_path, monkeypatch, backend, found):
+PACKAGES = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    """Make an environment with its own packages or with the system's and the user's too: its Python."""
     monkeypatch.setenv("LD_LIBRARY_PATH", "/before")
-    library = tmp_path / "lib/python3.12/site-packages/nvidia/cudnn/lib"
-    library.mkdir(parents=True)
-    variables = worker_environment(backend, str(tmp_path / "bin/python"), "gpu")
-    assert variables["LD_LIBRARY_PATH"] == (f"{library}{os.pathsep}/before" if found else "/before")
+    monkeypatch.setenv("PYTHONUSERBASE", str(tmp_path / "user"))
+    monkeypatch.delenv("PYTHONNOUSERSITE", raising=False)
+
+    def make(*libraries, system):
+        for library in libraries:
+            library.mkdir(parents=True)
+        venv.create(tmp_path / "own", system_site_packages=system)
+        return str(tmp_path / "own/bin/python")
+
+    return make
+
+
+def test_tensorflow_finds_the_cuda_libraries_of_its_own_environment(tmp_path, environment):
+    own, theirs = (tmp_path / part / PACKAGES / "nvidia/cudnn/lib" for part in ("own", "user"))
+    python = environment(own, theirs, system=False)
+    assert worker_environment("tensorflow", python, "gpu")["LD_LIBRARY_PATH"] == f"{own}{os.pathsep}/before"
+    assert worker_environment("torch", python, "gpu")["LD_LIBRARY_PATH"] == "/before"
+
+
+def test_tensorflow_finds_the_cuda_libraries_of_the_user_after_those_of_its_environment(tmp_path, environment):
+    own, theirs = (tmp_path / part / PACKAGES / "nvidia/cudnn/lib" for part in ("own", "user"))
+    python = environment(own, theirs, system=True)
+    found = worker_environment("tensorflow", python, "gpu")["LD_LIBRARY_PATH"].split(os.pathsep)
+    assert [path for path in found if path.startswith(str(tmp_path))] == [str(own), str(theirs)]
+
+
+@pytest.mark.parametrize("python", ["/no/python", "false"])
+def test_an_interpreter_that_says_nothing_has_no_cuda_libraries(python, monkeypatch):
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/before")
+    assert worker_environment("tensorflow", python, "gpu")["LD_LIBRARY_PATH"] == "/before"
 
 
 def test_caches_are_in_the_folder_whatever_the_user_has_set(tmp_path):

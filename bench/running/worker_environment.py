@@ -1,7 +1,9 @@
 """The environment variables of a worker: what has to be set before a framework is imported."""
 
 import os
+import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from bench.records import environment
@@ -26,11 +28,20 @@ def worker_environment(backend: str, interpreter: str, device: str) -> dict[str,
         variables["CUDA_VISIBLE_DEVICES"] = "-1"
         variables["JAX_PLATFORMS"] = "cpu"
     elif backend == "tensorflow":
-        libraries = [str(p) for p in Path(interpreter).parent.parent.glob("lib/python3*/site-packages/nvidia/*/lib")]
-        if libraries:
-            paths = [*sorted(libraries), *filter(None, [variables.get("LD_LIBRARY_PATH")])]
+        paths = [*_cuda_libraries(interpreter, variables), *filter(None, [variables.get("LD_LIBRARY_PATH")])]
+        if paths:
             variables["LD_LIBRARY_PATH"] = os.pathsep.join(paths)
     return variables
+
+
+def _cuda_libraries(interpreter: str, variables: Mapping[str, str]) -> list[str]:
+    """Return the folders of pip's CUDA libraries, wherever the packages of an interpreter lie: only it knows."""
+    found = "(str(p) for s in sys.path for p in sorted(pathlib.Path(s).glob('nvidia/*/lib')))"
+    command = [interpreter, "-P", "-c", f"import pathlib, sys; print(*{found}, sep='\\n')"]
+    with suppress(OSError, subprocess.SubprocessError):  # a worker that can't be started says so itself
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=True)
+        return list(filter(None, done.stdout.splitlines()))
+    return []
 
 
 def cache_environment(folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
