@@ -175,8 +175,8 @@ class TorchBackend(Backend):
         return {"torch": torch.__version__} | (cuda if torch.version.cuda else {})
 
     def _activate(self) -> None:
-        if self.device == "gpu":
-            torch.backends.cuda.matmul.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
+        # Not by `fp32_precision`: after it torch's older getters raise, which torch.compile still calls.
+        torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
 
     @property
     def _torch_device(self) -> torch.device:

@@ -124,6 +124,24 @@ def test_no_gradient_of_the_warm_up_lives_when_the_step_is_captured(monkeypatch)
     assert alive == [0]
 
 
+@pytest.fixture
+def switches():
+    yield torch.backends.cuda.matmul
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("precision", ["tf32", "float32"])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_older_and_newer_switches_of_tf32_say_the_same(switches, precision, mixed):
+    if mixed:  # by someone else: torch's getters raise from here on
+        switches.allow_tf32, switches.fp32_precision = precision != "tf32", "ieee"
+    model_of("article, Adam", precision=precision).encode(np.zeros((1, 20), np.float32))
+    assert torch.get_float32_matmul_precision() == ("high" if precision == "tf32" else "highest")
+    assert (switches.allow_tf32, switches.fp32_precision) == (
+        (True, "tf32") if precision == "tf32" else (False, "ieee")
+    )
+
+
 def test_workloads_are_replayed_into_the_same_place():
     model = model_of("article, Adam")
     for operation in ("encode", "decode", "log_prob", "sample"):
