@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from bench.inputs.points import Point
 from factories import SMALL, create, images, rows, shared, weights
 
 from backends import Adam, Pixels
 from backends.numpy_backend import NumpyBackend
 from bench.inputs import protocol
-from bench.inputs.points import Point
 from bench.measures import agreement, calibration, floor, invertibility, likelihood, resources, sampling, sweep
 
 QUICK = protocol.load("smoke", measure__dequantisation_draws=4, measure__seconds_per_timing=1e-9)
