@@ -215,7 +215,7 @@ def test_operations_do_not_speak_for_each_other(clock):
 
 
 def test_a_point_that_needs_more_memory_than_there_is_is_left_out_on_a_cpu(monkeypatch, clock):
-    monkeypatch.setattr(sweep_worker.psutil, "virtual_memory", lambda: SimpleNamespace(available=2**24))
+    monkeypatch.setattr(sweep_worker.psutil, "virtual_memory", lambda: SimpleNamespace(available=2**24, total=2**30))
     plan = make_plan([Point(axis="width", value=value, operation="log_prob") for value in (8, 8000)], longest_call=1e9)
     [(key, note)] = notes(worked(plan)).items()
     assert key == (8000, "log_prob")

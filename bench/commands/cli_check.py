@@ -53,9 +53,7 @@ def check(
     """
     if folders and only:
         raise BenchError("--only is of no use with RECORDS: leave one of them out")
-    known = [part.name for part in PARTS]
-    asked = options.among("--only", ",".join(only), known) if only else known
-    names, parts = options.backend_names(chosen), [part for part in PARTS if part.name in asked]
+    names, parts = options.backend_names(chosen), _parts(only)
     where = Request(
         folder=options.folder(output, "check"),
         device=resolve_device(device),
@@ -117,6 +115,13 @@ def _update(found: Sequence[Record], margin: float, references: Path, parts: Seq
     if not paths:
         raise BenchError("no records to make a reference of")
     return paths
+
+
+def _parts(only: list[str] | None) -> list[Part]:
+    """The parts that are named, or all."""
+    known = [part.name for part in PARTS]
+    asked = options.among("--only", ",".join(only), known) if only else known
+    return [part for part in PARTS if part.name in asked]
 
 
 def _refuse(judged: Sequence[Verdict], *, fail_if_slower: bool) -> None:
