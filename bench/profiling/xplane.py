@@ -74,6 +74,5 @@ def _operator(event: Event, compiled: Categories) -> Category | None:
 
 
 def _compiled(event: Event, compiled: Categories) -> Category | None:
-    instruction = str(event.stats["hlo_op"])
-    known = (str(event.stats.get("hlo_module", "")), instruction)
-    return compiled[known] if known in compiled else category_of(instruction)
+    module, instruction = (str(event.stats.get(name, "")) for name in ("hlo_module", "hlo_op"))
+    return compiled.get((module, instruction), category_of(instruction))
