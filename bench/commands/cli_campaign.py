@@ -70,12 +70,12 @@ def _follow(jobs: engines.Slurm, watch: bool) -> list[engines.Row]:
     rows: list[engines.Row] = []
     with Live(console=options.errors, auto_refresh=False) as live:
         while True:
+            before = rows
             try:
-                rows, before = jobs.advance(), rows
+                rows = jobs.advance()
             except BenchError as error:
                 if not any(row.job for row in rows):
                     raise
-                before = rows
                 options.say(f"{error}; asking again in {POLL_SECONDS:g} s")
             if options.errors.is_terminal:
                 live.update(_table(rows), refresh=True)

@@ -70,11 +70,10 @@ def ratios(run: Record) -> dict[str, float]:
 
 def make(runs: Sequence[Record]) -> list[Speed]:
     """The ratios of these runs, by backend and cores; without NumPy's, which is the oracle and no backend to time."""
-    groups: dict[tuple[str, int], list[dict[str, float]]] = {}
+    groups = defaultdict[tuple[str, int], list[dict[str, float]]](list)
     for run in runs:
         if run.status == "ok" and run.plan.backend != "numpy":
-            key = (run.plan.backend, int(run.environment.get("cores", 0)))
-            groups.setdefault(key, []).append(ratios(run))
+            groups[run.plan.backend, int(run.environment.get("cores", 0))].append(ratios(run))
     return [
         Speed(backend=backend, cores=cores, **{n: [float(f"{r[n]:.4g}") for r in its if n in r] for n in NAMES})
         for (backend, cores), its in sorted(groups.items())
