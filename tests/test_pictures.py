@@ -149,7 +149,8 @@ def test_a_name_that_is_not_of_a_png_is_refused(tmp_path, name):
     assert not (tmp_path / name).exists()
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path):
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "nowhere").touch()
     with pytest.raises(BenchError, match="can't be written"):
         draw(tmp_path, name="nowhere/digits.png", rows=1)
 

@@ -1,6 +1,5 @@
 """A picture on disk: a small PNG that says in its own text what it shows, and the same as JSON beside it."""
 
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from bench.errors import BenchError
+from bench.errors import BenchError, writing
 
 MOST_GREYS = 256
 HIDDEN_COLOUR = (0, 114, 178)  # blue, in a picture that is grey otherwise
@@ -63,14 +62,11 @@ def save(picture: Picture, output: Path) -> Path:
     text = PngInfo()
     for keyword, words in (("Title", picture.title), ("Description", picture.caption), ("Software", "nice-bench")):
         text.add_text(keyword, words)
-    encoded = io.BytesIO()
-    picture.image.save(encoded, format="PNG", optimize=True, pnginfo=text)
     beside = json.dumps({"title": picture.title, "caption": picture.caption}, ensure_ascii=False, indent=2)
-    try:
-        output.write_bytes(encoded.getvalue())
-        output.with_suffix(".json").write_text(beside + "\n", encoding="utf-8")
-    except OSError as error:
-        raise BenchError(f"{output}: can't be written ({error.strerror or error})") from error
+    with writing(output) as temporary:
+        picture.image.save(temporary, format="PNG", optimize=True, pnginfo=text)
+    with writing(output.with_suffix(".json")) as temporary:
+        temporary.write_text(beside + "\n", encoding="utf-8")
     return output
 
 
