@@ -14,7 +14,7 @@ from bench.comparison import compare_tables, conditions, matching, revisions
 from bench.comparison.compare import Margins, Row
 from bench.comparison.compare import compare as compared
 from bench.comparison.observations import TOPICS, observations
-from bench.errors import BenchError
+from bench.errors import BenchError, writing
 from bench.inputs import protocol
 from bench.records import Record, environment
 from bench.running import interleaved
@@ -209,10 +209,8 @@ def put(text: str, write: Path | None) -> None:
     if write is None:
         typer.echo(text)
         return
-    try:
-        write.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise BenchError(f"{write}: cannot be written: {error.strerror or error}") from error
+    with writing(write) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
     typer.echo(write)
 
 
