@@ -102,10 +102,8 @@ def read_safetensors(path: Path) -> Content | None:
 def _decoded(path: Path, name: str, *, dtype: str, shape: list[int], data: bytes) -> NDArray:
     if dtype == "BF16":  # the upper half of a float32
         return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").reshape(shape)
-    kind = {
-        "BOOL": "?",
-        **{f"{k}{8 * n}": f"<{k.lower()}{n}" for k in "FIU" for n in (1, 2, 4, 8) if (k, n) != ("F", 1)},
-    }
+    sizes = {"F": (2, 4, 8), "I": (1, 2, 4, 8), "U": (1, 2, 4, 8)}
+    kind = {"BOOL": "?"} | {f"{k}{8 * n}": f"<{k.lower()}{n}" for k, some in sizes.items() for n in some}
     if dtype not in kind:
         raise ParameterError(f"{path}: {name} has dtype {dtype}; expected floats of 16, 32 or 64 bits, or integers")
     return np.frombuffer(data, kind[dtype]).reshape(shape)
