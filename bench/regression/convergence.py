@@ -107,8 +107,7 @@ def judge(runs: Sequence[Record], reference: Convergence) -> list[Verdict]:
         quantity = f"{measure.replace('_', ' ')}, epoch {epoch}"
         seeds = sorted(found[first].keys() & found[second].keys())
         pair = [[_loss(found[name][seed], measure, epoch) for seed in seeds] for name in (first, second)]
-        apart = np.subtract(pair[0], pair[1])
-        verdicts.append(_equivalent(apart, reference, f"{first} − {second}", quantity))
+        verdicts.append(_equivalent(np.subtract(pair[0], pair[1]), reference, f"{first} − {second}", quantity))
     return verdicts
 
 
