@@ -113,9 +113,12 @@ def test_devices_side_by_side_are_a_curve_of_speed_up_with_the_efficiency_at_its
     assert (weak.data[1]["x"], weak.data[1]["y"], weak.data[1]["text"]) == ([2], [1.8], ["0.90"])
 
 
-def test_devices_of_another_machine_or_precision_are_in_no_curve_and_without_a_single_one_there_is_none():
-    made = [side_by_side(1, 1000.0), side_by_side(2, 9.0, machine=XEON), side_by_side(2, 9.0, precision="float64")]
-    assert not [panel for group in groups_of(made) for panel in group.panels if panel.name.startswith("devices")]
+def test_each_machine_and_precision_has_a_curve_of_its_own_devices_alone():
+    made = [side_by_side(1, 1000.0), side_by_side(2, 9.0, precision="bfloat16")]  # neither has what the other lacks
+    for where in ({"machine": XEON}, {"precision": "float64"}):
+        made += [side_by_side(count, rate, **where) for count, rate in ((1, 500.0), (2, 900.0))]
+    panels = [panel for group in groups_of(made) for panel in group.panels if panel.name.startswith("devices")]
+    assert [len(panel.data) for panel in panels] == [2, 2]
 
 
 def test_losses_that_are_not_finite_leave_a_gap():
