@@ -290,7 +290,7 @@ class TensorFlowTraining(Training):
 
     def upload(self, inputs: EpochInputs, schedule: NDArray) -> tuple[Tensor, Tensor | None, Tensor]:
         size = inputs.order.shape[1] // self._model.replicas
-        order, noise = inputs.order, inputs.noise
+        order, noise = inputs.order.astype(np.int64), inputs.noise  # as int32 it would stay in the host's memory
         return (
             self._on_each(lambda replica: order[:, replica * size : (replica + 1) * size]),
             None if noise is None else self._on_each(lambda replica: noise[:, replica * size : (replica + 1) * size]),

@@ -240,6 +240,19 @@ def test_leaving_the_iterator_early_leaves_a_model_that_goes_on(name):
     assert max(errors(model.parameters(), expected.parameters()).values()) < 1e-11
 
 
+@pytest.mark.skipif("tensorflow" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves TensorFlow out")
+@pytest.mark.parametrize("pixels", ["plain", "noise"])
+def test_nothing_that_a_step_of_tensorflow_reads_stays_with_the_host(pixels, monkeypatch):
+    """Int32 does, also where the device is a GPU, which would fetch each batch's order from there."""
+    from backends.tensorflow_backend import TensorFlowTraining
+
+    model, uploaded, upload = create("tensorflow", TINY, precision="float32"), [], TensorFlowTraining.upload
+    monkeypatch.setattr(TensorFlowTraining, "upload", lambda *args: uploaded.append(upload(*args)) or uploaded[-1])
+    list(model.train(images(), Adam(), Stream(pixels=PIXELS[pixels]), 2))
+    types = [[part.dtype.name for part in parts if part is not None] for parts in uploaded]
+    assert types == [["int64", *(["uint16"] if pixels == "noise" else []), "float32"]] * 2
+
+
 # What a user holds
 
 
