@@ -246,7 +246,7 @@ class JaxBackend(Backend):
         if seed is None:
             self._draws += 1
             seed = self._draws
-        return self._latents_decoded(self._weights, self._to_device(np.asarray(seed, np.uint32)), n, temperature)
+        return self._latents_decoded(self._weights, np.uint32(seed), n, temperature)
 
     def _decode_latents(self, p: Tree, seed: Array, n: int, temperature: float) -> Array:
         draw = jax.random.normal if self.architecture.prior == "gaussian" else jax.random.logistic
