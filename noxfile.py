@@ -95,9 +95,13 @@ def campaign_gpu(session: nox.Session) -> None:
 
 @nox.session(name="compile-gpu")
 def compile_gpu(session: nox.Session) -> None:
-    """Compile JAX's code for an H100, without one, and hold it against budgets (80 s, and the installation)."""
-    python = str(gpu_environment(session, "jax")) if session.virtualenv.is_sandboxed else sys.executable
-    session.run(python, "-m", "bench.profiling.jax_compiled", "results/compiled-gpu", external=True)
+    """Compile JAX's and TensorFlow's code for an H100, without one, and hold it against budgets."""
+    python, folder = sys.executable, session.create_tmp()
+    if session.virtualenv.is_sandboxed:
+        python = str(gpu_environment(session, "jax"))
+        session.install("-c", str(PINS / "cpu.txt"), *runtime_packages(), "tensorflow-cpu")
+    session.run(interpreter(session), "-m", "bench.profiling.tensorflow_hlo", folder)
+    session.run(python, "-m", "bench.profiling.compiled", "results/compiled-gpu", folder, external=True)
 
 
 @nox.session(name="bench-peers")

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.profiling import hlo
-from bench.profiling.jax_compiled import exceeded
+from bench.profiling.compiled import exceeded
 
 THUNKS = """\
 001: kCopy         [source       | next=003 (2)] kCopy
@@ -80,6 +80,7 @@ def test_a_dump_that_is_not_understood_is_an_error(thunks):
 
 
 ROW = {
+    "framework": "JAX",
     "what": "epoch",
     "precision": "tf32",
     "library": "cuBLAS",
@@ -95,6 +96,7 @@ ROW = {
     [
         ({}, None),
         ({"what": "encode", "kernels": 900}, None),
+        ({"framework": "TensorFlow", "kernels": 900}, None),
         ({"library": "Triton", "kernels": 900}, None),
         ({"kernels": 150.25}, "kernels is 150.25, more than the budget of 150"),
         ({"from or to the host": 1}, "from or to the host is 1, more than the budget of 0"),
@@ -104,6 +106,6 @@ ROW = {
     ],
 )
 def test_what_breaks_a_budget_is_named(change, told):
-    found = exceeded(ROW | change, {"epoch, cuBLAS": {"kernels": 150, "from or to the host": 0}})
-    assert [sentence.partition(": ")[0] for sentence in found] == ([] if told is None else ["epoch, tf32, cuBLAS"])
+    found = exceeded(ROW | change, {"JAX, epoch, cuBLAS": {"kernels": 150, "from or to the host": 0}})
+    assert [sentence.partition(": ")[0] for sentence in found] == ([] if told is None else ["JAX, epoch, tf32, cuBLAS"])
     assert told is None or told in found[0]

@@ -1,8 +1,9 @@
-"""What XLA makes of JAX's code for an H100, without one: `python -m bench.profiling.jax_compiled FOLDER`.
+"""What XLA makes of JAX's and TensorFlow's code for an H100 without one: `python -m bench.profiling.compiled DIR HLO`.
 
-The training epoch, encode and sample of the article's network are compiled as they are for a described device. Which
-library multiplies is chosen by timing on a device; without one each is compiled for both that XLA has. What is counted
-is what a GPU would be asked to do, not how long it takes.
+The training epoch, encode and sample of the article's network are compiled as they are for a described device, those of
+TensorFlow from the folder that tensorflow_hlo.py has written. Which library multiplies is chosen by timing on a device;
+without one each is compiled for both that XLA has. What is counted is what a GPU would be asked to do, not how long it
+takes.
 """
 
 import os
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +34,28 @@ dnn_version_info { major: 9 minor: 20 patch: 0 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
 PRECISIONS = ("tf32", "float32", "bfloat16")
+LIBRARIES = ("Triton", "cuBLAS")
 BATCH, IMAGES, SAMPLES = 128, 60_000, 1024
 
 NOTES = """
-Compiled by jax {jax} for an NVIDIA H100 (sm_90a) without one, by `nox -s compile-gpu`; the network of `article`,
-batches of {batch}, {samples} samples. An epoch's kernels, launches and products are those of one training step. A
-launch is what the host starts: a command buffer (CUDA graph) is one. A library of products is chosen by timing on a
-device, so both are compiled here and none is timed; what runs there is a mixture of the two. The precision is what XLA
-was asked for. Seconds can't be seen here, nor what a driver makes of the code. TensorFlow's and PyTorch's are not here:
-neither compiles for a device that is only described.
+Compiled by the XLA of jax {jax} for an NVIDIA H100 (sm_90a) without one, by `nox -s compile-gpu`; the network of
+`article`, batches of {batch}, {samples} samples. TensorFlow's programs are what it hands to its own XLA, which is of
+another revision and compiles only for a device that is there; the copies that it makes of an epoch's results are left
+out. An epoch's kernels, launches and products are those of one training step. A launch is what the host starts: a
+command buffer (CUDA graph) is one. A library of products is chosen by timing on a device, so both are compiled here and
+none is timed; what runs there is a mixture of the two. The precision is what XLA was asked for. Seconds can't be seen
+here, nor what a driver makes of the code. PyTorch is not here: its Inductor and Triton ask the device itself for its
+properties, and take no description in its place.
 """
 
 
-def compiled(folder: Path) -> Iterator[dict[str, Any]]:
-    """Compile everything, dumping it into `folder`; yield a row of the table for each."""
+def compiled(folder: Path, of_tensorflow: Path) -> Iterator[dict[str, Any]]:
+    """Compile everything, dumping it into `folder`; yield a row of the table for each.
+
+    Args:
+        folder: empty.
+        of_tensorflow: what tensorflow_hlo.py has written.
+    """
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
     os.environ["JAX_PLATFORMS"] = "cpu"
     hlo.dump_into(folder)
@@ -54,6 +64,9 @@ def compiled(folder: Path) -> Iterator[dict[str, Any]]:
     import jax
     import numpy as np
     from jax.experimental import topologies
+    from jax.interpreters.mlir import make_ir_context
+    from jaxlib import xla_client
+    from jaxlib.mlir import ir
 
     from backends import Adam, Architecture, Pixels
     from backends.jax_backend import JaxBackend, JaxTraining
@@ -75,6 +88,28 @@ def compiled(folder: Path) -> Iterator[dict[str, Any]]:
     def array(shape: tuple[int, ...], dtype: type) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
+    def compile_hlo(file: Path, options: dict[str, bool]) -> tuple[str, Any]:
+        """The text of a serialised module that is compiled for the device, and what it says of memory."""
+        chosen = xla_client.CompileOptions()
+        chosen.env_option_overrides = list(options.items())
+        with make_ir_context():
+            computation = xla_client.XlaComputation(file.read_bytes())
+            module = ir.Module.parse(xla_client._xla.mlir.xla_computation_to_mlir_module(computation))
+            copies: list[Any] = []
+
+            def visit(operation: Any) -> ir.WalkResult:
+                if operation.name == "mhlo.copy":  # of a result; this compiler knows no such operation
+                    copies.append(operation)
+                return ir.WalkResult.ADVANCE
+
+            module.operation.walk(visit)
+            for copy in copies:
+                copy.result.replace_all_uses_with(copy.operands[0])
+                copy.erase()
+            (device,) = topology.devices
+            done = device.client.compile(module, xla_client.DeviceList((device,)), chosen)
+        return done.hlo_modules()[0].to_string(), done.get_compiled_memory_stats()
+
     architecture, optimiser = Architecture.article(), Adam()
     shapes = architecture.trainable_shapes
     tree = {name: array(shape, np.float32) for name, shape in shapes.items()}
@@ -91,34 +126,39 @@ def compiled(folder: Path) -> Iterator[dict[str, Any]]:
             "encode": jax.jit(model.flow.encode).lower(tree, array((BATCH, architecture.dim), np.float32)),
             "sample": model._latents_decoded.lower(tree, array((), np.uint32), SAMPLES, 0.8),
         }
-        for library, triton in (("Triton", True), ("cuBLAS", False)):
-            for what, program in lowered.items():
-                for file in folder.iterdir():
-                    file.unlink()
-                done = program.compile(compiler_options={"xla_gpu_enable_triton_gemm": triton})
-                (thunks,) = folder.glob("*thunk_sequence_after_thunk_passes.txt")
-                found = hlo.demands(done.as_text(), thunks.read_text(encoding="utf-8"))
-                each = training._unroll if what == "epoch" else 1
-                yield {
-                    "what": what,
-                    "precision": precision,
-                    "library": library,
-                    "kernels": found.kernels / each,
-                    "launches": found.launches / each,
-                    "products": found.products.total() / each,
-                    "multiplied in": ", ".join(sorted(found.products)),
-                    "trip count": {None: "unknown", 0: "–"}.get(found.trip_count, found.trip_count),
-                    "from or to the host": found.transfers,
-                    "temporary MB": round(done.memory_analysis().temp_size_in_bytes / 1e6),
-                }
+        for framework, library, what in product(("JAX", "TensorFlow"), LIBRARIES, lowered):
+            for file in folder.iterdir():
+                file.unlink()
+            options = {"xla_gpu_enable_triton_gemm": library == "Triton"}
+            if framework == "JAX":
+                done = lowered[what].compile(compiler_options=options)
+                text, memory = done.as_text(), done.memory_analysis()
+            else:
+                text, memory = compile_hlo(of_tensorflow / f"{what}-{precision}.hlo", options)
+            (thunks,) = folder.glob("*thunk_sequence_after_thunk_passes.txt")
+            found = hlo.demands(text, thunks.read_text(encoding="utf-8"))
+            each = training._unroll if (framework, what) == ("JAX", "epoch") else 1
+            yield {
+                "framework": framework,
+                "what": what,
+                "precision": precision,
+                "library": library,
+                "kernels": found.kernels / each,
+                "launches": found.launches / each,
+                "products": found.products.total() / each,
+                "multiplied in": ", ".join(sorted(found.products)),
+                "trip count": {None: "unknown", 0: "–"}.get(found.trip_count, found.trip_count),
+                "from or to the host": found.transfers,
+                "temporary MB": round(memory.temp_size_in_bytes / 1e6),
+            }
 
 
 def exceeded(row: Mapping[str, Any], budgets: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Return a sentence for each budget that a row of the table exceeds, and for each fault that needs no budget."""
-    name = f"{row['what']}, {row['precision']}, {row['library']}"
+    name = f"{row['framework']}, {row['what']}, {row['precision']}, {row['library']}"
     over = [
         f"{name}: {column} is {row[column]:g}, more than the budget of {most:g}"
-        for column, most in budgets.get(f"{row['what']}, {row['library']}", {}).items()
+        for column, most in budgets.get(f"{row['framework']}, {row['what']}, {row['library']}", {}).items()
         if row[column] > most
     ]
     if row["trip count"] == "unknown":
@@ -133,11 +173,11 @@ def main() -> int:
     output = Path(sys.argv[1])
     budgets = tomllib.loads((output / "budgets.toml").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
-        rows = list(compiled(Path(folder)))
+        rows = list(compiled(Path(folder), Path(sys.argv[2])))
     import jax
 
-    data = pd.DataFrame(rows)
-    known = set(data["what"] + ", " + data["library"])
+    data = pd.DataFrame(rows).sort_values("framework", kind="stable")
+    known = set(data["framework"] + ", " + data["what"] + ", " + data["library"])
     if unknown := set(budgets) - known:
         sys.exit(f"{output}/budgets.toml: {'; '.join(sorted(unknown))}: expected some of {'; '.join(sorted(known))}")
     notes = NOTES.format(jax=jax.__version__, batch=BATCH, samples=SAMPLES)
