@@ -170,7 +170,7 @@ class JaxBackend(Backend):
         if self.precision == "float64":
             jax.config.update("jax_enable_x64", True)
 
-    def _placed(self, *axes: str | None, everywhere: bool = False) -> jax.Device | NamedSharding:
+    def placed(self, *axes: str | None, everywhere: bool = False) -> jax.Device | NamedSharding:
         """Where an array lies: whole on each device, or divided along the axis that is called "batch".
 
         The devices are those of this node, or with `everywhere` those of all nodes.
@@ -187,18 +187,18 @@ class JaxBackend(Backend):
         if not self.nodes.several:
             return array
         parts = [part.data for part in array.addressable_shards]
-        return jax.make_array_from_single_device_arrays(array.shape, self._placed(everywhere=everywhere), parts)
+        return jax.make_array_from_single_device_arrays(array.shape, self.placed(everywhere=everywhere), parts)
 
     def _divided(self, array: NDArray) -> Array:
         """An array with its second axis divided among all devices."""
-        place = self._placed(None, "batch", everywhere=True)
+        place = self.placed(None, "batch", everywhere=True)
         if not self.nodes.several:
             return jax.device_put(array, place)
         return jax.make_array_from_callback(array.shape, place, lambda index: array[index])
 
     def _to_device(self, array: NDArray) -> Array:
         # A copy on a CPU, where the array would otherwise share its memory with NumPy, and be donated and overwritten.
-        return jax.device_put(array.copy() if self.device == "cpu" else array, self._placed())
+        return jax.device_put(array.copy() if self.device == "cpu" else array, self.placed())
 
     def _to_numpy(self, array: Array) -> NDArray:
         return np.array(array)
@@ -272,7 +272,7 @@ class JaxTraining(Training):
         options = SIDE_BY_SIDE if gpu and scan else None
         function = self._scan if scan else self._step
         # Whole on every device, so that it can come in again.
-        whole = model._placed(everywhere=True) if model.replicas > 1 else None
+        whole = model.placed(everywhere=True) if model.replicas > 1 else None
         self._function = jax.jit(function, donate_argnums=0, out_shardings=whole, compiler_options=options)
 
     def _everywhere(self, arrays: Any) -> Any:

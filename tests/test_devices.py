@@ -14,7 +14,7 @@ from backends import Adam, UnavailableError
 from bench.commands.options import device_counts
 from bench.errors import BenchError
 from bench.inputs import protocol
-from bench.records import Plan
+from bench.records import Plan, collection
 from bench.running.runner import Request, protocol_of
 
 needs_torch = pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
@@ -30,6 +30,48 @@ def test_several_devices_train_as_the_reference_does_and_twice_the_same(name):
     assert done.returncode == 0, done.stderr
     assert all(f"{name}×{count}" in done.stdout for count in counts.split(","))
     assert "checks are within their tolerances" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_run_has_one_devices_losses_and_how_long_the_reduction_takes_by_itself(tmp_path):
+    names = [name for name in backend_names() if name != "numpy"]
+    command = [sys.executable, "-m", "bench", "run", "--protocol", "smoke", "--device", "cpu", "--precision", "float64"]
+    command += ["--devices", "1,2", "--rounds", "1", "--backends", ",".join(names), "--output", str(tmp_path)]
+    done = subprocess.run([*command, "--tables", "all"], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    assert "reduction alone, ms" in done.stdout
+    found = {(made.plan.backend, made.plan.devices): made for made in collection.load_all(tmp_path)}
+    assert len(found) == 2 * len(names)
+    for name in names:
+        alone, together = found[name, 1], found[name, 2]
+        assert len(losses_of(together)) > 10
+        assert losses_of(together) == pytest.approx(losses_of(alone), rel=1e-11, abs=0)
+        floors = {one.quantity: one.value for one in together.measurements if one.measure == "floor"}
+        assert 0 < floors["reduction_seconds"] <= floors["train_step_seconds"]
+        assert not [one for one in alone.measurements if one.quantity == "reduction_seconds"]
+
+
+def losses_of(made):
+    """All losses of a record."""
+    return [*made.first_epoch_losses, *(loss for p in made.curve for loss in (p.train_loss, p.test_loss))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in backend_names() if name != "numpy"])
+def test_what_is_timed_as_the_reduction_sums_all_gradients_over_the_devices(name):
+    program = (
+        "import sys, numpy as np; sys.path[:0] = ['tests']\n"
+        "from factories import *; from bench.measures.floor import workloads\n"
+        "if __name__ == '__main__':\n"
+        f"    model = create({name!r}, TINY, replicas=2)\n"
+        "    with workloads(model).reducing(model, 3) as call:\n"
+        "        numbers = np.array(call())\n"
+        "        call(), call()\n"
+        "    assert numbers.shape[-1] == TINY.trainable_count and numbers.dtype == model.dtype, numbers\n"
+        "    assert (numbers == 2).all(), numbers\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_backend_that_trains_on_one_device_says_so():

@@ -42,6 +42,15 @@ def test_a_machines_floor_never_lies_below_its_bytes():
     assert row(headline(both), backend="torch")["× machine's floor"] == "2.00"
 
 
+def test_a_machines_floor_of_several_devices_never_lies_below_the_fastest_reduction():
+    made = [
+        record(name, devices=2, measurements=[*seconds(4.0), *floors(0.1, 0.2), reduction])
+        for name, reduced in (("torch", 0.3), ("jax", 0.25))
+        for reduction in [measurement("floor", "reduction_seconds", reduced, "s", round=1)]
+    ]
+    assert row(headline(made), backend="torch")["× machine's floor"] == "1.60"  # 4 / (10 · 0.25)
+
+
 def test_a_run_that_failed_has_its_times_but_is_not_compared():
     failed = record("jax", status="failed", reason="interrupted", measurements=seconds(1.0))
     table = headline([record(measurements=seconds(2.0)), failed])

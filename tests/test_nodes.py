@@ -85,6 +85,7 @@ def test_nodes_train_as_one_device_does(tmp_path, name, counts, rounds):
     assert (alone.plan.nodes, together.plan.nodes) == (1, 2)
     assert losses(together) == pytest.approx(losses(alone), rel=1e-11, abs=0)
     assert len(losses(together)) == 8 + 2 * 2
+    assert sum(one.quantity == "reduction_seconds" for one in together.measurements) == rounds
     assert machine_of(together) == f"{machine_of(alone)}, {together.plan.devices} devices on 2 nodes"
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -180,18 +181,30 @@ def test_a_batch_that_would_take_too_long_is_a_row_that_says_so(sampled, batch, 
 def floors(monkeypatch):
     """Measure the floor of an epoch of 8 steps, by a clock that gives products and bytes the seconds asked for."""
 
-    def measure(products, memory, replicas=1, **optimiser):
+    def measure(products, memory, replicas=1, reduction=None, **optimiser):
         clock, model = Clock(monkeypatch), create("numpy")
         model.replicas = replicas
         loaded = protocol.load("smoke", measure__seconds_per_timing=1e-9, **optimiser)
 
+        def disturbed():  # by other work on the machine
+            return itertools.cycle([1.5, 1.0, 2.0])
+
         def working(seconds):
-            disturbed = itertools.cycle([1.5, 1.0, 2.0])  # by other work on the machine
-            return lambda *_: lambda: setattr(clock, "time", clock.time + seconds * next(disturbed))
+            factors = disturbed()
+            return lambda *_: lambda: setattr(clock, "time", clock.time + seconds * next(factors))
 
         monkeypatch.setattr(numpy_workloads, "products", working(products))
         monkeypatch.setattr(numpy_workloads, "chained", working(1.25 * products))
         monkeypatch.setattr(numpy_workloads, "memory", working(memory))
+        if reduction is not None:  # of which the first call takes an hour, and all are counted
+
+            @contextmanager
+            def reducing(model, calls):
+                seconds = iter([3600.0, *(reduction * f for f in itertools.islice(disturbed(), calls - 1))])
+                yield lambda: setattr(clock, "time", clock.time + next(seconds))
+                assert next(seconds, None) is None
+
+            monkeypatch.setattr(numpy_workloads, "reducing", reducing, raising=False)
         return {m.quantity: m.value for m in floor.measure(model, loaded, steps=8, round_=1)}
 
     return measure
@@ -232,6 +245,14 @@ def test_the_floor_is_the_larger_of_products_and_bytes(floors, products, memory,
     found = floors(products, memory)
     assert found["train_step_seconds"] == found[decides] == max(found["products_seconds"], found["bytes_seconds"])
     assert found["train_epoch_seconds"] == pytest.approx(8 * found[decides])
+
+
+def test_of_several_devices_the_floor_is_no_less_than_the_reduction_by_itself(floors):
+    found = floors(products=2.0, memory=1e-3, replicas=2, reduction=3.0)
+    assert (found["reduction_seconds"], found["train_step_seconds"]) == (pytest.approx(3.0), pytest.approx(3.0))
+    hidden = floors(products=2.0, memory=1e-3, replicas=2, reduction=0.5)
+    assert (hidden["reduction_seconds"], hidden["train_step_seconds"]) == (pytest.approx(0.5), pytest.approx(2.0))
+    assert "reduction_seconds" not in floors(products=2.0, memory=1e-3, reduction=3.0)
 
 
 def test_the_chain_is_timed_by_itself(floors):

@@ -52,21 +52,27 @@ def time_calls(model: Backend, call: Callable[[], Any], budget: float) -> Timing
     It is called once or twice to warm up, then in blocks long enough for the clock (`BLOCK_SECONDS`), at least 3 of
     them and at most `MOST_BLOCKS`, until the budget is spent.
     """
-
-    def block(calls: int) -> float:
-        model.synchronise()
-        start = time.perf_counter()
-        result = None
-        for _ in range(calls):
-            result = call()
-        model.synchronise(result)
-        return (time.perf_counter() - start) / calls
-
-    block(1)
-    once = block(1)
+    _block(model, call, 1)
+    once = _block(model, call, 1)
     calls = max(1, round(BLOCK_SECONDS / max(once, 1e-7)))
     blocks = int(np.clip(budget / (once * calls), 3, MOST_BLOCKS))
-    return summarise([block(calls) for _ in range(blocks)])
+    return summarise([_block(model, call, calls) for _ in range(blocks)])
+
+
+def time_each(model: Backend, call: Callable[[], Any], count: int) -> Timing:
+    """Time each of `count` calls after the first, which warms up: as many as the others in a collective make."""
+    return summarise([_block(model, call, 1) for _ in range(1 + count)][1:])
+
+
+def _block(model: Backend, call: Callable[[], Any], calls: int) -> float:
+    """Return the seconds that each of some calls takes."""
+    model.synchronise()
+    start = time.perf_counter()
+    result = None
+    for _ in range(calls):
+        result = call()
+    model.synchronise(result)
+    return (time.perf_counter() - start) / calls
 
 
 def summarise(seconds: list[float]) -> Timing:

@@ -262,8 +262,8 @@ def _train(
         fraction = sum(waits[1:]) / sum(epochs_seconds[1:])
         yield _measured("training", "wait_fraction", fraction, "1", round=plan.round, n=len(waits) - 1)
     if model.replicas > 1:
-        gradients = sum(math.prod(shape) for shape in model.architecture.trainable_shapes.values())
-        yield _measured("training", "reduced_bytes", gradients * model.dtype.itemsize, "bytes", round=plan.round)
+        gradients = model.architecture.trainable_count * model.dtype.itemsize
+        yield _measured("training", "reduced_bytes", gradients, "bytes", round=plan.round)
 
 
 def _at_the_start(model: Backend, images: Images, plan: WorkerPlan) -> Iterator[Event]:

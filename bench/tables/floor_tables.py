@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 
 from bench.tables.labels import ROW, SECTION, Row, Source, groups, prepare
@@ -13,6 +14,7 @@ RATES = (  # quantity, heading, factor from the recorded unit to the shown one
     ("bandwidth", "memory, GB/s", 1e-9),
     ("products_seconds", "products, ms", 1e3),
     ("bytes_seconds", "bytes, ms", 1e3),
+    ("reduction_seconds", "reduction, ms", 1e3),
 )
 NOTES = (
     "Medians over rounds, ratios within a round; products, bytes and chain: the fastest of each round.",
@@ -41,10 +43,11 @@ def machine_floors(data: pd.DataFrame) -> dict[tuple[str, ...], float]:
     """
     found = {}
     for key, rows in groups(data[data["measure"] == "floor"], SECTION):
-        times = [pick(rows, "floor", f"{part}_seconds")["value"].min() for part in ("products", "bytes")]
+        parts = ("products", "bytes", "reduction")
+        times = [pick(rows, "floor", f"{part}_seconds")["value"].min() for part in parts]
         epoch, step = (pick(rows, "floor", f"train_{part}_seconds")["value"].median() for part in ("epoch", "step"))
-        if pd.notna([*times, epoch, step]).all():
-            found[section_of(key)] = float(max(times) * round(epoch / step))
+        if pd.notna([*times[:2], epoch, step]).all():
+            found[section_of(key)] = float(np.nanmax(times) * round(epoch / step))
     return found
 
 

@@ -1,9 +1,10 @@
 """The floor: the least time that a piece of work could take on this machine, by rates measured in this process.
 
 The products of a training step (or of one pass through the flow), at their own shapes and in the framework's own
-routine, but with nothing between them; and the bytes that the parameters at least must move, at the bandwidth of adding
-to an array in place: of each the fastest that was seen, as other work on the machine only adds to a time. The larger of
-the two is the floor; their sum is what remains when nothing overlaps. A pure chain of the same products
+routine, but with nothing between them; the bytes that the parameters at least must move, at the bandwidth of adding
+to an array in place; and where several devices train side by side, the reduction of a step's gradients, by the
+framework's own collective: of each the fastest that was seen, as other work on the machine only adds to a time. The
+largest is the floor: each can overlap with the others, and none can be left out. A pure chain of the same products
 (`chain`) takes as long or a little longer; one that is faster, or slower by more than a third, says that the
 floor is wrong.
 """
@@ -15,14 +16,19 @@ from types import ModuleType
 from backends import Backend
 from backends.architecture import flops
 from bench.inputs.protocol import Protocol
-from bench.measures.timing import time_calls
+from bench.measures.timing import time_calls, time_each
 from bench.records import Measurement
 
 MEMORY_BYTES = 2**28
+REDUCTIONS = 16
+"""How often gradients are reduced by themselves: all processes make as many, so that no clock can decide it."""
 
 
 def workloads(model: Backend) -> ModuleType | None:
-    """The module that has a backend's `products`, `chained` and `memory`, as those beside this one have them."""
+    """The module that has a backend's `products`, `chained` and `memory`, as those beside this one have them.
+
+    Where several devices train side by side, it may have `reducing`, too.
+    """
     return importlib.import_module(model.workloads) if model.workloads else None
 
 
@@ -34,12 +40,17 @@ def measure(model: Backend, protocol: Protocol, steps: int, round_: int) -> Iter
         note = "no floor, as the backend names no module of bare products"
         yield Measurement.of("floor", "train_step_seconds", None, "s", note=note, round=round_)
         return
+    reduction = 0.0
+    if model.replicas > 1 and hasattr(made, "reducing"):
+        with made.reducing(model, 1 + REDUCTIONS) as call:
+            reduction = time_each(model, call, REDUCTIONS).least
+        yield Measurement.of("floor", "reduction_seconds", reduction, "s", round=round_)
     products = model.architecture.training_products(batch)
     by_products = time_calls(model, made.products(model, products), budget).least
     bandwidth = _bandwidth(model, made, budget / 2)
     moments = len(protocol.make_optimiser().moments)
     by_bytes = model.architecture.training_bytes(model.dtype.itemsize, moments) / bandwidth
-    step = max(by_products, by_bytes)
+    step = max(by_products, by_bytes, reduction)
     for quantity, value, unit in (
         ("product_rate", flops(products) / by_products, "FLOP/s"),
         ("bandwidth", bandwidth, "B/s"),

@@ -1,14 +1,17 @@
-"""The workloads of a floor in JAX: products, a chain of them, and memory that is moved."""
+"""The workloads of a floor in JAX: products, a chain of them, memory that is moved, and gradients reduced."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from backends import Backend
+from backends.jax_backend import JaxBackend
 from bench.measures.floor.chain import chain, sizes
 
 
@@ -39,6 +42,16 @@ def memory(model: Backend, size: int) -> Callable[[], Any]:
         return numbers
 
     return call
+
+
+@contextmanager
+def reducing(model: JaxBackend, calls: int) -> Iterator[Callable[[], Any]]:
+    """Within it, a call that sums a step's gradients, in one array, over the devices; it is made `calls` times."""
+    ones = np.broadcast_to(np.ones((), model.dtype), (model.replicas, model.architecture.trainable_count))
+    apart, whole = model.placed("batch", everywhere=True), model.placed(everywhere=True)
+    gradients = jax.make_array_from_callback(ones.shape, apart, lambda index: ones[index])
+    run = jax.jit(partial(jnp.sum, axis=0), out_shardings=whole)
+    yield lambda: run(gradients)
 
 
 def _multiply(model: Backend) -> Callable[[Array, Array], Array]:

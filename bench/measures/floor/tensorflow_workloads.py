@@ -1,11 +1,13 @@
-"""The workloads of a floor in TensorFlow: products, a chain of them, and memory that is moved."""
+"""The workloads of a floor in TensorFlow: products, a chain of them, memory that is moved, and gradients reduced."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
 
 from backends import Backend
+from backends.tensorflow_backend import TensorFlowBackend
 from bench.measures.floor.chain import chain, sizes
 
 
@@ -28,6 +30,20 @@ def memory(model: Backend, size: int) -> Callable[[], Any]:
     with tf.device(_device(model)):
         numbers, ones = tf.Variable(tf.zeros(count, tf.float32)), tf.ones((count,))
     return lambda: numbers.assign_add(ones)
+
+
+@contextmanager
+def reducing(model: TensorFlowBackend, calls: int) -> Iterator[Callable[[], Any]]:
+    """Within it, a call that sums a step's gradients, in one array, over the devices; it is made `calls` times."""
+    strategy: Any = model.strategy
+    with strategy.scope():
+        gradients = tf.Variable(tf.ones(model.architecture.trainable_count, model.dtype))
+
+    def of_replica() -> tf.Tensor:
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients.read_value())
+
+    run = tf.function(lambda: strategy.run(of_replica), autograph=False)
+    yield lambda: strategy.experimental_local_results(run())
 
 
 def _bare(model: Backend, call: Callable[[], Any]) -> Callable[[], Any]:

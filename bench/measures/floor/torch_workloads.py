@@ -1,12 +1,15 @@
-"""The workloads of a floor in PyTorch: products, a chain of them, and memory that is moved."""
+"""The workloads of a floor in PyTorch: products, a chain of them, memory that is moved, and gradients reduced."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import distributed
 
 from backends import Backend
 from backends.torch_graphs import replayed
+from backends.torch_ranks import other_ranks
 from bench.measures.floor.chain import chain, sizes
 
 
@@ -28,6 +31,31 @@ def memory(model: Backend, size: int) -> Callable[[], Any]:
     """Return a call that moves 2 · `size` bytes, adding to float32 numbers in place."""
     numbers = torch.zeros(size // 4, dtype=torch.float32, device=_device(model))
     return lambda: numbers.add_(1)
+
+
+@contextmanager
+def reducing(model: Backend, calls: int) -> Iterator[Callable[[], Any]]:
+    """Within it, a call that sums a step's gradients, in one array, over the devices; it is made `calls` times."""
+    array = model.architecture.trainable_count, model.dtype.name, _device(model)
+    with other_ranks(model.nodes, model.local_replicas, model.device == "gpu", _reduce, (calls, *array)):
+        yield _reduction(*array)
+
+
+def _reduce(rank: int, calls: int, *array: Any) -> None:
+    """Take part as a rank other than the first."""
+    call = _reduction(*array)
+    for _ in range(calls):
+        call()
+
+
+def _reduction(size: int, dtype: str, device: str) -> Callable[[], torch.Tensor]:
+    gradients = torch.ones(size, dtype=getattr(torch, dtype), device=device)
+
+    def call() -> torch.Tensor:
+        distributed.all_reduce(gradients)
+        return gradients
+
+    return call
 
 
 def _bare(model: Backend, call: Callable[[], Any]) -> Callable[[], Any]:
