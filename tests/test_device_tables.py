@@ -6,11 +6,14 @@ from record_factories import measurement, record, row, seconds
 from bench.tables.device_tables import devices
 
 
-def run_of(count, batch, rate, **more):
+def run_of(count, batch, rate, backend="torch", **more):
     made = [*seconds(1.0), measurement("training", "images_per_second", rate, "images/s", round=1)]
     if count > 1:
         made.append(measurement("training", "reduced_bytes", 76.5e6, "bytes", round=1))
-    return record(run=f"{count} of {batch}", devices=count, batch=batch, measurements=made, **more)
+        made += [measurement("floor", "reduction_seconds", 0.0125, "s", round=1)]
+        made += [measurement("floor", "train_step_seconds", 0.05, "s", round=1)]
+    run = f"{count} of {batch} {more.get('mode')}"
+    return record(backend, run=run, devices=count, batch=batch, measurements=made, **more)
 
 
 RUNS = [run_of(1, 128, 1000.0), run_of(2, 128, 1500.0), run_of(1, 64, 800.0), run_of(4, 512, 3000.0)]
@@ -23,6 +26,26 @@ def test_strong_scaling_is_of_the_same_batch_and_weak_of_that_of_each_device():
     assert (two["efficiency, strong"], two["efficiency, weak"]) == ("0.750", "0.938")  # 1500/2/1000, 1500/2/800
     assert (four["speed-up"], four["efficiency, strong"], four["efficiency, weak"]) == ("–", "–", "0.750")
     assert two["reduced a step, MB"] == "76.50"
+
+
+def test_the_reduction_by_itself_stands_beside_the_step_and_its_floor():
+    two, one = (row(devices(RUNS), devices=count, batch="128") for count in ("2", "1"))
+    assert (two["step, ms"], two["floor, ms"], two["reduction alone, ms"]) == ("85.33", "50.0", "12.5")  # 128/1500
+    assert (one["step, ms"], one["floor, ms"], one["reduction alone, ms"]) == ("128.0", "–", "–")
+
+
+def test_speed_up_is_over_one_device_in_the_same_mode_or_else_in_the_fastest():
+    single = [run_of(1, 128, rate, mode=mode) for mode, rate in (("eager", 500.0), ("graph", 800.0), ("slow", 100.0))]
+    table = devices([*single, run_of(2, 128, 900.0, mode="eager"), run_of(2, 128, 1200.0, mode="other")])
+    assert row(table, devices="2", mode="eager")["speed-up"] == "1.80"
+    assert row(table, devices="2", mode="other")["speed-up"] == "1.50"
+    assert row(table, devices="1", mode="slow")["speed-up"] == "1.00"
+
+
+def test_speed_up_is_over_the_same_backend():
+    table = devices([run_of(1, 128, 500.0), run_of(2, 128, 900.0, "jax"), run_of(2, 128, 750.0)])
+    assert row(table, backend="torch", devices="2")["speed-up"] == "1.50"
+    assert row(table, backend="jax", devices="2")["speed-up"] == "–"
 
 
 @pytest.mark.parametrize("runs", [RUNS[:1], [record(status="failed", reason="boom")], []])

@@ -8,11 +8,13 @@ from bench.tables.labels import Source, groups, prepare
 from bench.tables.pivot import Rows, over_rounds, pick
 from bench.tables.render import Table, number
 
-SIZE = ["devices", "nodes", "batch"]
-VARIANT = ["protocol", "precision", "backend", "mode"]
+BACKEND = ["machine", "protocol", "precision", "backend"]
+SIZE = ["mode", "devices", "nodes", "batch"]
 NOTES = (
-    "Speed-up: images a second over those of one device of the same machine; efficiency: that over the number of",
-    "devices (strong: of the same batch, which the devices share; weak: of a batch as large as each device has).",
+    "Speed-up: images a second over those of one device of the same machine, in the same mode or else in the fastest;",
+    "efficiency: that over the number of devices (strong: of the same batch, which the devices share; weak: of a batch",
+    "as large as each device has). Floor: of the products of a device's part of a step, its bytes and the reduction of",
+    "all gradients what takes longest, each by itself.",
     "On a CPU the devices are its own cores in other guises: this shows that the numbers are right, not how it scales.",
 )
 
@@ -26,26 +28,40 @@ def devices(records: Source) -> Table:
     machines = data["machine"].str.replace(r", \d+ devices( on \d+ nodes)?$", "", regex=True)
     data, table = data.assign(protocol=data["plan_protocol"], machine=machines), Rows()
     several = (data["nodes"] > 1).any()
-    for key, rows in groups(data, ["machine", *VARIANT]):
-        found = {
-            tuple(map(int, one.values())): (over_rounds(pick(its, "training", "images_per_second")).middle, its)
-            for one, its in groups(rows, SIZE)
-        }
-        for (count, nodes, batch), (rate, its) in found.items():
-            if max(one for one, *_ in found) == 1:
-                continue
-            single = {size: one for (number, _, size), (one, _) in found.items() if number == 1}
-            alone = {"strong": single.get(batch, math.nan), "weak": single.get(batch // count, math.nan)}
-            figures = {"images_per_second": rate, "speed_up": rate / alone["strong"]}
-            figures |= {f"{name}_efficiency": rate / count / one for name, one in alone.items()}
-            figures["reduced_bytes"] = pick(its, "training", "reduced_bytes")["value"].median()
+    for key, rows in groups(data, BACKEND):
+        if not (rows["devices"] > 1).any():
+            continue
+        found = [
+            (size, over_rounds(pick(its, "training", "images_per_second")).middle, its)
+            for size, its in groups(rows, SIZE)
+        ]
+        single: dict[tuple[str | None, int], float] = {}  # by mode and batch, that of the fastest mode without one
+        for size, rate, _ in found:
+            if size["devices"] == 1 and rate > 0:
+                for mode in (size["mode"], None):
+                    single[mode, size["batch"]] = max(rate, single.get((mode, size["batch"]), 0.0))
+        for size, rate, its in found:
+            count, batch, alone = size["devices"], size["batch"], {}
+            for scaling, one in (("strong", batch), ("weak", batch / count)):
+                alone[scaling] = single.get((size["mode"], one), single.get((None, one), math.nan))
+            figures = {"images_per_second": rate, "step_seconds": batch / rate, "speed_up": rate / alone["strong"]}
+            figures |= {f"{scaling}_efficiency": rate / count / one for scaling, one in alone.items()}
+            for measure, quantity in (
+                ("floor", "train_step_seconds"),
+                ("floor", "reduction_seconds"),
+                ("training", "reduced_bytes"),
+            ):
+                figures[quantity] = over_rounds(pick(its, measure, quantity)).middle
             cells = {
                 "images/s": number(rate, 4),
                 "speed-up": number(figures["speed_up"], 3),
                 "efficiency, strong": number(figures["strong_efficiency"], 3),
                 "efficiency, weak": number(figures["weak_efficiency"], 3),
+                "step, ms": number(figures["step_seconds"] * 1e3, 4),
+                "floor, ms": number(figures["train_step_seconds"] * 1e3, 3),
                 "reduced a step, MB": number(figures["reduced_bytes"] / 1e6, 4),
+                "reduction alone, ms": number(figures["reduction_seconds"] * 1e3, 3),
             }
-            size = {"devices": count} | ({"nodes": nodes} if several else {}) | {"batch": batch}
-            table.add(key | size, figures, cells, its, [*key, *size])
+            shown = [name for name in (*BACKEND, *SIZE) if name != "nodes" or several]
+            table.add(key | size, figures, cells, its, shown)
     return table.table("devices", "Devices side by side", data, NOTES)
