@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from record_factories import points, record
+from record_factories import XEON, measurement, points, record
 from report_records import FAILED, many, swept, trained
 from typer.testing import CliRunner
 
@@ -95,6 +95,27 @@ def test_long_curves_are_thinned_to_their_ends_and_the_caption_says_so():
 def test_a_figure_of_a_backend_that_failed_is_not_drawn_beside_the_others():
     made = [trained("torch"), trained("jax", status="failed", reason="died")]
     assert panel_of(made, "epoch").data[1]["y"] == ["PyTorch"]
+
+
+def side_by_side(count, rate, batch=128, **options):
+    made = [measurement("training", "images_per_second", rate, "images/s", round=1)]
+    return record(run=f"{count} of {batch} {options}", devices=count, batch=batch, measurements=made, **options)
+
+
+def test_devices_side_by_side_are_a_curve_of_speed_up_with_the_efficiency_at_its_points():
+    made = [side_by_side(count, rate) for count, rate in ((1, 1000.0), (2, 1500.0), (4, 3000.0))]
+    made += [side_by_side(4, 2000.0, nodes=2), side_by_side(2, 1800.0, batch=256)]
+    strong, weak = panel_of(made, "devices-strong"), panel_of(made, "devices-weak")
+    ideal, one_node, two_nodes = strong.data
+    assert (ideal["x"], ideal["y"]) == ([1, 2, 4], [1, 2, 4])
+    assert (one_node["x"], one_node["y"], one_node["text"]) == ([2, 4], [1.5, 3.0], ["0.75", "0.75"])
+    assert (two_nodes["name"], two_nodes["y"], two_nodes["text"]) == ("PyTorch on 2 nodes", [2.0], ["0.50"])
+    assert (weak.data[1]["x"], weak.data[1]["y"], weak.data[1]["text"]) == ([2], [1.8], ["0.90"])
+
+
+def test_devices_of_another_machine_or_precision_are_in_no_curve_and_without_a_single_one_there_is_none():
+    made = [side_by_side(1, 1000.0), side_by_side(2, 9.0, machine=XEON), side_by_side(2, 9.0, precision="float64")]
+    assert not [panel for group in groups_of(made) for panel in group.panels if panel.name.startswith("devices")]
 
 
 def test_losses_that_are_not_finite_leave_a_gap():

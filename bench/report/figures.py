@@ -14,10 +14,11 @@ import plotly.graph_objects as go
 from bench.figures.palette import colour_of
 from bench.report.panels import Group, Panel, axis, error_bars, line, look, panel, thinned, ticks
 from bench.tables import KINDS, final_losses, largest_difference
+from bench.tables.device_tables import devices
 from bench.tables.frame import PRECISIONS, rank
 from bench.tables.labels import SECTION, groups, place, said, section_label
 from bench.tables.pivot import RECORD, over_rounds, pick
-from bench.tables.render import MISSING
+from bench.tables.render import MISSING, number
 from bench.tables.series_tables import round_trips_of, worst_of
 
 BAND_OPACITY = 0.18
@@ -31,7 +32,7 @@ def run_groups(data: pd.DataFrame) -> Iterator[tuple[str, Group]]:
     for key, rows in groups(data, SECTION):
         beside = data[(data["machine"] == key["machine"]) & (data["protocol"] == key["protocol"])]
         panels = [*losses(rows), *epoch_times(rows), *sampling(rows), *invertibility(beside), *agreement(rows)]
-        panels += seeds(rows)
+        panels += [*seeds(rows), *side_by_side(data, rows)]
         yield section_label(key), Group(section_label(key), panels)
 
 
@@ -297,3 +298,35 @@ def seeds(rows: pd.DataFrame) -> Iterator[Panel]:
     layout = {"xaxis": axis("", type="category"), "yaxis": axis(f"final {kind}"), "showlegend": False}
     if traces:
         yield panel("seeds", "Spread over seeds", caption, "accuracy", traces, layout)
+
+
+def side_by_side(data: pd.DataFrame, rows: pd.DataFrame) -> Iterator[Panel]:
+    """Speed-up and efficiency by the number of devices, over a single one as these rows are of; nothing without."""
+    raw, alike = devices(data).raw, rows.iloc[0]
+    if raw.empty:
+        return
+    of_protocol = raw["protocol"] == alike["plan_protocol"]
+    here = raw[of_protocol & (raw["machine"] == alike["machine"]) & (raw["precision"] == alike["precision"])]
+    here = here[here["devices"] > 1]
+    for scaling, batches in (("strong", alike["batch"]), ("weak", alike["batch"] * here["devices"])):
+        its = here[here["batch"] == batches].dropna(subset=[f"{scaling}_efficiency"])
+        if its.empty:
+            continue
+        its = its.assign(nodes=[f"on {count} nodes" for count in its["nodes"]])
+        keys = [name for name in ("backend", "mode", "nodes") if name == "backend" or its[name].nunique() > 1]
+        found = {" ".join(map(str, key.values())): some for key, some in groups(its, keys)}
+        counts = [1, *sorted({int(count) for count in its["devices"]})]
+        traces = [go.Scatter(x=counts, y=counts, name="N times as fast", mode="lines", line=HALF_LEVEL)]
+        for name, some in found.items():
+            efficiency = some[f"{scaling}_efficiency"]
+            made = line(name, [*found], some["devices"].tolist(), (efficiency * some["devices"]).tolist())
+            labels = [number(value, 2) for value in efficiency]
+            traces.append(made.update(text=labels, textposition="bottom right", mode="lines+markers+text"))
+        of_each = {"strong": "they share the batch of one", "weak": "each has the batch of one"}[scaling]
+        caption = (
+            f"Images a second over those of one device; {of_each}. At the points the efficiency, that over the number "
+            "of devices. Devices of a CPU are guises of the same cores, and can gain nothing."
+        )
+        layout = {"xaxis": axis("devices", log=True, **ticks(counts)), "yaxis": axis("speed-up", log=True)}
+        title = f"Speed-up by several devices, {scaling} scaling"
+        yield panel(f"devices-{scaling}", title, caption, "devices", traces, layout)
