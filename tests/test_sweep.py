@@ -94,6 +94,7 @@ def test_values_that_are_given_replace_the_usual_ones_and_axes_keep_their_order(
     [
         (["batch"], {"heigth": [1]}, "axis 'heigth'"),
         (["batch"], {"width": [1]}, "values of width, which isn't swept"),
+        (["devices"], {}, "axis 'devices': .*; `nice-bench run --devices 1,2,4` is the sweep over devices"),
     ],
 )
 def test_an_axis_that_is_not_there_is_refused(axes, values, message):

@@ -58,7 +58,8 @@ def choose(axes: Sequence[str], values: Mapping[str, Sequence[int]]) -> dict[Axi
         raise BenchError(f"no axis is named; expected some of {', '.join(AXES)}")
     for axis in (*axes, *values):
         if axis not in AXES:
-            raise BenchError(f"axis {axis!r}: expected some of {', '.join(AXES)}")
+            instead = "; `nice-bench run --devices 1,2,4` is the sweep over devices" if axis == "devices" else ""
+            raise BenchError(f"axis {axis!r}: expected some of {', '.join(AXES)}{instead}")
     unused = [axis for axis in values if axis not in axes]
     if unused:
         raise BenchError(f"values of {unused[0]}, which isn't swept; the axes are {', '.join(axes)}")
