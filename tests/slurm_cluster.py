@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 NODES = ("n1", "n2", "n3")
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "srun")
 SETTINGS = """
 ClusterName=nice
 SlurmctldHost={host}(127.0.0.1)

@@ -239,6 +239,31 @@ def test_nothing_is_lost_when_a_job_a_node_and_the_submitter_are_killed(cluster,
     assert all([point.epoch for point in record.curve] == list(range(1, 21)) for record in kept)
 
 
+def test_srun_on_two_nodes_makes_one_record_with_the_losses_of_one_device(cluster, late, tmp_path, monkeypatch):
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")  # in place of n1, a name that is known to this SLURM alone
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    command = [
+        "srun",
+        "-N2",
+        "--ntasks-per-node=1",
+        "--nodelist=n1,n2",
+        "--time=5",
+        sys.executable,
+        "-m",
+        "bench",
+        "run",
+    ]
+    command += ["--protocol", "smoke", "--device", "cpu", "--precision", "float64", "--rounds", "1", "--tables", "none"]
+    command += ["--backends", "torch", "--devices", "1,2", "--output", str(tmp_path / "made")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    alone, together = sorted(collection.load_all(tmp_path / "made"), key=lambda record: record.plan.devices)
+    assert (together.plan.devices, together.plan.nodes, together.status) == (2, 2, "ok")
+    losses, expected = ([point.train_loss for point in record.curve] for record in (together, alone))
+    assert losses == pytest.approx(expected, rel=1e-11, abs=0)
+    assert len(losses) == 2
+
+
 def test_a_job_that_reaches_its_time_limit_says_so(cluster, late):
     row = ended(late)["holds"]
     assert (row.status, row.reason) == ("cut off", "SLURM: TIMEOUT")
