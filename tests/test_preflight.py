@@ -1,5 +1,6 @@
 """The preflight of `nice-bench doctor`: real frameworks in processes of their own, and broken ones that stand in."""
 
+import json
 import os
 import re
 import subprocess
@@ -112,6 +113,25 @@ def test_a_plugin_that_does_not_fit_jax_is_the_reason_of_its_row(doctor):
     assert done.returncode == 1
     told = "it sees no GPU (JAX plugin jax_cuda13_plugin version 0.0.1 is installed, but it is not compatible with"
     assert told in done.stdout
+
+
+def test_a_row_says_what_the_log_does_of_a_gpu_that_is_not_seen(tmp_path):
+    code = """if True:
+        import sys
+        from backends import UnavailableError
+        from bench.running.worker_io import tell
+        def fail():
+            print("E0000 00:00:1 1 cuda.cc:1] failed call to cuInit: UNKNOWN ERROR (303)", file=sys.stderr, flush=True)
+            yield from ()
+            raise UnavailableError(sys.argv[1])
+        tell(fail(), sys.stdout)
+    """
+    with (tmp_path / "log").open("w+") as log:
+        for reason in ("jax: no gpu is visible to it here; it has cpu", "jax: no precision fp8"):
+            command = [sys.executable, "-c", code, reason]
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT, check=True)
+            added = ": failed call to cuInit: UNKNOWN ERROR (303)" if "gpu" in reason else ""
+            assert json.loads(done.stdout)["reason"] == reason + added
 
 
 def test_the_interpreter_of_a_backend_is_the_one_that_is_named(doctor):

@@ -6,11 +6,9 @@ reference, and a product in each precision.
 """
 
 import ctypes
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 import numpy as np
 
@@ -26,7 +24,7 @@ from bench.running.messages import Checked, Event, Finished, PreflightPlan
 from bench.running.supervisor import supervise
 from bench.running.variant import Device, worker_command
 from bench.running.worker_environment import worker_environment
-from bench.running.worker_io import reason_of, serve
+from bench.running.worker_io import reason_of, said_of_gpus, serve
 
 LEAST_DRIVER = {"12": 525, "13": 580}
 """Release of CUDA → the oldest NVIDIA driver on which programs built for it run ("CUDA Compatibility", NVIDIA)."""
@@ -34,13 +32,6 @@ LEAST_DRIVER = {"12": 525, "13": 580}
 TINY = Architecture(dim=16, couplings=2, hidden_layers=1, hidden_units=64)
 STEPS, BATCH = 8, 32
 TIMEOUT = 600.0  # seconds; the first import of a GPU build from a cold disk takes minutes
-
-# Lines of a log: what stands before the words, and what says that no GPU can be used.
-PREFIX = re.compile(r"^[A-Z]\d{4} \S+ +\d+ \S+\] |^(\S+:\d+: )?\w+(Error|Warning): ")
-NO_GPU = re.compile(
-    "(?i)(?=.*(cuda|gpu|driver|dlopen|library|plugin))(?=.*(could not|cannot|fail|unable|not compatible))"
-)
-LOG_BYTES = 2**18
 
 
 def preflight(backend: str, device: Device, interpreter: str, take: Callable[[Checked], None]) -> Finished:
@@ -133,15 +124,6 @@ def _number(driver: str) -> int:
     """Return the release of a driver: 580 of "580.65.06"; one that can't be read is taken to be new."""
     found = re.match(r"\d+", driver)
     return int(found[0]) if found else sys.maxsize
-
-
-def said_of_gpus() -> list[str]:
-    """Return what standard error, which the runner keeps in a file, says of why no GPU can be used: 3 lines at most."""
-    text = ""
-    with suppress(OSError):  # a terminal or a pipe, where this isn't a worker
-        text = os.pread(2, LOG_BYTES, 0).decode(errors="replace")
-    lines = [line for line in text.splitlines() if line[:1].strip() and NO_GPU.match(line)]
-    return list(dict.fromkeys(PREFIX.sub("", line).strip() for line in lines))[-3:]
 
 
 def _tried(what: str, check: Callable[[], Checked]) -> Checked:

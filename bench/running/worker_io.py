@@ -5,10 +5,12 @@ However it ends, that is an event too. The runner's side of this is `bench.runni
 
 import ctypes
 import os
+import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from threading import Thread
 from typing import TextIO, TypeVar
 
@@ -27,6 +29,13 @@ RUNNER = "NICE_BENCH_RUNNER"
 """The variable that gives a worker the process id of its runner."""
 
 PR_SET_PDEATHSIG = 1
+
+# Lines of a log: what stands before the words, and what says that no GPU can be used.
+PREFIX = re.compile(r"^[A-Z]\d{4} \S+ +\d+ \S+\] |^(\S+:\d+: )?\w+(Error|Warning): ")
+NO_GPU = re.compile(
+    "(?i)(?=.*(cuda|gpu|driver|dlopen|library|plugin))(?=.*(could not|cannot|fail|unable|not compatible))"
+)
+LOG_BYTES = 2**18
 
 OUT_OF_MEMORY = ("out of memory", "out_of_memory", "resource_exhausted", "bad_alloc", "not enough memory")
 
@@ -83,7 +92,10 @@ def send(events: Iterable[Event | Measurement], out: TextIO) -> Status:
         status = status_of(error)
         if status == "failed":
             traceback.print_exc()
-        emit(Finished(status=status, reason=reason_of(error)))
+        reason = reason_of(error)
+        if status == "unavailable" and "no gpu is visible" in reason:  # why not stands in the framework's log
+            reason = ": ".join([reason, *said_of_gpus()[-1:]])
+        emit(Finished(status=status, reason=reason))
         return status
 
 
@@ -114,3 +126,12 @@ def reason_of(error: Exception) -> str:
     first = str(error).strip().splitlines()[0] if str(error).strip() else ""
     expected = isinstance(error, UnavailableError | DivergedError | DisagreesError)
     return first if expected else f"{type(error).__name__}: {first}"[:500]
+
+
+def said_of_gpus() -> list[str]:
+    """Return what standard error, which the runner keeps in a file, says of why no GPU can be used: 3 lines at most."""
+    text = ""
+    with suppress(OSError):  # a terminal or a pipe, where this isn't a worker
+        text = os.pread(2, LOG_BYTES, 0).decode(errors="replace")
+    lines = [line for line in text.splitlines() if line[:1].strip() and NO_GPU.match(line)]
+    return list(dict.fromkeys(PREFIX.sub("", line).strip() for line in lines))[-3:]
