@@ -101,7 +101,7 @@ def compile_gpu(session: nox.Session) -> None:
         python = str(gpu_environment(session, "jax"))
         session.install("-c", str(PINS / "cpu.txt"), *runtime_packages(), "tensorflow-cpu")
     session.run(interpreter(session), "-m", "bench.profiling.tensorflow_hlo", folder)
-    session.run(python, "-m", "bench.profiling.compiled", "results/compiled-gpu", folder, external=True)
+    session.run(python, "-m", "bench.profiling.jax_compiled", "results/compiled-gpu", folder, external=True)
 
 
 @nox.session(name="bench-peers")

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.profiling import hlo
-from bench.profiling.compiled import exceeded
+from bench.profiling.jax_compiled import exceeded
 
 THUNKS = """\
 001: kCopy         [source       | next=003 (2)] kCopy

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from backends import Adam, Architecture, EpochInputs, Pixels
-from bench.profiling.compiled import BATCH, IMAGES, PRECISIONS, SAMPLES
+from bench.profiling.jax_compiled import BATCH, IMAGES, PRECISIONS, SAMPLES
 
 
 def programs(precision: str) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
