@@ -74,6 +74,20 @@ def test_a_share_is_never_negative_nor_more_than_all(machine):
     assert others.share() == 1.0
 
 
+def test_a_share_of_no_time_is_not_known(machine):
+    machine.set(5.0, 1.0, busy=100)
+    others = disturbance.Others()
+    assert others.share() is None
+
+
+@pytest.mark.parametrize(("share", "busy"), [(0.1, False), (0.1001, True), (None, False)])
+def test_more_than_a_tenth_disturbs_and_what_is_not_known_does_not(share, busy):
+    measured = [
+        measurement("training", quantity, value, "1") for quantity, value in (("others_share", share), ("x", 1.0))
+    ]
+    assert disturbance.disturbed(record(measurements=measured)) == busy
+
+
 @pytest.mark.parametrize(
     ("periods", "own", "share"),
     [
@@ -115,7 +129,7 @@ def test_on_a_gpu_others_are_the_other_processes_that_compute_on_it(monkeypatch,
 )
 def test_what_is_busy_at_the_start_is_said(machine, monkeypatch, busy, state, words):
     monkeypatch.setattr(disturbance.environment, "gpu_state", lambda: state)
-    monkeypatch.setattr(time, "sleep", lambda seconds: machine.set(2.0, 0.0, busy=busy))
+    monkeypatch.setattr(time, "sleep", lambda seconds: machine.set(2.0 * seconds, 0.0, busy=busy))
     machine.set(0.0, 0.0, busy=0)
     assert disturbance.busy_at_start("gpu") == words
 

@@ -333,6 +333,7 @@ class Bounds:
     ("quantity", "value", "coarse", "refused"),
     [
         ("z", 0.99e-5, False, False),
+        ("z", 1e-5, False, False),
         ("z", 1.01e-5, False, True),
         ("decode", 1.01e-5, True, True),
         ("log_prob", 1.0, False, False),
@@ -384,7 +385,11 @@ def test_the_probe_sees_the_precision_that_was_asked_for(name, asked):
 @pytest.mark.parametrize(("bits", "seen"), [(10, "tf32"), (7, "bfloat16"), (15, "15 bits")])
 def test_the_probe_sees_what_the_hardware_makes_of_float32(bits, seen):
     model = create("numpy", precision="float32")
-    exponent = 2.0**bits
-    model.product = lambda a, b: (np.round(a * exponent) / exponent @ b).astype(np.float32)
+
+    def product(a, b):  # of operands with so many bits after the leading one
+        significand, exponent = np.frexp(a)
+        return (np.ldexp(np.round(significand * 2 ** (bits + 1)) / 2 ** (bits + 1), exponent) @ b).astype(np.float32)
+
+    model.product = product
     found = precision.probe(model)
     assert (found.asked, found.seen, found.mantissa_bits) == ("float32", seen, bits)

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from factories import create, images
+from scipy import stats
 
 from backends.architecture import flops
 from bench.inputs import protocol
@@ -75,6 +76,25 @@ def test_the_interval_holds_the_median_where_blocks_that_follow_each_other_are_a
         values[:, i] = kept * values[:, i - 1] + math.sqrt(1 - kept**2) * values[:, i]
     found = [timing.summarise((3 + each[1:]).tolist()) for each in values]
     assert np.mean([f.low <= 3 <= f.high for f in found]) > least
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.6, 0.9])
+@pytest.mark.parametrize("n", [6, 7, 12, 31])
+def test_the_interval_is_that_of_as_many_independent_values_as_the_blocks_are_worth(n, kept):
+    generator = np.random.default_rng(n)
+    for _ in range(40):
+        values = generator.standard_normal(n)
+        for i in range(1, n):
+            values[i] += kept * values[i - 1]
+        ranks = stats.rankdata(values) - (n + 1) / 2
+        found = (n * np.sum(ranks[1:] * ranks[:-1]) / np.sum(ranks**2) + 1) / (n - 3)
+        alike = float(np.clip(found, 0, 1))
+        worth = math.floor(n * (1 - alike) / (1 + alike))
+        below = [k for k in range(1, n) if stats.binom.cdf(k - 1, worth, 0.5) <= 0.025]
+        place = max(below) * n // worth if worth >= 6 else 1
+        interval = timing.summarise(values.tolist())
+        ordered = sorted(values)
+        assert (interval.low, interval.high) == (ordered[place - 1], ordered[-place]), (worth, place)
 
 
 def test_independent_blocks_have_hardly_a_wider_interval_for_it():
@@ -171,6 +191,15 @@ def test_a_batch_that_would_take_too_long_is_a_row_that_says_so(sampled, batch, 
     left_out = [m for m in sampled[1] if m.context["batch"] == batch]
     assert [(m.quantity, m.value) for m in left_out] == [("samples_per_second", None), ("latency", None)]
     assert all(m.note == f"left out: a call would take about {seconds} s" for m in left_out)
+
+
+@pytest.mark.parametrize(("longest", "left_out"), [(2.0, []), (1.99, [16])])
+def test_a_batch_that_takes_as_long_as_is_allowed_is_timed_and_the_smallest_in_any_case(monkeypatch, longest, left_out):
+    sampler = Sampler(Clock(monkeypatch))
+    monkeypatch.setattr(sampling, "time_calls", lambda *_: Timing(1.0, 0.5, 1.5, 9, 0.4))
+    rule = {"measure__sampling_batches": [8, 16], "measure__longest_call_seconds": longest}
+    found = sampling.measure(sampler, protocol.load("smoke", **rule))
+    assert [m.context["batch"] for m in found if m.quantity == "latency" and m.value is None] == left_out
 
 
 # The floor
