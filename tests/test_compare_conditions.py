@@ -1,12 +1,14 @@
 """Conditions: each answer, where it is due and where it isn't."""
 
+import math
+
 import numpy as np
 import pytest
 from record_factories import XEON, likelihood, measurement, points, record, seconds
 from scipy import stats
 
 from bench.comparison.compare import compare
-from bench.comparison.conditions import judge, parse
+from bench.comparison.conditions import Condition, judge, parse
 from bench.comparison.matching import sides
 from bench.comparison.observations import observations
 from bench.errors import BenchError
@@ -129,6 +131,42 @@ def test_agreement_is_held_against_a_factor():
     assert answer("agreement worse by 4×", a, b).answer == "fails"
     assert answer("agreement worse by 6x", a, b).answer == "holds"
     assert answer("agreement worse", a, b).answer == "holds"  # within an order of magnitude
+
+
+@pytest.mark.parametrize(
+    ("text", "times", "expected"),
+    [
+        ("agreement worse by 4×", 4.0, "fails"),  # no less than the limit
+        ("agreement worse by 2×", 2.5, "fails"),
+        ("agreement worse by 1×", 1.0, "holds"),
+        ("agreement worse", 9.0, "holds"),
+        ("agreement worse", 11.0, "fails"),
+        ("agreement worse", 1 / 11, "holds"),
+    ],
+)
+def test_an_error_fails_from_the_limit_on_and_without_one_from_an_order_of_magnitude_on(text, times, expected):
+    a, b = (
+        [record(run=run, measurements=[measurement("agreement", "z", value * 2.0**-20, "relative")])]
+        for run, value in (("a", 1.0), ("b", times))
+    )
+    assert answer(text, a, b).answer == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "topic", "limit"),
+    [
+        ("speed worse", "speed", 0.0),
+        ("speed worse by 10%", "speed", math.log(1.1)),
+        ("memory  worse by 2.5 %", "memory", math.log(1.025)),
+        ("floor worse by 300%", "floor", math.log(4)),
+        ("loss worse by 1 nat", "loss", 1.0),
+        ("likelihood worse by 0.25 nats", "likelihood", 0.25),
+        ("agreement worse by 1×", "agreement", 0.0),
+        ("agreement worse by 4x", "agreement", math.log(4)),
+    ],
+)
+def test_a_limit_is_the_logarithm_of_a_ratio_or_nats(text, topic, limit):
+    assert parse(text) == Condition(text, topic, pytest.approx(limit))
 
 
 @pytest.mark.parametrize(

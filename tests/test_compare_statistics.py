@@ -11,10 +11,11 @@ A = [1.0, 1.3, 0.9, 1.1]
 B = [1.6, 1.2, 2.4]
 
 
-def test_two_samples_are_welchs_test():
-    found, expected = welch(A, B), stats.ttest_ind(B, A, equal_var=False)
+@pytest.mark.parametrize(("a", "b"), [(A, B), (A[:2], B), (A[:2], B[1:])])
+def test_two_samples_are_welchs_test(a, b):
+    found, expected = welch(a, b), stats.ttest_ind(b, a, equal_var=False)
     interval = expected.confidence_interval(0.95)
-    assert found.value == pytest.approx(np.mean(B) - np.mean(A))
+    assert found.value == pytest.approx(np.mean(b) - np.mean(a))
     assert found.interval() == pytest.approx((interval.low, interval.high))
     assert found.p == pytest.approx(expected.pvalue)
     assert found.degrees == pytest.approx(expected.df)
@@ -42,8 +43,8 @@ def test_leading_axes_are_so_many_comparisons():
 
 
 def test_pairs_of_seeds_are_the_one_sample_test():
-    differences = [0.4, 0.6, 0.5]
-    assert paired(differences).p == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
+    for differences in ([0.4, 0.6, 0.5], [0.4, 0.6]):
+        assert paired(differences).p == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
     assert np.isnan(paired([0.4]).error)
 
 
@@ -82,8 +83,8 @@ def test_the_rounds_needed_are_enough_and_one_less_is_not():
 
     assert seen(rounds) > 0.945
     assert seen(rounds - 1) < 0.95
-    assert rounds_needed(0.0, effect) == 2
-    assert rounds_needed(100.0, effect) is None
+    assert rounds_needed(0.0, effect) == rounds_needed(1e-6, effect) == 2
+    assert [rounds_needed(deviation, 1.0) for deviation in (6.2, 6.22)] == [1000, None]
 
 
 def test_the_rounds_needed_in_pairs_are_enough_and_one_less_is_not():
