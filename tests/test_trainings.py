@@ -1,0 +1,339 @@
+"""The runner's bookkeeping, with workers that are no processes: who trains what, what each round is asked for."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from factories import SMALL, weights
+
+from backends import TrainingState, state
+from bench import records
+from bench.errors import BenchError
+from bench.inputs import protocol
+from bench.records import EpochPoint, Measurement, PrecisionSeen, collection, environment
+from bench.running import runner
+from bench.running.messages import EpochDone, Finished, Measured, Started, StateLeft
+from bench.running.runner import Request
+
+STEPS = 512 // 64  # of an epoch of the smoke protocol
+
+
+def request(folder, backends=("a",), **options):
+    rule = {name: options.pop(name) for name in list(options) if "__" in name}
+    loaded = protocol.load("smoke", **{"training__epochs": 4, "training__rounds": 2} | rule)
+    return Request(protocol=loaded, backends=list(backends), device="cpu", folder=folder, **options)
+
+
+def training(folder, **options):
+    asked = request(folder, **options)
+    (made,) = runner.trainings(asked, "run", folder)
+    return made
+
+
+# Who trains what
+
+
+def test_every_mode_of_every_backend_trains_on_every_number_of_devices(tmp_path):
+    asked = request(tmp_path, ("a", "b"), modes={"a": ("x", "y")}, devices=(1, 2), nodes=3, seed=7, precision="float64")
+    made = runner.trainings(asked, "night", tmp_path)
+    found = [
+        (m.label, m.record.plan.backend, m.record.plan.mode, m.record.plan.devices, m.record.plan.nodes) for m in made
+    ]
+    assert found == [
+        ("a-x", "a", "x", 1, 1),
+        ("a-x-x2", "a", "x", 2, 3),
+        ("a-y", "a", "y", 1, 1),
+        ("a-y-x2", "a", "y", 2, 3),
+        ("b", "b", None, 1, 1),
+        ("b-x2", "b", None, 2, 3),
+    ]
+    assert {(m.record.run, m.record.plan.seed, m.record.plan.precision) for m in made} == {("night", 7, "float64")}
+    assert {path.name for path in tmp_path.iterdir()} == {label for label, *_ in found}
+
+
+def test_a_record_says_what_is_to_be_done(tmp_path):
+    asked = request(tmp_path, training__target_loss=-50.0, kind="run")
+    (made,) = runner.trainings(asked, "run", tmp_path)
+    plan, loaded = made.record.plan, asked.protocol
+    assert (plan.kind, plan.protocol, plan.protocol_digest) == ("run", "smoke", loaded.digest())
+    assert (plan.device, plan.precision, plan.batch, plan.epochs, plan.rounds) == ("cpu", "float32", 64, 4, 2)
+    assert (plan.loss, plan.target_loss, plan.caption) == ("article", -50.0, loaded.caption)
+    assert plan.architecture == loaded.make_architecture().to_dict()
+    assert plan.optimiser == loaded.make_optimiser().to_dict()
+
+
+def test_weak_scaling_makes_the_batch_larger_and_strong_scaling_leaves_it(tmp_path):
+    for weak, batches in ((False, [64, 64]), (True, [64, 128])):
+        made = runner.trainings(request(tmp_path, devices=(1, 2), weak=weak), "run", tmp_path)
+        assert [m.record.plan.batch for m in made] == batches
+        assert [m.worker_plan(1).protocol.training.batch for m in made] == batches
+
+
+@pytest.mark.parametrize(
+    ("epochs", "rounds", "parts", "spread"),
+    [(5, 3, 1, [2, 2, 1]), (6, 3, 1, [2, 2, 2]), (4, 1, 1, [4]), (2, 4, 4, [2, 2, 2, 2]), (7, 4, 1, [2, 2, 2, 1])],
+)
+def test_epochs_or_their_parts_are_spread_evenly_the_first_rounds_having_one_more(epochs, rounds, parts, spread):
+    rule = {"training__epochs": epochs, "training__rounds": rounds, "training__parts": parts}
+    assert runner.epochs_by_round(protocol.load("smoke", **rule)) == spread
+
+
+def test_a_round_is_asked_for_its_epochs_and_where_things_are(tmp_path):
+    made = training(tmp_path, training__epochs=5, seed=3, precision="float64", modes={"a": ("x",)})
+    first, second = made.worker_plan(1), made.worker_plan(2)
+    folder = tmp_path / "a"
+    for plan, round_, epochs in ((first, 1, 3), (second, 2, 2)):
+        assert (plan.round, plan.rounds, plan.epochs, plan.resumed) == (round_, 2, epochs, False)
+        assert (plan.backend, plan.mode, plan.device, plan.precision, plan.seed) == ("a", "x", "cpu", "float64", 3)
+        assert (plan.state, plan.best) == (str(folder / "state.safetensors"), str(folder / "best.safetensors"))
+        assert (plan.weights, plan.devices, plan.best_loss) == (str(folder / "weights.safetensors"), 1, None)
+        assert plan.protocol == made.protocol
+
+
+def test_a_state_counts_when_the_record_is_on_disk(tmp_path):
+    made = training(tmp_path)
+    left = tmp_path / "a" / "state.8.safetensors"
+    left.write_bytes(b"new")
+    made.on_disk(Finished(status="ok"))
+    assert left.exists()
+    made.on_disk(StateLeft(path=str(left)))
+    assert not left.exists()
+    assert made.state.read_bytes() == b"new"
+    assert made.state == tmp_path / "a" / "state.safetensors"
+
+
+def test_each_variant_has_a_cache_of_its_own(tmp_path):
+    variables = training(tmp_path).variables()
+    assert variables["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "a" / "cache" / "jax")
+    assert variables["CUDA_VISIBLE_DEVICES"] == "-1"
+
+
+def test_what_follows_from_the_curve_has_its_measure_and_unit(tmp_path):
+    made = training(tmp_path, training__target_loss=-5.0)
+    for epoch, loss in ((1, -4.0), (2, -6.0)):
+        made.record.curve.append(EpochPoint(epoch=epoch, train_loss=loss, test_loss=loss, seconds=2.0, round=1))
+    for measure, quantity, value in (("training", "seconds_per_epoch", 6.0), ("floor", "train_epoch_seconds", 2.0)):
+        made.add(Measurement(measure=measure, quantity=quantity, value=value, unit="s", context={"round": 1}))
+    path = tmp_path / "a" / "weights.safetensors"
+    path.write_bytes(b"weights")
+    assert made.conclude().status == "ok"
+    found = [(m.measure, m.quantity, m.value, m.unit, m.context) for m in made.record.measurements[2:]]
+    assert found == [
+        ("training", "final_train_loss", -6.0, "nats", {}),
+        ("training", "epochs_to_target", 2, "epochs", {}),
+        ("training", "seconds_to_target", 4.0, "s", {}),
+        ("floor", "training_ratio", 3.0, "1", {"round": 1}),
+    ]
+    (kept,) = tmp_path.glob("*.safetensors")
+    assert kept.read_bytes() == b"weights"
+    assert kept.with_suffix(".json").is_file()
+
+
+def test_without_a_target_or_a_loss_none_is_said(tmp_path):
+    made = training(tmp_path)
+    made.protocol = made.protocol.model_copy(
+        update={"training": made.protocol.training.model_copy(update={"target_loss": None})}
+    )
+    made.record.curve.append(EpochPoint(epoch=1, train_loss=float("nan"), seconds=2.0, round=1))
+    made.conclude()
+    assert made.record.measurements == []
+
+
+# Workers that are no processes
+
+
+class Listener:
+    def __init__(self):
+        self.begun = []
+
+    def begin(self, label, round_, epochs):
+        self.begun.append((label, round_, epochs))
+
+    def event(self, *_): ...
+
+    def end(self, *_): ...
+
+
+class Workers:
+    """Work as they are asked; those of `dies` end after so many epochs, those of `silent` leave no state before."""
+
+    def __init__(self, dies=None, silent=()):
+        self.dies, self.silent, self.plans = dies or {}, silent, []
+
+    def __call__(self, command, plan, variables, timeout, take, stopped):
+        self.plans.append(plan)
+        at = lambda quantity: Measured(  # noqa: E731
+            measurement=Measurement(
+                measure="training", quantity=quantity, value=1.0, unit="s", context={"round": plan.round}
+            )
+        )
+        seen = PrecisionSeen(asked="float32", seen="float32", mantissa_bits=23)
+        digests = {"data": "d"}
+        take([Started(environment=environment.fingerprint(), mode="m", precision=seen, digests=digests)])
+        take([at("import_seconds")] if not plan.resumed else [])
+        try:
+            done = state.load(plan.state)[1].step // STEPS
+        except FileNotFoundError:
+            done = 0
+        for epoch in range(done + 1, done + plan.epochs + 1):
+            if self.dies.get(plan.backend) == epoch - 1:
+                return Finished(status="failed", reason="it broke"), False
+            point = EpochPoint(
+                epoch=epoch, train_loss=-1.0 * epoch, test_loss=-2.0 * epoch, seconds=1.0, round=plan.round
+            )
+            take([EpochDone(point=point)])
+            if plan.backend not in self.silent or epoch == done + plan.epochs:
+                moments = {name: weights(SMALL, "float32") for name in ("mean", "square")}
+                left = TrainingState(weights(SMALL, "float32"), moments, epoch * STEPS)
+                path = plan.state.replace("state.", f"state.{epoch}.")
+                state.save(path, SMALL, left)
+                take([StateLeft(path=path)])
+        take([at("seconds_per_epoch"), at("after")])
+        if plan.round == plan.rounds:
+            with open(plan.weights, "wb") as file:  # noqa: PTH123
+                file.write(plan.backend.encode())
+        return Finished(status="ok", digests={"final_parameters": "f"}), True
+
+
+def run(folder, workers, backends=("a",), **options):
+    listener = Listener()
+    made = runner.run(request(folder, backends, supervise=workers, **options), listener)
+    return SimpleNamespace(records={r.plan.backend: r for r in made}, begun=listener.begun)
+
+
+def resume(folder, workers):
+    listener = Listener()
+    asked = runner.unfinished(folder)
+    made = runner.run(runner.replace(asked, supervise=workers), listener)
+    return SimpleNamespace(records={r.plan.backend: r for r in made}, begun=listener.begun, asked=asked)
+
+
+def figures(record):
+    return [(m.quantity, m.context.get("round")) for m in record.measurements]
+
+
+ENDING = [("final_train_loss", None), ("epochs_to_target", None), ("seconds_to_target", None)]
+ROUNDS = [(quantity, round_) for round_ in (1, 2) for quantity in ("import_seconds", "seconds_per_epoch", "after")]
+
+
+def test_a_run_that_ends_well_leaves_records_and_weights_alone(tmp_path):
+    workers = Workers()
+    ran = run(tmp_path, workers, ("a", "b"))
+    assert ran.begun == [("a", 1, 2), ("b", 1, 2), ("b", 2, 2), ("a", 2, 2)]
+    for name, record in ran.records.items():
+        assert (record.status, [p.epoch for p in record.curve], record.plan.mode) == ("ok", [1, 2, 3, 4], "m")
+        assert figures(record) == ROUNDS + ENDING
+        assert record.digests == {"data": "d", "final_parameters": "f"}
+        (path,) = tmp_path.glob(f"*-{name}-*.safetensors")
+        assert path.read_bytes() == name.encode()
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
+    assert [plan.best_loss for plan in workers.plans if plan.backend == "a"] == [None, -4.0]
+    assert collection.load_all(tmp_path) == [ran.records[name] for name in "ab"]
+
+
+@pytest.mark.parametrize(
+    ("dies", "round_", "epochs", "resumed", "kept"),
+    [
+        (1, 1, 1, True, [("import_seconds", 1)]),
+        (3, 2, 1, True, [*ROUNDS[:3], ("import_seconds", 2)]),
+        (2, 2, 2, False, ROUNDS[:3]),
+    ],
+)
+def test_a_run_goes_on_from_its_latest_state(tmp_path, dies, round_, epochs, resumed, kept):
+    first = run(tmp_path, Workers({"a": dies}))
+    record = first.records["a"]
+    assert (record.status, record.reason, len(record.curve)) == ("failed", "it broke", dies)
+    workers = Workers()
+    again = resume(tmp_path, workers)
+    plan = workers.plans[0]
+    assert (plan.round, plan.epochs, plan.resumed, plan.best_loss) == (round_, epochs, resumed, -2.0 * dies)
+    record = again.records["a"]
+    assert (record.status, [p.epoch for p in record.curve], record.run) == ("ok", [1, 2, 3, 4], first.records["a"].run)
+    at = ("resumed_after_epochs", round_)
+    rest = [each for each in ROUNDS if each not in kept and not (resumed and each == ("import_seconds", round_))]
+    assert figures(record) == [*kept, at, *rest, *ENDING]
+    (said,) = [m for m in record.measurements if m.quantity == "resumed_after_epochs"]
+    assert (said.measure, said.value, said.unit) == ("startup", dies, "epochs")
+    assert len(collection.load_all(tmp_path)) == 1
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
+
+
+def test_without_a_state_all_is_made_anew(tmp_path):
+    first = run(tmp_path, Workers({"a": 1, "b": 1}, silent=("a",)), ("a", "b"))
+    assert [len(record.curve) for record in first.records.values()] == [1, 1]
+    (states,) = tmp_path.glob(".unfinished-*")
+    assert not (states / "a").exists()  # what it compiled would make the first call a warm one
+    workers = Workers()
+    again = resume(tmp_path, workers)
+    asked = {plan.backend: (plan.round, plan.epochs, plan.resumed) for plan in reversed(workers.plans)}
+    assert asked == {"a": (1, 2, False), "b": (1, 1, True)}
+    assert figures(again.records["a"]) == ROUNDS + ENDING
+    assert [point.epoch for point in again.records["a"].curve] == [1, 2, 3, 4]
+
+
+def test_only_what_failed_goes_on(tmp_path):
+    first = run(tmp_path, Workers({"b": 1}), ("a", "b"))
+    assert [r.status for r in first.records.values()] == ["ok", "failed"]
+    workers = Workers()
+    again = resume(tmp_path, workers)
+    assert {plan.backend for plan in workers.plans} == {"b"}
+    assert again.records["a"] == first.records["a"]
+    assert again.records["b"].status == "ok"
+    assert again.begun == [("b", 1, 2), ("b", 2, 2)]
+
+
+def test_a_failed_run_keeps_its_request_and_its_states(tmp_path):
+    asked = {"seed": 5, "precision": "float64", "timeout": 77.0}
+    run(tmp_path, Workers({"b": 1}), ("a", "b"), **asked)
+    (folder,) = tmp_path.glob(".unfinished-*")
+    assert {path.name for path in folder.iterdir()} == {"request.json", "b"}
+    written = json.loads((folder / "request.json").read_text())
+    assert not {"folder", "command", "stopped", "supervise", "run"} & set(written)
+    found = runner.unfinished(tmp_path)
+    assert (found.backends, found.seed, found.precision, found.timeout) == (["a", "b"], 5, "float64", 77.0)
+    assert (found.folder, found.run) == (tmp_path, folder.name.removeprefix(".unfinished-"))
+    assert found.protocol == request(tmp_path).protocol
+
+
+def test_of_several_runs_that_were_cut_off_the_latest_goes_on(tmp_path):
+    for name in ("20260102", "20260103", "20260101"):
+        folder = tmp_path / f".unfinished-{name}"
+        folder.mkdir()
+        dumped = runner.REQUEST.dump_json(request(tmp_path), exclude={"command", "stopped", "supervise", "run"})
+        (folder / "request.json").write_bytes(dumped)
+    assert runner.unfinished(tmp_path).run == "20260103"
+
+
+def test_a_request_that_cannot_be_read_is_an_error_with_its_file(tmp_path):
+    with pytest.raises(BenchError, match="no run was cut off here"):
+        runner.unfinished(tmp_path)
+    (tmp_path / ".unfinished-x").mkdir()
+    (tmp_path / ".unfinished-x" / "request.json").write_text("{}")
+    with pytest.raises(BenchError, match=r"request\.json: .*protocol"):
+        runner.unfinished(tmp_path)
+
+
+def test_a_run_of_another_machine_or_with_missing_epochs_is_not_gone_on_with(tmp_path, monkeypatch):
+    record = run(tmp_path, Workers({"a": 1})).records["a"]
+    (path,) = tmp_path.glob("*.json")
+    other = record.model_copy(update={"environment": record.environment | {"cpu": "another"}})
+    path.write_text(records.layout(other.model_dump(mode="json")))
+    with pytest.raises(BenchError, match="its run was measured on another"):
+        resume(tmp_path, Workers())
+    path.write_text(records.layout(record.model_copy(update={"curve": []}).model_dump(mode="json")))
+    with pytest.raises(BenchError, match="is of epoch 1; the record has 0 of its epochs"):
+        resume(tmp_path, Workers())
+
+
+def test_the_same_run_does_not_go_on_twice_at_once(tmp_path):
+    run(tmp_path, Workers({"a": 1}))
+
+    def meanwhile(*_):
+        with pytest.raises(BenchError, match="is still going on"):
+            resume(tmp_path, Workers())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        resume(tmp_path, meanwhile)
+    assert np.isfinite(resume(tmp_path, Workers()).records["a"].curve[-1].train_loss)
