@@ -142,10 +142,16 @@ def regression(session: nox.Session) -> None:
 
 
 @nox.session
+def mutation(session: nox.Session) -> None:
+    """Change what is measured, one thing at a time, and list what no test notices (`-- FOLDER_OR_FILE...`)."""
+    install_cpu(session, "mutation")
+    session.run(interpreter(session), "-m", "tests.mutation", *session.posargs)
+
+
+@nox.session
 def tables(session: nox.Session) -> None:
     """Make the tables in results/tables, README.md and results/README.md anew, from the records in results/."""
-    if session.virtualenv.is_sandboxed:
-        install_runtime(session)
+    install_runtime(session)
     session.run(interpreter(session), "-m", "bench", "tables", "results", "--write", "results/tables")
     for text in ("README.md", "results/README.md"):
         session.run(interpreter(session), "-m", "bench", "tables", "--into", text)
@@ -155,8 +161,7 @@ def tables(session: nox.Session) -> None:
 @nox.session
 def report(session: nox.Session) -> None:
     """Make report.html, one page that needs nothing else, from the records in results/ (`-- --output PAGE`)."""
-    if session.virtualenv.is_sandboxed:
-        install_runtime(session)
+    install_runtime(session)
     history = ["--history", "HEAD"] if Path(".git").exists() else []
     session.run(interpreter(session), "-m", "bench", "report", "results", *history, *session.posargs)
 
@@ -174,6 +179,8 @@ def lock(session: nox.Session) -> None:
     write_pins("cpu", frozen(session), "The run-time packages and the CPU builds of all three frameworks.")
     session.install("-c", str(PINS / "cpu.txt"), *nox.project.dependency_groups(project, "dev"))
     write_pins("dev", frozen(session), "What `nox -s tests` needs: cpu.txt, the tools and the stubs.")
+    session.install("-c", str(PINS / "dev.txt"), *nox.project.dependency_groups(project, "mutation"))
+    write_pins("mutation", frozen(session), "What `nox -s mutation` needs: dev.txt and mutmut.")
     session.run("python", "-c", "import torch, tensorflow, jax")
 
     # The CUDA libraries are of the release that torch is built for, and JAX gets the same ones. Above all the compiler:
@@ -190,8 +197,8 @@ def lock(session: nox.Session) -> None:
     for framework, package in zip(BACKENDS, CPU_BUILDS, strict=True):
         peers = project["project"]["optional-dependencies"][f"peers-{framework}"]
         there = builds | {package_name(pin) for pin in pinned(PINS / f"gpu-{framework}.txt")}
-        constraint = f"--constraint={PINS / 'cpu.txt'}"
-        pins = resolved(session, [*runtime, f"{package}=={CPU_BUILDS[package]}", *peers, constraint])
+        build = f"{package}=={CPU_BUILDS[package]}"
+        pins = resolved(session, [*runtime, build, *peers, f"--constraint={PINS / 'cpu.txt'}"])
         extra = [pin for pin in pins if package_name(pin) not in there]
         purpose = f"What the peers on {framework} need beside its own build: `pip install --no-deps -r` on top of that."
         write_pins(f"peers-{framework}", extra, purpose)
@@ -216,8 +223,7 @@ def gpu_is_visible(session: nox.Session) -> bool:
 
     This is the one place where that is decided, and comes before gigabytes of CUDA libraries are installed.
     """
-    if session.virtualenv.is_sandboxed:
-        install_runtime(session)
+    install_runtime(session)
     try:
         session.run(interpreter(session), "-m", "bench", "doctor", "--require-gpu")
     except CommandFailed:
@@ -248,8 +254,9 @@ def chosen_backends(arguments: Sequence[str], option: str = "--backends") -> lis
 
 
 def install_runtime(session: nox.Session) -> None:
-    """Install what `bench` needs without a framework."""
-    session.install("-c", str(PINS / "cpu.txt"), *runtime_packages())
+    """Install what `bench` needs without a framework; nothing under `--no-venv`."""
+    if session.virtualenv.is_sandboxed:
+        session.install("-c", str(PINS / "cpu.txt"), *runtime_packages())
 
 
 def runtime_packages() -> list[str]:
@@ -272,9 +279,8 @@ def install_browser(session: nox.Session) -> None:
     if shutil.which("apt-get") and os.geteuid() == 0:
         apt_install(session, "chromium")
     if not any(map(shutil.which, names)):
-        session.run_install(
-            "python", "-m", "playwright", "install", "chromium", external=True, success_codes=range(256)
-        )
+        command = ("python", "-m", "playwright", "install", "chromium")
+        session.run_install(*command, external=True, success_codes=range(256))
 
 
 def apt_install(session: nox.Session, *packages: str) -> None:
@@ -286,10 +292,9 @@ def apt_install(session: nox.Session, *packages: str) -> None:
 
 def install_torch_cpu(session: nox.Session) -> None:
     """Install torch's CPU build where there is one: on Linux the usual build brings gigabytes of CUDA libraries."""
-    torch = f"torch=={CPU_BUILDS['torch']}"
     if sys.platform == "linux":
         # Where pip finds no such build (PIP_EXTRA_INDEX_URL can name PyTorch's own index), the usual one serves too.
-        session.install("--no-deps", f"{torch}+cpu", success_codes=[0, 1])
+        session.install("--no-deps", f"torch=={CPU_BUILDS['torch']}+cpu", success_codes=[0, 1])
 
 
 def interpreters(
