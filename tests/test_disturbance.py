@@ -35,7 +35,7 @@ def machine(monkeypatch, tmp_path):
     made = Machine()
     monkeypatch.setattr(disturbance, "STAT", made.path)
     monkeypatch.setattr(disturbance.environment, "cpu_quota", lambda: None)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2} if pid else {0, 1})
     monkeypatch.setattr(os, "sysconf", lambda name: 100)
     monkeypatch.setattr(os, "times", lambda: (made.own, 0.0, 0.0, 0.0, 0.0))
     monkeypatch.setattr(time, "perf_counter", lambda: made.wall)
@@ -74,6 +74,15 @@ def test_a_share_is_never_negative_nor_more_than_all(machine):
     assert others.share() == 1.0
 
 
+@pytest.mark.parametrize(("processes", "share"), [(4, 0.75), (1, 0.1)])
+def test_on_a_gpu_the_larger_share_counts_of_it_and_of_the_cores(machine, monkeypatch, processes, share):
+    monkeypatch.setattr(disturbance.environment, "gpu_state", lambda: {"processes": processes})
+    machine.set(0.0, 0.0, busy=0)
+    others = disturbance.Others("gpu")
+    machine.set(10.0, 0.0, busy=100)
+    assert others.share() == pytest.approx(share)
+
+
 def test_a_share_of_no_time_is_not_known(machine):
     machine.set(5.0, 1.0, busy=100)
     others = disturbance.Others()
@@ -104,10 +113,31 @@ def test_of_a_quota_others_used_what_this_process_had_not_while_it_was_used_up(
     found = iter([(1000, 50), (1000 + periods[0], 50 + periods[1])])
     monkeypatch.setattr(disturbance.environment, "cpu_quota", lambda: 0.5)
     monkeypatch.setattr(disturbance.environment, "quota_periods", lambda: next(found))
-    machine.set(0.0, 0.0, busy=0)
+    machine.set(70.0, 30.0, busy=0)
     others = disturbance.Others()
-    machine.set(10.0, own, busy=0)
+    machine.set(80.0, 30.0 + own, busy=0)
     assert others.share() == pytest.approx(share)
+
+
+@pytest.mark.parametrize("periods", [(None, (1100, 150)), ((1000, 50), None), (None, None)])
+def test_a_quota_whose_periods_are_not_known_says_nothing(machine, monkeypatch, periods):
+    found = iter(periods)
+    monkeypatch.setattr(disturbance.environment, "cpu_quota", lambda: 0.5)
+    monkeypatch.setattr(disturbance.environment, "quota_periods", lambda: next(found))
+    machine.set(70.0, 30.0, busy=0)
+    others = disturbance.Others()
+    machine.set(80.0, 30.0, busy=0)
+    assert others.share() == 0.0
+
+
+def test_of_a_quota_of_more_than_the_cores_the_cores_count(machine, monkeypatch):
+    found = iter([(1000, 50), (1100, 150)])
+    monkeypatch.setattr(disturbance.environment, "cpu_quota", lambda: 8.0)
+    monkeypatch.setattr(disturbance.environment, "quota_periods", lambda: next(found))
+    machine.set(70.0, 30.0, busy=0)
+    others = disturbance.Others()
+    machine.set(80.0, 45.0, busy=0)
+    assert others.share() == pytest.approx(1 - 15 / 20)
 
 
 @pytest.mark.parametrize(("processes", "share"), [(1, 0.0), (0, 0.0), (2, 0.5), (4, 0.75), (None, None)])
@@ -122,7 +152,8 @@ def test_on_a_gpu_others_are_the_other_processes_that_compute_on_it(monkeypatch,
     ("busy", "state", "words"),
     [
         (0, {"utilisation": 0.1, "processes": 0}, None),
-        (100, {}, "50 % of this machine's cores"),
+        (20, {}, None),  # a tenth, and no more
+        (180, {}, "90 % of this machine's cores"),
         (0, {"utilisation": 0.0, "processes": 2}, "the GPU (2 processes)"),
         (100, {"utilisation": 0.9, "processes": None}, "50 % of this machine's cores and the GPU (hidden processes)"),
     ],
@@ -132,6 +163,13 @@ def test_what_is_busy_at_the_start_is_said(machine, monkeypatch, busy, state, wo
     monkeypatch.setattr(time, "sleep", lambda seconds: machine.set(2.0 * seconds, 0.0, busy=busy))
     machine.set(0.0, 0.0, busy=0)
     assert disturbance.busy_at_start("gpu") == words
+
+
+def test_before_work_on_a_cpu_no_gpu_is_asked(machine, monkeypatch):
+    monkeypatch.setattr(disturbance.environment, "gpu_state", lambda: {"utilisation": 0.9, "processes": 3})
+    monkeypatch.setattr(time, "sleep", lambda seconds: machine.set(2.0, 0.0, busy=0))
+    machine.set(0.0, 0.0, busy=0)
+    assert disturbance.busy_at_start("cpu") is None
 
 
 def test_where_nothing_can_be_read_nothing_is_said(monkeypatch, tmp_path):

@@ -11,6 +11,7 @@ from backends.numpy_backend import NumpyBackend
 from bench.inputs import protocol
 from bench.inputs.points import Point
 from bench.measures import agreement, calibration, floor, invertibility, likelihood, resources, sampling, sweep
+from bench.measures.timing import Timing
 
 QUICK = protocol.load("smoke", measure__dequantisation_draws=4, measure__seconds_per_timing=1e-9)
 BLOCKS = 3  # of a timing that has no time
@@ -82,6 +83,15 @@ def test_couplings_alone_are_of_the_models_own_device_precision_and_mode():
     assert Made.asked == [as_the_model] * 3
     of = {"weights": "trained", "inputs": "test", "direction": "x-z-x", "trips": 1}
     assert [m.context for m in found if m.quantity == "ulp_error"] == [of | {"coupling": k} for k in range(3)]
+
+
+def test_a_coupling_starts_from_what_its_precision_can_hold():
+    def perfect(x):
+        return np.asarray(x, np.float32)
+
+    alone = SimpleNamespace(dtype=np.dtype("float32"), encode=lambda x: (perfect(x), None), decode=perfect)
+    found = invertibility.measure_coupling(alone, np.full((2, 4), 0.1), "trained", 1)
+    assert {m.value for m in found} == {0.0}
 
 
 def test_likelihoods():
@@ -170,5 +180,24 @@ def test_a_trained_point_is_of_random_images_that_use_every_byte(monkeypatch):
     given, optimiser, stream, _ = seen[0]
     assert (given.shape, given.dtype) == ((1920, 12), np.uint8)
     assert len(np.unique(given)) == 256
-    assert (optimiser, stream.batch, stream.steps) == (QUICK.make_optimiser(), 64, 30)
+    assert (optimiser, stream.batch, stream.steps, stream.dim) == (QUICK.make_optimiser(), 64, 30, 12)
     assert stream.pixels == QUICK.training_pixels()
+
+
+@pytest.mark.parametrize(
+    ("expected", "steps"), [(0.05, 4), (0.2, 1), (9.0, 1), (1e-9, sweep.MOST_STEPS), (0.2 / 512, sweep.MOST_STEPS)]
+)
+def test_a_call_has_steps_for_a_fifth_of_a_second_after_a_trial_that_is_as_short_as_can_be(
+    monkeypatch, expected, steps
+):
+    asked = []
+
+    def time_calls(model, call, budget):
+        asked.append((len(call().losses), budget))
+        return Timing(expected, 0.5 * expected, 2 * expected, 5, 0.25 * expected)
+
+    monkeypatch.setattr(sweep, "time_calls", time_calls)
+    tiny = QUICK.model_copy(update={"training": QUICK.training.model_copy(update={"batch": 2})})
+    found = sweep._time_training(create("numpy"), tiny, 2, None, 7.0)
+    assert asked == [(1, 0.0), (steps, 7.0)]
+    assert found == Timing(expected / steps, 0.5 * expected / steps, 2 * expected / steps, 5, 0.25 * expected / steps)
