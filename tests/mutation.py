@@ -54,45 +54,66 @@ def main(arguments=None):
     """Test each target; exit status 1 if a mutant survived that is not listed, or too many of those that are."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__.partition("\n")[0])
     parser.add_argument("targets", nargs="*", help="folders or files (default: all in pyproject.toml)")
-    parser.add_argument("--again", action="store_true", help="only what survived the last time, by the present tests")
+    parser.add_argument(
+        "--again", action="store_true", help="by the present tests, what survived the last time or was not reached"
+    )
     given = parser.parse_args(arguments)
     tests_of = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["nice-bench"]["mutation"]
     known = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
     failed = False
-    for target in [each.rstrip("/") for each in given.targets] or tests_of:
-        folders = sorted((name for name in tests_of if f"{target}/".startswith(f"{name}/")), key=len, reverse=True)
-        if not folders or not (ROOT / target).exists():
-            parser.error(f"{target}: expected one of {', '.join(tests_of)}, or a file in one of them")
+    for target in [each for asked in given.targets or [""] for each in expanded(asked.rstrip("/"), tests_of)]:
+        tests, files = tests_of[nearest(target, tests_of)], files_of(target, tests_of)
         work = ROOT / ".mutation" / target.replace("/", "-")
-        lay_out(target, tests_of[folders[0]], work, again=given.again)
-        failed |= not passes(target, *tested(target, work, known, again=given.again), known)
+        lay_out(files, tests, work, again=given.again)
+        failed |= not passes(target, *tested(files, work, known, again=given.again), known)
     sys.exit(int(failed))
 
 
-def files_of(target):
-    """The Python files of a folder, without those of folders in it; or the one file."""
-    path = ROOT / target
-    return [target] if path.is_file() else sorted(f"{target}/{found.name}" for found in path.glob("*.py"))
+def expanded(asked, tests_of):
+    """The folders and files with tests of their own in what is asked for; or itself, in a folder that has some."""
+    if (ROOT / asked).exists():
+        if found := [name for name in tests_of if f"{name}/".startswith(f"{asked}/".removeprefix("/"))]:
+            return found
+        if asked.endswith(".py") and nearest(asked, tests_of):
+            return [asked]
+    sys.exit(f"{asked}: expected some of {', '.join(tests_of)}, or a file in one of them")
 
 
-def lay_out(target, tests, work, *, again):
-    """Copy the tree to where mutmut works on it (`again`: the tests alone), with its settings for this target."""
+def nearest(target, tests_of):
+    """The name by which a target has its tests: its own, or that of the folder that it is in; None for neither."""
+    return next((name for name in (target, target.rpartition("/")[0]) if name in tests_of), None)
+
+
+def files_of(target, tests_of):
+    """The one file, or those of a folder, but for its folders and what has tests of its own."""
+    if (ROOT / target).is_file():
+        return [target]
+    return sorted(file for path in (ROOT / target).glob("*.py") if (file := f"{target}/{path.name}") not in tests_of)
+
+
+def lay_out(files, tests, work, *, again):
+    """Copy the tree to where mutmut works on it, with its settings for these files; `again`: the tests alone.
+
+    With other settings mutmut would begin anew.
+    """
     if not again:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
     subprocess.run(["cp", "-r", *(("tests",) if again else COPIED), str(work)], cwd=ROOT, check=True)
-    for name in () if again else files_of(target):
+    if again:
+        return
+    for name in files:
         source = cst.parse_module((work / name).read_text(encoding="utf-8"))
         (work / name).write_text(source.visit(Undecorated()).code, encoding="utf-8")
-    own = {"only_mutate": files_of(target), "pytest_add_cli_args_test_selection": tests}
+    own = {"only_mutate": files, "pytest_add_cli_args_test_selection": tests}
     lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in own.items())
-    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    (work / "pyproject.toml").write_text(
-        settings.replace("[tool.mutmut]\n", f"[tool.mutmut]\n{lines}"), encoding="utf-8"
+    settings = (
+        (ROOT / "pyproject.toml").read_text(encoding="utf-8").replace("[tool.mutmut]\n", f"[tool.mutmut]\n{lines}")
     )
+    (work / "pyproject.toml").write_text(settings, encoding="utf-8")
 
 
-def tested(target, work, known, *, again):
+def tested(files, work, known, *, again):
     """Run mutmut; mutant → what came of it, and mutant → what it changes.
 
     mutmut takes the tests in which a function was called. What a fixture or a cache holds for many tests was called in
@@ -106,19 +127,20 @@ def tested(target, work, known, *, again):
         return subprocess.run(command, cwd=work, env=variables, stdout=subprocess.PIPE, text=True, check=True).stdout
 
     def results():
-        found = dict(re.findall(r"^\s*(\S+): (.+?)\s*$", mutmut("results", "--all", "true"), re.MULTILINE))
-        if not found or not set(found.values()) <= {*NOTICED, *SURVIVED}:
-            sys.exit(f"{target}: mutmut came to no end ({dict(Counter(found.values()))}); its work is in {work}")
-        return found
+        return dict(re.findall(r"^\s*(\S+): (.+?)\s*$", mutmut("results", "--all", "true"), re.MULTILINE))
 
-    if not again:
-        mutmut("run", "--max-children", "1")
-    changes, found = changes_of(files_of(target), work), results()
+    missing = [name for name, what in results().items() if what == "not checked"] if again else []
+    if missing or not again:
+        mutmut("run", "--max-children", "1", *missing)
+    changes, found = changes_of(files, work), results()
     doubtful = [name for name, what in found.items() if what in SURVIVED and listed(changes[name], known) == "unlisted"]
     if doubtful:
         widen(work / "mutants" / "mutmut-stats.json")
         mutmut("run", "--max-children", "1", *doubtful)
-    return results(), changes
+        found = results()
+    if not found or not set(found.values()) <= {*NOTICED, *SURVIVED}:
+        sys.exit(f"{files}: mutmut came to no end ({dict(Counter(found.values()))}); its work is in {work}")
+    return found, changes
 
 
 def widen(path):
@@ -152,9 +174,9 @@ def listed(change, known):
         if its[:3] == [change.function, change.old, change.new]:
             return kind
     for rule in known["rules"]:
-        pattern = re.compile(rule["pattern"])
-        old, new = (pattern.sub(lambda match: "" if match[1] else match[0], each) for each in change[2:])
-        if old == new:
+        pattern = re.compile(rule.get("pattern", r"(.*)"))
+        old, new = (pattern.sub(lambda match: "" if match.lastindex else match[0], each) for each in change[2:])
+        if old == new and re.search(rule.get("new", ""), change.new):
             return rule["kind"]
     return "unlisted"
 
