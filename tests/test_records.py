@@ -326,6 +326,12 @@ def test_runs_with_faults_and_what_was_cut_off_are_read_only_where_they_are_name
     assert [found.plan.seed for found in load_all("results/runs")] == [3]
 
 
+def test_what_a_killed_process_left_beside_a_file_is_no_record(tmp_path):
+    path = save(record(seed=1), tmp_path)
+    (tmp_path / f".{path.name}.x7ab.json").write_bytes(path.read_bytes())
+    assert [found.plan.seed for found in load_all(tmp_path)] == [1]
+
+
 def test_runs_inside_a_named_runs_folder_are_read(tmp_path):
     save(record(), tmp_path / "runs" / "sweep" / "runs")
     assert len(load_all(tmp_path / "runs" / "sweep")) == 1

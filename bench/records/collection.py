@@ -48,6 +48,8 @@ def load_all(paths: str | Path | Iterable[str | Path], skipped: list[RecordError
 def files_below(folder: Path, pattern: str) -> list[Path]:
     """Return the files of that name below `folder`, sorted, but for those in subfolders that `load_all` leaves out.
 
+    Hidden files are left out too: a process that was killed while it wrote one leaves it beside what it would become.
+
     Raises RecordError for a folder that can't be read.
     """
     # Seen from where we stand: a checkout that itself lies somewhere below a folder called runs is none of these.
@@ -55,7 +57,7 @@ def files_below(folder: Path, pattern: str) -> list[Path]:
     files = []
     for parent, _, names in os.walk(folder, onerror=_refuse):
         if _kinds(Path(parent).relative_to(folder).parts) <= named:
-            files += [Path(parent, name) for name in names if fnmatch.fnmatch(name, pattern)]
+            files += [Path(parent, name) for name in fnmatch.filter(names, pattern) if not name.startswith(".")]
     return sorted(file for file in files if file.is_file())
 
 
