@@ -1,4 +1,4 @@
-"""What XLA makes of JAX's and TensorFlow's code for an H100 without one: `python -m bench.profiling.jax_compiled DIR HLO`.
+"""What XLA makes of JAX's and TensorFlow's code for an H100, without one: `python -m bench.profiling.jax_compiled`.
 
 The training epoch, encode and sample of the article's network are compiled as they are for a described device, those of
 TensorFlow from the folder that tensorflow_hlo.py has written. Which library multiplies is chosen by timing on a device;
