@@ -119,12 +119,12 @@ def test_a_row_says_what_the_log_does_of_a_gpu_that_is_not_seen(tmp_path):
     code = """if True:
         import sys
         from backends import UnavailableError
-        from bench.running.worker_io import tell
+        from bench.running.worker_io import send
         def fail():
             print("E0000 00:00:1 1 cuda.cc:1] failed call to cuInit: UNKNOWN ERROR (303)", file=sys.stderr, flush=True)
             yield from ()
             raise UnavailableError(sys.argv[1])
-        tell(fail(), sys.stdout)
+        send(fail(), sys.stdout)
     """
     with (tmp_path / "log").open("w+") as log:
         for reason in ("jax: no gpu is visible to it here; it has cpu", "jax: no precision fp8"):
