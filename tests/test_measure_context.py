@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from bench.inputs.points import Point
 from factories import SMALL, create, images, rows, shared, weights
 
 from backends import Adam, Pixels
 from backends.numpy_backend import NumpyBackend
 from bench.inputs import protocol
+from bench.inputs.protocol import Point
 from bench.measures import agreement, calibration, floor, invertibility, likelihood, resources, sampling, sweep
 from bench.measures.timing import Timing
 

@@ -14,12 +14,12 @@ from bench.inputs.streams import TrainingStream
 from bench.measures import floor
 from bench.records import Measurement
 from bench.running import worker
-from bench.running.messages import EpochDone, Finished, Measured, Started, StateLeft
+from bench.running.messages import EpochDone, Finished, Started, StateLeft
 
 
 def named(events):
     """(measure, quantity, unit, round) of each figure, in their order."""
-    figures = [event.measurement for event in events if isinstance(event, Measured)]
+    figures = [event for event in events if isinstance(event, Measurement)]
     return [(m.measure, m.quantity, m.unit, m.context.get("round")) for m in figures]
 
 
@@ -88,7 +88,7 @@ def test_an_epoch_in_parts_is_evaluated_at_its_end_and_timed_as_a_whole(monkeypa
         (2, 2, 4.0, 5.0, 4.0),
     ]
     assert [e.first_epoch_losses for e in done] == [[1.0, 1.0, 4.0], [2.0, 2.0, 5.0], [], []]
-    found = {e.measurement.quantity: e.measurement.value for e in events if isinstance(e, Measured)}
+    found = {e.quantity: e.value for e in events if isinstance(e, Measurement)}
     assert (found["seconds_per_epoch"], found["images_per_second"]) == (2 * 3.0, 3 * 2 / 3.0)
 
 
@@ -128,7 +128,7 @@ def test_what_is_left_between_epochs_takes_no_time_of_theirs(monkeypatch):
 
     leaving = SimpleNamespace(best=None, between_epochs=slowly)
     events = parted(monkeypatch, model, leaving)
-    found = {e.measurement.quantity: e.measurement.value for e in events if isinstance(e, Measured)}
+    found = {e.quantity: e.value for e in events if isinstance(e, Measurement)}
     assert found["harness_fraction"] == pytest.approx(0.0)
 
 
@@ -172,7 +172,7 @@ def test_a_state_is_left_at_once_and_then_after_twenty_times_what_that_took(leav
 def test_memory_is_measured_once_and_before_anything_is_copied(leaving):
     left = leaving.make()
     kinds = [type(event) for event in left.between_epochs()]
-    assert kinds == [Measured, StateLeft]
+    assert kinds == [Measurement, StateLeft]
     assert [*left.memory()] == []
     assert leaving.measured == [100.0]
     assert [*leaving.make(resumed=True).memory()] == []
@@ -209,7 +209,7 @@ def test_the_best_weights_are_left_once(leaving):
 def test_weights_that_are_not_finite_are_not_left_and_training_goes_on(leaving):
     left = leaving.make()
     left.best = leaving.model.parameters() | {"log_scale": np.full(12, np.nan, np.float32)}
-    assert [type(event) for event in left.between_epochs()] == [Measured]
+    assert [type(event) for event in left.between_epochs()] == [Measurement]
 
 
 # A whole round
@@ -221,7 +221,7 @@ def whole_round(folder, monkeypatch, *, training_only=False, **changes):
     loaded = protocol.load("smoke", measure__seconds_per_timing=1e-9, measure__sampling_batches=[1])
     paths = {name: str(folder / f"{name}.safetensors") for name in ("state", "best", "weights")}
     plan = plan_of().model_copy(update={"protocol": loaded, "epochs": 1} | paths | changes)
-    return list(worker._to_the_end(plan, training_only))
+    return list(worker.carry_out(plan, training_only=training_only))
 
 
 ALWAYS = [
