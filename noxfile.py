@@ -212,7 +212,7 @@ def check(session: nox.Session, *arguments: str) -> None:
     session.run(python, "-m", "ruff", "check", ".")
     session.run(python, "-m", "ruff", "format", "--check", ".")
     session.run(python, "-m", "mypy")
-    session.run(python, "-m", "pytest", *arguments)
+    session.run(python, "-m", "pytest", "-n", "2", "--dist", "loadfile", *arguments)
 
 
 def interpreter(session: nox.Session) -> str:
