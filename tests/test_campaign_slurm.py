@@ -150,7 +150,9 @@ def test_a_killed_submitter_and_two_at_once_submit_nothing_twice(cluster, late, 
     assert [process.wait() for process in both] == [0, 0]
     jobs = engine(campaign.load(str(tmp_path / "c.toml")), output)
     assert {row.status for row in ended(jobs).values()} == {"done"}
-    assert submitted(cluster, output) == sorted(f"s{n}" for n in range(30))
+    # A submitter that is killed before SLURM has the job of an attempt has used that number up: `s9-2` is then its job.
+    steps = sorted(name.partition("-")[0] for name in submitted(cluster, output))
+    assert steps == sorted(f"s{n}" for n in range(30))
     assert len(list((output / "s").glob("record*.json"))) == 30  # of one name and one folder: none replaces another
     assert all(len(path.read_text().splitlines()) == 1 for path in (output / "s").glob("calls*"))
 
