@@ -7,6 +7,7 @@ over, is what `os.waitpid` says of it.
 import json
 import os
 import resource
+import signal
 import sys
 
 from bench.commands import cli
@@ -15,6 +16,7 @@ from bench.commands import cli
 def run(order):
     """Become the command."""
     os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may have been started under nohup, which has it ignored
     for number, path in enumerate((os.devnull, order["out"], order["err"])):
         os.dup2(os.open(path, os.O_RDWR if number == 0 else os.O_WRONLY), number)
     if order["largest_file"]:
