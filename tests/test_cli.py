@@ -36,6 +36,8 @@ def left_here():
 def signals():
     """The handlers that the command line sets are taken back."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number in before:  # under nohup, tests inherit that one is ignored
+        signal.signal(number, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
