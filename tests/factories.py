@@ -125,6 +125,11 @@ def backend_names():
     return [name for name in backends.REGISTRY if name in names]  # in the registry's order, which matters for imports
 
 
+def requires(name):
+    """Skip the test where a backend is not to be tested."""
+    return pytest.mark.skipif(name not in backend_names(), reason=f"NICE_BENCH_TEST_BACKENDS leaves {name} out")
+
+
 def every_mode(device="cpu"):
     """(backend, mode) of each mode of each backend on a device."""
     found = []

@@ -8,7 +8,6 @@ from factories import (
     ARTICLE,
     PAPER,
     SHUFFLED,
-    backend_names,
     cases,
     covering_architectures,
     create,
@@ -17,6 +16,7 @@ from factories import (
     every_architecture,
     frameworks,
     label,
+    requires,
     rows,
     shared,
 )
@@ -116,7 +116,7 @@ def test_bfloat16_is_invertible_to_float32(name, mode):
     assert error(model.decode(model.encode(x)[0]), x) < 1e-5
 
 
-@pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
+@requires("torch")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own import
 def test_torch_compile_agrees_with_the_reference():
     x = rows(SHALLOW)

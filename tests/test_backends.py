@@ -8,7 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import SMALL, TINY, Stream, backend_names, cases, create, frameworks, images, rows, shared, weights
+from factories import (
+    SMALL,
+    TINY,
+    Stream,
+    backend_names,
+    cases,
+    create,
+    frameworks,
+    images,
+    requires,
+    rows,
+    shared,
+    weights,
+)
 
 import backends
 from backends import Adam, UnavailableError
@@ -151,7 +164,7 @@ def test_bfloat16_in_the_reference_is_unavailable():
         create("numpy", precision="bfloat16")
 
 
-@pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
+@requires("torch")
 def test_a_cuda_graph_on_a_cpu_is_unavailable():
     with pytest.raises(UnavailableError, match="torch: no mode cudagraph on device cpu; it has eager, compile"):
         create("torch", mode="cudagraph")

@@ -14,7 +14,7 @@ from check_factories import (
     falling,
     run_of,
 )
-from factories import backend_names
+from factories import requires
 
 from bench import records
 from bench.errors import BenchError
@@ -242,7 +242,7 @@ def first_epoch(rate, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
+@requires("torch")
 @pytest.mark.parametrize(("rate", "outcome"), [(1, "ok"), (1.05, "regression")])
 def test_the_narrow_trajectory_is_a_regression_if_the_learning_rate_is_5_percent_off(
     tmp_path, one_thread, rate, outcome

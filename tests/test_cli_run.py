@@ -9,7 +9,7 @@ import termios
 from pathlib import Path
 
 import pytest
-from factories import backend_names
+from factories import requires
 
 from backends import parameters
 from bench.commands import cli, options
@@ -170,7 +170,7 @@ def test_a_sweep_prints_its_table_and_leaves_records_and_plots(nice_bench, monke
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
+@requires("torch")
 def test_a_whole_run_of_two_backends(tmp_path):
     arguments = ["run", "--protocol", "smoke", "--backends", "numpy,torch", "--device", "cpu", "--output", "out"]
     done = subprocess.run(

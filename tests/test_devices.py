@@ -8,7 +8,7 @@ import sys
 
 import psutil
 import pytest
-from factories import TINY, Stream, backend_names, create, images
+from factories import TINY, Stream, backend_names, create, images, requires
 
 from backends import Adam, UnavailableError
 from bench.commands.options import device_counts
@@ -17,7 +17,7 @@ from bench.inputs import protocol
 from bench.records import Plan, collection
 from bench.running.runner import Request, protocol_of
 
-needs_torch = pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
+needs_torch = requires("torch")
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import sys
 
 import psutil
 import pytest
-from factories import backend_names
+from factories import backend_names, requires
 from record_factories import measurement, record, row
 from slurm_cluster import free_port, wait_for
 
@@ -19,7 +19,7 @@ from bench.tables.device_tables import devices
 from bench.tables.frame import machine_of
 
 SRUN = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_JOB_ID": "4096", "SLURM_STEP_ID": "3"}
-needs_torch = pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
+needs_torch = requires("torch")
 
 
 class Commands:

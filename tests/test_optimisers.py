@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from factories import SMALL, Stream, backend_names, create, errors, images, weights
+from factories import SMALL, Stream, create, errors, images, requires, weights
 
 from backends import Adam, AdamW, RMSProp
 from backends.optimisers import Optimiser
@@ -92,7 +92,7 @@ GRADIENTS = np.random.default_rng(4).standard_normal((20, 6)) * np.array([1e-9, 
 THETA = np.linspace(-1, 1, 6)
 
 
-@pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
+@requires("torch")
 def test_adam_of_the_reference_is_that_of_torch():
     import torch
 
@@ -104,7 +104,7 @@ def test_adam_of_the_reference_is_that_of_torch():
     assert one_step(Adam(), THETA, GRADIENTS) == pytest.approx(p.detach().numpy(), rel=1e-13)
 
 
-@pytest.mark.skipif("jax" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves jax out")
+@requires("jax")
 def test_adam_of_the_reference_is_that_of_optax():
     import jax
     import optax
@@ -119,7 +119,7 @@ def test_adam_of_the_reference_is_that_of_optax():
     assert one_step(Adam(), THETA, GRADIENTS) == pytest.approx(np.asarray(p), rel=1e-13)
 
 
-@pytest.mark.skipif("jax" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves jax out")
+@requires("jax")
 @pytest.mark.parametrize("shape", [(2, 3), (6,)], ids=["kernel", "bias"])
 def test_adamw_of_the_reference_is_that_of_optax_with_its_moving_average(shape):
     import jax
@@ -146,7 +146,7 @@ def test_adamw_of_the_reference_is_that_of_optax_with_its_moving_average(shape):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
+@requires("torch")
 @pytest.mark.filterwarnings("ignore")  # a compiler warns as it likes
 def test_torch_makes_one_kernel_of_rmsprop_which_passes_over_memory_as_little_as_can_be():
     import torch

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import backend_names
+from factories import backend_names, requires
 
 import backends
 from backends.numpy_backend import NumpyBackend
@@ -99,7 +99,7 @@ def test_a_gpu_that_a_framework_does_not_see_has_its_reason_and_advice(doctor):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("jax" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves JAX out")
+@requires("jax")
 def test_a_plugin_that_does_not_fit_jax_is_the_reason_of_its_row(doctor):
     pytest.importorskip("jax")
     modules = {

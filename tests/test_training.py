@@ -16,6 +16,7 @@ from factories import (
     errors,
     frameworks,
     images,
+    requires,
     rows,
 )
 
@@ -240,7 +241,7 @@ def test_leaving_the_iterator_early_leaves_a_model_that_goes_on(name):
     assert max(errors(model.parameters(), expected.parameters()).values()) < 1e-11
 
 
-@pytest.mark.skipif("tensorflow" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves TensorFlow out")
+@requires("tensorflow")
 @pytest.mark.parametrize("pixels", ["plain", "noise"])
 def test_nothing_that_a_step_of_tensorflow_reads_stays_with_the_host(pixels, monkeypatch):
     """Int32 does, also where the device is a GPU, which would fetch each batch's order from there."""

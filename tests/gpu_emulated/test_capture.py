@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from factories import assert_same_bits, backend_names, weights
+from factories import assert_same_bits, requires, weights
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out"),
+    requires("torch"),
 ]
 torch = pytest.importorskip("torch")
 stand_in = pytest.importorskip("stand_in")
