@@ -1,8 +1,11 @@
 """What is read of code that was compiled for a GPU, and which of it breaks a budget."""
 
-import pytest
+import re
 
-from bench.profiling import hlo
+import pytest
+from factories import requires
+
+from bench.profiling import hlo, jax_compiled, tensorflow_hlo
 from bench.profiling.jax_compiled import exceeded
 
 THUNKS = """\
@@ -109,3 +112,26 @@ def test_what_breaks_a_budget_is_named(change, told):
     found = exceeded(ROW | change, {"JAX, epoch, cuBLAS": {"kernels": 150, "from or to the host": 0}})
     assert [sentence.partition(": ")[0] for sentence in found] == ([] if told is None else ["JAX, epoch, tf32, cuBLAS"])
     assert told is None or told in found[0]
+
+
+@requires("jax")
+@pytest.mark.parametrize(("precision", "asked"), [("float32", "HIGHEST"), ("tf32", "DEFAULT"), ("bfloat16", "bf16")])
+def test_jax_programs_are_those_of_a_gpu(precision, asked):
+    import jax
+
+    here = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
+    texts = {name: lowered.as_text() for name, lowered in jax_compiled.programs(precision, here)}
+    products = {name: re.findall("^.*stablehlo.dot_general.*$", text, re.MULTILINE) for name, text in texts.items()}
+    assert {name: len(lines) for name, lines in products.items()} == {"epoch": 71, "encode": 24, "sample": 24}
+    assert all(asked in line for lines in products.values() for line in lines)
+
+
+@requires("tensorflow")
+@pytest.mark.parametrize(("precision", "asked"), [("float32", "f32"), ("bfloat16", "bf16")])
+def test_tensorflow_programs_are_those_of_a_gpu(precision, asked):
+    products = {}
+    for name, function, arguments in tensorflow_hlo.programs(precision):
+        text = function.experimental_get_compiler_ir(*arguments)(stage="hlo")
+        products[name] = re.findall(r"^.* dot\(.*$", text, re.MULTILINE)
+    assert {name: len(lines) for name, lines in products.items()} == {"epoch": 71, "encode": 24, "sample": 24}
+    assert all(f" {asked}[" in line for lines in products.values() for line in lines)

@@ -49,6 +49,46 @@ properties, and take no description in its place.
 """
 
 
+def programs(precision: str, place: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the name and the lowered function of an epoch of training, encode and sample, as JAX has them on a GPU.
+
+    Args:
+        precision: of products.
+        place: the sharding that says for which device.
+    """
+    import jax
+    import numpy as np
+
+    from backends import Adam, Architecture, Pixels
+    from backends.jax_backend import JaxBackend, JaxTraining
+
+    class Described(JaxBackend):
+        """The backend as it is on a GPU, with its arrays on the CPU, since nothing is executed."""
+
+        @classmethod
+        def precisions(cls, device: str) -> tuple[str, ...]:
+            return PRECISIONS
+
+        def placed(self, *axes: str | None, everywhere: bool = False) -> jax.Device:
+            return jax.devices("cpu")[0]
+
+    def array(shape: tuple[int, ...], dtype: type) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+    architecture, optimiser, steps = Architecture.article(), Adam(), IMAGES // BATCH
+    shapes = architecture.trainable_shapes
+    tree = {name: array(shape, np.float32) for name, shape in shapes.items()}
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    model = Described(architecture, zeros, device="cpu", precision=precision)
+    model.device = "gpu"
+    training = JaxTraining(model, np.zeros((1, architecture.dim), np.uint8), optimiser, Pixels(1 / 255))
+    carry = (tree, {moment: dict(tree) for moment in optimiser.moments})
+    inputs = (array((steps, BATCH), np.int32), None, array((steps, 2), np.float32))
+    yield "epoch", training._function.lower(carry, inputs, array((IMAGES, architecture.dim), np.uint8))
+    yield "encode", jax.jit(model.flow.encode).lower(tree, array((BATCH, architecture.dim), np.float32))
+    yield "sample", model._latents_decoded.lower(tree, array((), np.uint32), SAMPLES, 0.8)
+
+
 def compiled(folder: Path, of_tensorflow: Path) -> Iterator[dict[str, Any]]:
     """Compile everything, dumping it into `folder`; yield a row of the table for each.
 
@@ -62,31 +102,16 @@ def compiled(folder: Path, of_tensorflow: Path) -> Iterator[dict[str, Any]]:
     os.environ["XLA_FLAGS"] += " --xla_gpu_autotune_level=0"
 
     import jax
-    import numpy as np
     from jax.experimental import topologies
     from jax.interpreters.mlir import make_ir_context
     from jaxlib import xla_client
     from jaxlib.mlir import ir
 
-    from backends import Adam, Architecture, Pixels
-    from backends.jax_backend import JaxBackend, JaxTraining
-
-    class Described(JaxBackend):
-        """The backend as it is on a GPU, with its arrays on the CPU, since nothing is executed."""
-
-        @classmethod
-        def precisions(cls, device: str) -> tuple[str, ...]:
-            return PRECISIONS
-
-        def _placed(self, *axes: str | None, everywhere: bool = False) -> jax.Device:
-            return jax.devices("cpu")[0]
+    from backends.jax_backend import UNROLLED_STEPS
 
     topology = topologies.get_topology_desc(platform="cuda", topology_name="H100", target_config=H100, topology="1x1x1")
     mesh = topologies.make_mesh(topology, (1,), ("device",))
     place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-
-    def array(shape: tuple[int, ...], dtype: type) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
     def compile_hlo(file: Path, options: dict[str, bool]) -> tuple[str, Any]:
         """The text of a serialised module that is compiled for the device, and what it says of memory."""
@@ -110,22 +135,8 @@ def compiled(folder: Path, of_tensorflow: Path) -> Iterator[dict[str, Any]]:
             done = device.client.compile(module, xla_client.DeviceList((device,)), chosen)
         return done.hlo_modules()[0].to_string(), done.get_compiled_memory_stats()
 
-    architecture, optimiser = Architecture.article(), Adam()
-    shapes = architecture.trainable_shapes
-    tree = {name: array(shape, np.float32) for name, shape in shapes.items()}
-    steps = IMAGES // BATCH
     for precision in PRECISIONS:
-        zeros = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-        model = Described(architecture, zeros, device="cpu", precision=precision)
-        model.device = "gpu"
-        training = JaxTraining(model, np.zeros((1, architecture.dim), np.uint8), optimiser, Pixels(1 / 255))
-        carry = (tree, {moment: dict(tree) for moment in optimiser.moments})
-        inputs = (array((steps, BATCH), np.int32), None, array((steps, 2), np.float32))
-        lowered = {
-            "epoch": training._function.lower(carry, inputs, array((IMAGES, architecture.dim), np.uint8)),
-            "encode": jax.jit(model.flow.encode).lower(tree, array((BATCH, architecture.dim), np.float32)),
-            "sample": model._latents_decoded.lower(tree, array((), np.uint32), SAMPLES, 0.8),
-        }
+        lowered = dict(programs(precision, place))
         for framework, library, what in product(("JAX", "TensorFlow"), LIBRARIES, lowered):
             for file in folder.iterdir():
                 file.unlink()
@@ -137,7 +148,7 @@ def compiled(folder: Path, of_tensorflow: Path) -> Iterator[dict[str, Any]]:
                 text, memory = compile_hlo(of_tensorflow / f"{what}-{precision}.hlo", options)
             (thunks,) = folder.glob("*thunk_sequence_after_thunk_passes.txt")
             found = hlo.demands(text, thunks.read_text(encoding="utf-8"))
-            each = training._unroll if (framework, what) == ("JAX", "epoch") else 1
+            each = UNROLLED_STEPS if (framework, what) == ("JAX", "epoch") else 1
             yield {
                 "framework": framework,
                 "what": what,
