@@ -24,11 +24,11 @@ def seconds(*values):
     return [measurement("training", "seconds_per_epoch", value, "s", round=i) for i, value in enumerate(values, 1)]
 
 
-def points(*losses, test=(), round=1):
+def points(*losses, test=(), round=1, start=1):
     test = [*test, *[None] * (len(losses) - len(test))]
     return [
         EpochPoint(epoch=i, train_loss=train, test_loss=held_out, seconds=1.5, round=round)
-        for i, (train, held_out) in enumerate(zip(losses, test, strict=True), 1)
+        for i, (train, held_out) in enumerate(zip(losses, test, strict=True), start)
     ]
 
 

@@ -165,3 +165,11 @@ def test_losses_that_are_no_likelihood_have_no_time_to_one():
 def test_they_are_among_all_tables(name):
     paper = record(protocol="paper", loss="nll", curve=points(-1.0, test=[-1.0]), measurements=seconds(1.0))
     assert name in [table.name for table in tables.all_tables([paper])]
+
+
+def test_over_seeds_a_likelihood_has_its_range_and_no_standard_error():
+    made = [
+        record(loss="nll", seed=seed, measurements=[*seconds(1.0), *likelihood(1980.0 + 3 * seed, 0.25)])
+        for seed in (0, 1)
+    ]
+    assert row(headline(made))["test log-likelihood, nats"] == "1981.50 [1980.00–1983.00]"

@@ -46,6 +46,7 @@ from bench.tables.pivot import (
     over_rounds,
     pick,
     section_of,
+    with_error,
 )
 from bench.tables.profile_tables import profile
 from bench.tables.render import SUFFIXES, Table, number, render, to_csv
@@ -185,9 +186,7 @@ def accuracy(records: Source) -> Table:
             picked = trained(pick(rows, "likelihood", quantity))
             found = over_rounds(picked)
             figures |= {quantity: found.middle, f"{quantity} low": found.low, f"{quantity} high": found.high}
-            single = len(picked) == 1 and found.high > found.low
-            error = f" ± {number((found.high - found.low) / 2, 2)}"
-            cells[heading] = number(found.middle, digits) + error if single else found.text(digits)
+            cells[heading] = with_error(picked, digits)
         measured = not all(math.isnan(value) for value in figures.values())
         anything |= measured
         if key["status"] != "ok" or measured:
@@ -243,11 +242,11 @@ def _losses(rows: pd.DataFrame, part: str) -> tuple[Spread, Spread, list[int]]:
 
 
 def final_losses(rows: pd.DataFrame, part: str) -> pd.DataFrame:
-    """Return the rows of final losses, `part` "train" or "test": as measured or, without that, where the curves end."""
+    """Return the rows of final losses, `part` "train" or "test": as measured or, without that, where a curve ends."""
     measured = pick(rows, "training", "final_train_loss") if part == "train" else pick(rows, "likelihood", "test_loss")
     final, curve = trained(measured), pick(rows, "curve", f"{part}_loss")
     if final.empty and not curve.empty:
-        ends = curve.groupby([*RECORD, "at_round"], dropna=False)["at_epoch"].transform("max")
+        ends = curve.groupby(RECORD, dropna=False)["at_epoch"].transform("max")
         final = curve[curve["at_epoch"] == ends]
     return final
 

@@ -5,8 +5,18 @@ import math
 import pandas as pd
 
 from bench.tables.floor_tables import machine_floors
-from bench.tables.labels import LOSS_DIGITS, ROW, Row, Source, disturbed, groups, prepare, targets
-from bench.tables.pivot import RECORD, Rows, Spread, fastest_epochs, numbers_of, over_rounds, pick, section_of
+from bench.tables.labels import LOSS_DIGITS, ROW, Row, Source, disturbed, disturbed_note, groups, prepare, targets
+from bench.tables.pivot import (
+    RECORD,
+    Rows,
+    Spread,
+    fastest_epochs,
+    numbers_of,
+    over_rounds,
+    pick,
+    section_of,
+    with_error,
+)
 from bench.tables.render import MISSING, Table, number
 
 PAPER = 1980.5
@@ -84,7 +94,7 @@ def headline(records: Source) -> Table:
         section, share = section_of(key), disturbed(rows)
         comparable = key["status"] == "ok" and share is None
         epochs, seconds = to_target(rows)
-        likelihood = over_rounds(pick(rows[rows["loss"] == "nll"], "likelihood", "dequantised_log_likelihood"))
+        likelihood = pick(rows[rows["loss"] == "nll"], "likelihood", "dequantised_log_likelihood")
         figures: Row = {
             "seconds_per_epoch": epoch.middle,
             "times_fastest": epoch.middle / fastest.get(section, math.nan) if comparable else math.nan,
@@ -92,17 +102,15 @@ def headline(records: Source) -> Table:
             "first_call_seconds": over_rounds(pick(rows, "startup", "first_call_seconds")).middle,
             "epochs_to_target": epochs.middle,
             "seconds_to_target": seconds.middle,
-            "log_likelihood": likelihood.middle,
+            "log_likelihood": over_rounds(likelihood).middle,
         }
-        note = f", disturbed: others used {number(100 * share, 2)} % of the machine" if share is not None else ""
-        error = f" ± {number((likelihood.high - likelihood.low) / 2, 2)}" if likelihood.high > likelihood.low else ""
         cells = {
-            "s/epoch [min–max]": epoch.text() + note,
+            "s/epoch [min–max]": epoch.text() + disturbed_note(share),
             "× fastest": number(figures["times_fastest"], 3),
             "× machine's floor": number(figures["times_machine_floor"], 3),
             "first call, s": number(figures["first_call_seconds"], 3),
             "to target": when(epochs, seconds, 3) or MISSING,
-            "test log-likelihood, nats": number(likelihood.middle, LOSS_DIGITS) + error,
+            "test log-likelihood, nats": with_error(likelihood, LOSS_DIGITS),
         }
         table.add(key, figures, cells, rows, ROW)
     notes = [

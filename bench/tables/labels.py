@@ -143,6 +143,11 @@ def disturbed(rows: pd.DataFrame) -> float | None:
     return float(share) if share > LIMIT else None
 
 
+def disturbed_note(share: float | None) -> str:
+    """Return what stands behind a time beside which other processes used that share of the machine; "" for None."""
+    return f", disturbed: others used {number(100 * share, 2)} % of the machine" if share is not None else ""
+
+
 def targets(data: pd.DataFrame) -> list[str]:
     """Return a sentence that names the targets: a log-likelihood, or a loss that is none."""
     parts = [

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench.tables.labels import ROW, SECTION, Row, disturbed, groups, incomplete, provenance
-from bench.tables.render import MISSING, Table, spread
+from bench.tables.render import MISSING, Table, number, spread
 
 RECORD = ["run", "seed"]  # the columns in which the records of one row differ
 
@@ -48,6 +48,17 @@ def over_rounds(rows: pd.DataFrame, missing: float | None = None) -> Spread:
     if len(values) == 1 and values[["low", "high"]].notna().all(axis=None):
         low, high = float(values["low"].iloc[0]), float(values["high"].iloc[0])
     return Spread(float(np.median(per_record)), low, high)
+
+
+def with_error(rows: pd.DataFrame, digits: int) -> str:
+    """Return the value of a quantity "± its standard error" where one record has it, else as `over_rounds` sums it up.
+
+    In the rows `low` and `high` are the ends of value ± standard error.
+    """
+    found = over_rounds(rows)
+    if len(rows) != 1 or not found.high > found.low:
+        return found.text(digits)
+    return f"{number(found.middle, digits)} ± {number((found.high - found.low) / 2, 2)}"
 
 
 def pick(rows: pd.DataFrame, measure: str, quantity: str) -> pd.DataFrame:
