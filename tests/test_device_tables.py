@@ -48,6 +48,19 @@ def test_speed_up_is_over_the_same_backend():
     assert row(table, backend="jax", devices="2")["speed-up"] == "–"
 
 
+def test_what_was_disturbed_has_no_speed_up_and_is_no_base():
+    def disturbed(run):
+        busy = measurement("training", "others_share", 0.6, "1", round=1)
+        return run.model_copy(update={"measurements": [*run.measurements, busy]})
+
+    one, two, *_ = RUNS
+    assert row(devices([disturbed(one), two]), devices="2")["images/s"] == "1500"
+    assert devices([disturbed(one), two]).raw["speed_up"].isna().all()
+    shown = row(devices([one, disturbed(two)]), devices="2")
+    assert shown["images/s"] == "1500, disturbed: others used 60 % of the machine"
+    assert (shown["efficiency, strong"], shown["efficiency, weak"]) == ("–", "–")
+
+
 @pytest.mark.parametrize("runs", [RUNS[:1], [record(status="failed", reason="boom")], []])
 def test_without_devices_side_by_side_there_is_no_table(runs):
     assert devices(runs).raw.empty

@@ -1,6 +1,8 @@
 """What others use of cores, quota and GPU: measured, in the tables, and in comparisons."""
 
 import os
+import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -26,7 +28,7 @@ def machine(monkeypatch, tmp_path):
     """Two cores of three, 100 ticks a second, and a clock, ticks and times of this process to set."""
 
     class Machine:
-        path, wall, own = tmp_path / "stat", 0.0, 0.0
+        path, wall, own, children = tmp_path / "stat", 0.0, 0.0, ()
 
         def set(self, wall, own, **ticks):
             self.wall, self.own = wall, own
@@ -39,6 +41,7 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "sysconf", lambda name: 100)
     monkeypatch.setattr(os, "times", lambda: (made.own, 0.0, 0.0, 0.0, 0.0))
     monkeypatch.setattr(time, "perf_counter", lambda: made.wall)
+    monkeypatch.setattr(disturbance.psutil.Process, "children", lambda self, recursive: made.children)
     return made
 
 
@@ -63,6 +66,25 @@ def test_waiting_guests_other_cores_and_children_are_counted_for_what_they_are(m
     # Of 20 s on two cores 10 were busy (a guest's are among the user's), of which 1 + 2 + 1 + 2 were its own.
     set_to(10.0, user=500, waiting=300, guest=200, elsewhere=900, own=(1.0, 2.0, 1.0, 2.0))
     assert others.share() == pytest.approx(4 / 20)
+
+
+def test_what_its_own_living_processes_use_is_its_own():
+    """As the ranks of a training on several devices, which end after the last epoch."""
+    spin = "import time\nwhile time.process_time() < 0.6: pass\nprint(flush=True); input()"
+    before = disturbance._own()
+    with subprocess.Popen([sys.executable, "-c", spin], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        living = disturbance._own()
+        child.communicate(b"\n")
+    assert living - before >= 0.5
+    assert living <= disturbance._own() < living + 0.5  # waited for, it is counted once
+
+
+def test_a_child_that_has_just_ended_is_no_error(machine):
+    machine.children = (disturbance.psutil.Process(),)
+    machine.set(0.0, 5.0, busy=0)
+    machine.children[0].cpu_times = lambda: (_ for _ in ()).throw(disturbance.psutil.NoSuchProcess(1))
+    assert disturbance._own() == 5.0
 
 
 def test_a_share_is_never_negative_nor_more_than_all(machine):
@@ -180,10 +202,11 @@ def test_where_nothing_can_be_read_nothing_is_said(monkeypatch, tmp_path):
 @pytest.mark.skipif(not disturbance.STAT.exists(), reason="no /proc/stat")
 def test_a_busy_process_beside_this_one_is_seen():
     others = disturbance.Others()
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
-        time.sleep(1.0)
-        share = others.share()
-        busy.kill()
+    start = f"{shlex.quote(sys.executable)} -c 'while True: pass' >/dev/null & echo $!"  # left by its parent: no child
+    busy = int(subprocess.run(["sh", "-c", start], stdout=subprocess.PIPE, check=True).stdout)
+    time.sleep(1.0)
+    share = others.share()
+    os.kill(busy, signal.SIGKILL)
     assert share > 0.5 / len(os.sched_getaffinity(0))
 
 

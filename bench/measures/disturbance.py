@@ -6,8 +6,11 @@ One other process made PyTorch eleven times slower on two cores, and nothing in 
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+import psutil
 
 from bench.records import Record, environment
 
@@ -51,7 +54,7 @@ class Others:
 
 
 class _Now(NamedTuple):
-    """Wall-clock seconds, seconds that the cores were busy (with steal), seconds of this process, and its quota."""
+    """Wall-clock seconds, those that the cores were busy (with steal), those of this process' own, and its quota."""
 
     seconds: float
     busy: float
@@ -91,6 +94,14 @@ def _now() -> _Now | None:
         name, *numbers = line.split()
         if name in cores:
             ticks += sum(int(n) for i, n in enumerate(numbers[:FIELDS]) if i not in IDLE_FIELDS)
-    own, quota = os.times(), environment.cpu_quota()
-    busy = ticks / os.sysconf("SC_CLK_TCK")
-    return _Now(time.perf_counter(), busy, sum(own[:4]), quota, environment.quota_periods() if quota else None)
+    busy, quota = ticks / os.sysconf("SC_CLK_TCK"), environment.cpu_quota()
+    return _Now(time.perf_counter(), busy, _own(), quota, environment.quota_periods() if quota else None)
+
+
+def _own() -> float:
+    """Return the CPU seconds of this process and of those that it has started, as the ranks of a training are."""
+    seconds = sum(os.times()[:4])  # the living are not in it, until they end and are waited for
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            seconds += sum(child.cpu_times()[:2])
+    return seconds

@@ -4,14 +4,15 @@ import math
 
 import pandas as pd
 
-from bench.tables.labels import Source, groups, prepare
+from bench.tables.labels import Source, disturbed, disturbed_note, groups, prepare
 from bench.tables.pivot import Rows, over_rounds, pick
 from bench.tables.render import Table, number
 
 BACKEND = ["machine", "protocol", "precision", "backend"]
 SIZE = ["mode", "devices", "nodes", "batch"]
 NOTES = (
-    "Speed-up: images a second over those of one device of the same machine, in the same mode or else in the fastest;",
+    "Speed-up: images a second over those of one device of the same machine, in the same mode or else in the fastest",
+    "(both undisturbed);",
     "efficiency: that over the number of devices (strong: of the same batch, which the devices share; weak: of a batch",
     "as large as each device has). Floor: of the products of a device's part of a step, its bytes and the reduction of",
     "all gradients what takes longest, each by itself.",
@@ -36,16 +37,19 @@ def devices(records: Source) -> Table:
             for size, its in groups(rows, SIZE)
         ]
         single: dict[tuple[str | None, int], float] = {}  # by mode and batch, that of the fastest mode without one
-        for size, rate, _ in found:
-            if size["devices"] == 1 and rate > 0:
+        for size, rate, its in found:
+            if size["devices"] == 1 and rate > 0 and disturbed(its) is None:
                 for mode in (size["mode"], None):
                     single[mode, size["batch"]] = max(rate, single.get((mode, size["batch"]), 0.0))
         for size, rate, its in found:
             count, batch, alone = size["devices"], size["batch"], {}
             for scaling, one in (("strong", batch), ("weak", batch / count)):
                 alone[scaling] = single.get((size["mode"], one), single.get((None, one), math.nan))
-            figures = {"images_per_second": rate, "step_seconds": batch / rate, "speed_up": rate / alone["strong"]}
-            figures |= {f"{scaling}_efficiency": rate / count / one for scaling, one in alone.items()}
+            share = disturbed(its)
+            comparable = rate if share is None else math.nan
+            figures = {"images_per_second": rate, "step_seconds": batch / rate}
+            figures |= {"speed_up": comparable / alone["strong"]}
+            figures |= {f"{scaling}_efficiency": comparable / count / one for scaling, one in alone.items()}
             for measure, quantity in (
                 ("floor", "train_step_seconds"),
                 ("floor", "reduction_seconds"),
@@ -53,7 +57,7 @@ def devices(records: Source) -> Table:
             ):
                 figures[quantity] = over_rounds(pick(its, measure, quantity)).middle
             cells = {
-                "images/s": number(rate, 4),
+                "images/s": number(rate, 4) + disturbed_note(share),
                 "speed-up": number(figures["speed_up"], 3),
                 "efficiency, strong": number(figures["strong_efficiency"], 3),
                 "efficiency, weak": number(figures["weak_efficiency"], 3),
