@@ -139,8 +139,23 @@ def test_all_backends_of_a_run_are_a_figure_of_their_own():
 
     (whole,) = [row for row in compared(made("a", 1.0), made("b", 1.1)) if row.whole]
     assert whole.pair.context == ALL
+    assert (whole.pair.a_name, whole.pair.b_name) == ("A", "B")
     assert math.exp(whole.estimate.value) == pytest.approx(1.1)
     assert word(whole) == "slower"
+
+
+def test_all_backends_bear_no_frameworks_version():
+    def made(version):
+        packages = dict.fromkeys(("torch", "jax"), version)
+        return [
+            record(name, run=version, packages=packages, measurements=times(size))
+            for name, size in (("torch", 1.0), ("jax", 3.0))
+        ]
+
+    rows = [row for row in compared(made("1.0"), made("2.0")) if row.pair.quantity.topic == "speed"]
+    names = {(row.whole, row.pair.a_name, row.pair.b_name) for row in rows}
+    own = {(False, f"{name} 1.0", f"{name} 2.0") for name in ("torch", "jax")}
+    assert names == own | {(True, "A", "B")}
 
 
 def test_among_many_figures_one_small_p_is_no_finding():

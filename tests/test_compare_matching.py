@@ -110,6 +110,14 @@ def test_sides_that_were_disturbed_are_named(shares, reason):
     assert matched([a], [b]) == [("A", "B", reason, 5, 5)]
 
 
+def test_a_disturbed_time_is_not_compared_by_its_floor_either():
+    busy = measurement("training", "others_share", 0.5, "1", round=1)
+    ratio = measurement("floor", "training_ratio", 2.0, "1", round=1)
+    a, b = record(run="a", measurements=[ratio]), record(run="b", measurements=[ratio, busy])
+    (pair,) = sides(observations([a]), observations([b]))
+    assert (pair.quantity.form, pair.reason) == ("floor", "disturbed by other processes (B)")
+
+
 def test_figures_of_another_kind_or_context_are_not_put_together():
     def made(run, batch, kind="run"):
         return record(run=run, kind=kind, measurements=[measurement("sampling", "latency", 1.0, "s", batch=batch)])

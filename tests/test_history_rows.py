@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from record_factories import XEON, likelihood, measurement, record, seconds
+from record_factories import EPYC, XEON, likelihood, measurement, record, seconds
 
 from bench.comparison.compare_tables import figure
 from bench.comparison.history import _largest, by_section, dashboard, history, latest, rows, sentences, tables
@@ -52,18 +52,29 @@ def test_a_row_has_every_digit_of_a_figure_and_says_what_it_is_of():
     }
 
 
-def test_a_difference_is_a_mean_and_a_single_figure_has_its_own_interval():
+def test_a_difference_is_a_mean_and_a_single_figure_has_the_interval_of_its_noise_draws():
     one, other = (
         Side(name, [record(run=name, measurements=likelihood(value, 0.5))]) for name, value in (("a", 1.0), ("b", 2.0))
     )
     for row, value in zip(rows(history([one, other], ["likelihood"])), (1.0, 2.0), strict=True):
-        assert (row["value"], row["low"], row["high"], row["n"]) == (value, value - 0.5, value + 0.5, 1)
+        half = 2.262157163 * 0.5  # t at 97.5 % with the 9 degrees of freedom of 10 draws, times the standard error
+        assert (row["value"], row["n"]) == (value, 1)
+        assert (row["low"], row["high"]) == pytest.approx((value - half, value + half), abs=1e-9)
     both = Side("both", [*one.records, *other.records])
     (row,) = rows(history([both], ["likelihood"]))
     assert (row["value"], row["n"], row["unit"], row["form"]) == (1.5, 2, "nats", "gain")
     single = Side("c", [record(measurements=[measurement("likelihood", "dequantised_log_likelihood", 3.0, "nats")])])
     (row,) = rows(history([single], ["likelihood"]))
     assert (row["value"], math.isnan(row["low"]), math.isnan(row["high"])) == (3.0, True, True)
+
+
+def test_on_a_gpu_another_host_goes_on_with_the_series():
+    gpu = {"gpus": [{"name": "NVIDIA H100"}]}
+    machines = [EPYC | gpu, EPYC | gpu | {"cores": 16}]
+    (series,) = history(
+        [side(f"r{i}", 1.0, 1.1, device="gpu", machine=machine) for i, machine in enumerate(machines)], ["speed"]
+    )
+    assert len(series) == 2
 
 
 def test_a_step_is_marked_where_it_begins_and_said_with_its_revision():

@@ -144,3 +144,13 @@ def test_final_losses_are_the_measured_ones_where_there_are_some():
 def test_a_loss_that_was_no_number_is_neither_final_nor_best():
     made = record(curve=points(-4.0, None, test=(None, -2.0)))
     assert [of(made, name) for name in LOSSES] == [[], [-4.0], [-2.0], [-2.0]]
+
+
+def test_to_target_counts_the_first_call_of_the_first_process():
+    startup = [
+        measurement("startup", name, value, "s", round=round_)
+        for name, value, round_ in (("first_call_seconds", 3.0, 1), ("warm_first_call_seconds", 1.0, 2))
+    ]
+    made = record(measurements=[*startup, measurement("training", "seconds_to_target", 7.0, "s")])
+    assert of(made, "s to target") == [10.0]
+    assert of(record(measurements=startup[1:] + made.measurements[2:]), "s to target") == [7.0]

@@ -276,7 +276,9 @@ def _wholes(rows: Iterable[Row]) -> list[Row]:
             means.append({unit: float(np.mean([each[unit] for each in units])) for unit in common})
         if sum(map(len, means)) > 2 and all(means):
             estimate, n, _ = _change(*means, interleaved=noise.startswith(PAIRED))
-            pair = replace(its[0].pair, context=ALL)
+            names = {(row.pair.a_name, row.pair.b_name) for row in its}  # versions are each framework's own
+            a_name, b_name = names.pop() if len(names) == 1 else ("A", "B")
+            pair = replace(its[0].pair, context=ALL, a_name=a_name, b_name=b_name)
             found.append(Row(pair, estimate=estimate, n=n, noise=noise, note=_drift(pair, noise)))
     return found
 

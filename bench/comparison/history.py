@@ -23,7 +23,7 @@ from bench.comparison.compare_tables import figure, word
 from bench.comparison.matching import Pair
 from bench.comparison.observations import TOPICS, About, Observation, Quantity, observations
 from bench.comparison.revisions import Side
-from bench.comparison.statistics import paired
+from bench.comparison.statistics import Estimate, paired
 from bench.tables.frame import BACKENDS, rank
 from bench.tables.render import MISSING, Table, number, spread
 
@@ -51,7 +51,7 @@ class Point:
     @property
     def disturbed(self) -> bool:
         """Whether its times say nothing, since other processes ran beside them."""
-        return self.rounds[0].quantity.on_machine and any(each.disturbed for each in self.rounds)
+        return self.rounds[0].quantity.ratio and any(each.disturbed for each in self.rounds)
 
     def middle(self) -> tuple[float, float, float, int]:
         """The mean over rounds (of a ratio the geometric one), its 95 % interval (NaN for none), and their number."""
@@ -60,7 +60,10 @@ class Point:
         ends = np.array([paired(units).value, *paired(units).interval()])
         value, low, high = map(float, np.exp(ends) if first.quantity.ratio else ends)
         if len(self.rounds) == 1:
-            value, low, high = first.value, *(math.nan if end is None else end for end in (first.low, first.high))
+            low, high = (math.nan if end is None else end for end in (first.low, first.high))
+            if first.quantity.form == "gain":  # a mean over noise draws, low and high one standard error away from it
+                low, high = map(float, Estimate(first.value, (high - low) / 2, (first.n or 1) - 1).interval())
+            value = first.value
         return value, low, high, len(units)
 
 
@@ -74,7 +77,7 @@ def history(revisions: Iterable[Side], topics: Collection[str]) -> list[Series]:
     for revision in revisions:
         for each in observations(revision.records):
             if each.quantity.topic in topics:
-                series = groups[each.quantity, each.context, replace(each.about, version="")]
+                series = groups[each.quantity, each.context, replace(each.about, version="", host="")]
                 series.setdefault(revision.name, Point(revision, [])).rounds.append(each)
     found = [[*groups[key].values()] for key in sorted(groups, key=_place)]
     pairs = [each for series in found for each in _pairs(series)]

@@ -246,7 +246,7 @@ def _pair(
     a: Sequence[Observation], b: Sequence[Observation], names: tuple[str, str], reason: str | None = None
 ) -> Pair:
     some = (a or b)[0]
-    if reason is None and some.quantity.on_machine:
+    if reason is None and some.quantity.ratio:
         found = [name for side, name in zip((a, b), names, strict=True) if any(each.disturbed for each in side)]
         reason = f"disturbed by other processes ({' and '.join(found)})" if found else None
     return Pair(some.quantity, some.context, a, b, *names, reason)
