@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from check_factories import apart, run_of, runs_of_all
 from PIL import Image
 from record_factories import XEON, measurement, points, record
 from report_records import FAILED, many, swept, trained
@@ -16,6 +17,7 @@ from bench.agreement.agree import Check
 from bench.commands import cli
 from bench.errors import BenchError
 from bench.records import collection
+from bench.regression import reference
 from bench.report import page, pictures, suites
 from bench.report.figures import run_groups
 from bench.report.panels import MOST_POINTS
@@ -189,3 +191,28 @@ def test_a_suite_that_failed_says_so_first(tmp_path):
     found = checked(tmp_path, 1e-10, 2e-9)
     assert found.sentences == ["1 of 2 checks FAILED.", "lockstep, jax: 1 failed: loss."]
     assert list(found.group.panels[0].data[0]["text"][0]) == ["0.10", "2.0 FAILED"]
+
+
+@pytest.fixture
+def references(tmp_path, monkeypatch, steps):
+    """A folder that holds the reference of a trajectory alone."""
+    monkeypatch.setattr(reference, "FOLDER", tmp_path)
+    reference.save(steps, tmp_path)
+    return tmp_path
+
+
+def test_what_still_holds_is_asked_of_the_backends_that_ran_the_references_protocol(references):
+    others = [record("jax", run="other", protocol="article-quick")]
+    _, *good = runs_of_all()
+    assert page.still_holds([good[0], *others]).short == "yes"
+    assert page.still_holds([good[0], run_of("jax", losses=apart(1.0)), *others]).short.startswith("no: 1 of ")
+    assert page.still_holds(others).short == "not checked"
+
+
+def test_a_reference_that_was_edited_is_named_where_nothing_still_holds_by_it(references):
+    (path,) = references.iterdir()
+    path.write_text(path.read_text(encoding="utf-8").replace("5", "6", 1), encoding="utf-8")
+    answer = page.still_holds(runs_of_all())
+    assert answer.short == "not checked"
+    assert path.name in answer.sentences[0]
+    assert str(references) not in answer.sentences[0]

@@ -18,20 +18,29 @@ Group = tuple[str, str, str]
 """Protocol, device, precision: what has one reference."""
 
 
-def judge(runs: Iterable[Record], references: Path, backends: Sequence[str]) -> list[Verdict]:
-    """Hold records against their references, which all `backends` must have; protocols without one are left out.
+def judge(runs: Sequence[Record], references: Path, backends: Sequence[str] | None = None) -> list[Verdict]:
+    """Hold records against their references; protocols without one are left out.
+
+    Args:
+        runs: the records.
+        references: the folder of the references.
+        backends: must all have records of each protocol; without them, those that have records of it.
 
     Raises:
         BenchError: no record has a reference, or one can't be read.
     """
     groups = grouped(runs)
-    known = {group: its for group, its in groups.items() if (references / reference.name_of(*group)).is_file()}
+    known = with_reference(runs, references)
     if not known:
         missing = ", ".join(" ".join(group) for group in groups) or "nothing"
         raise BenchError(f"no reference in {references} for {missing}; `nice-bench check --update` makes references")
-    held = [(its, reference.load(references / reference.name_of(*group))) for group, its in known.items()]
-    losses = [verdict for its, against in held for verdict in judge_losses(its, against, backends)]
-    return losses + check_speed.judge([(_good(_present(*each, backends), each[1]), each[1]) for each in held])
+    verdicts, held = [], []
+    for group, its in known.items():
+        against = reference.load(references / reference.name_of(*group))
+        wanted = backends or sorted({run.plan.backend for run in its} - {"numpy"})
+        verdicts += judge_losses(its, against, wanted)
+        held.append((_good(_present(its, against, wanted), against), against))
+    return verdicts + check_speed.judge(held)
 
 
 def judge_losses(runs: Sequence[Record], against: Reference, backends: Sequence[str]) -> list[Verdict]:
@@ -88,6 +97,12 @@ def grouped(runs: Iterable[Record]) -> dict[Group, list[Record]]:
         if run.plan.kind == "run":
             groups.setdefault((run.plan.protocol, run.plan.device, run.plan.precision), []).append(run)
     return groups
+
+
+def with_reference(runs: Iterable[Record], references: Path) -> dict[Group, list[Record]]:
+    """Those of the groups that have a reference in a folder."""
+    groups = grouped(runs)
+    return {group: its for group, its in groups.items() if (references / reference.name_of(*group)).is_file()}
 
 
 def _present(runs: Sequence[Record], against: Reference, backends: Sequence[str]) -> list[Record]:
