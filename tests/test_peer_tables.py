@@ -6,6 +6,7 @@ from bench import tables
 from bench.inputs.peer_registry import OURS
 from bench.records import Measurement, Plan, Record
 from bench.tables import peer_tables
+from bench.tables.render import render
 
 
 def measurement(quantity, value, peer, unit="s", note=None, **context):
@@ -109,3 +110,10 @@ def test_peers_are_in_their_own_table_and_in_no_other():
     failed = record("jax", status="failed", reason="ended by SIGSEGV")
     assert [table.name for table in tables.all_tables([MEASURED, failed])] == ["peers"]
     assert peer_tables.peers([]).raw.empty
+
+
+def test_a_table_that_is_too_wide_is_folded_by_the_labels_that_it_has():
+    other = MEASURED.model_copy(update={"plan": MEASURED.plan.model_copy(update={"precision": "bfloat16"})})
+    table = peer_tables.peers([MEASURED, other])
+    assert set(table.labels) == {"precision", "framework", "peer"}
+    assert "zuko" in render([table], "text", width=60)

@@ -216,3 +216,6 @@ def test_other_libraries_are_reported_with_their_times_or_why_they_have_none():
         ),
         "On AMD EPYC, 2 cores, float32, 4 × 5 × 1000, batch 128, PyTorch: normflows: not installed.",
     ]
+    without = made.model_copy(update={"measurements": steps("zuko", 1.1)})
+    (zuko,) = [text for text in overview.peer_sentences(tables.peers([without])) if "zuko" in text]
+    assert zuko.endswith("PyTorch: zuko: no ratio, since this harness has no time.")

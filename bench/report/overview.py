@@ -113,7 +113,9 @@ def peer_sentences(table: Table) -> list[str]:
         if parts:
             sentences.append(f"{where}: times the step of this harness: {listed(parts)}.")
         lost = others[others["times_ours"].isna()]
-        sentences += [f"{where}: {peer}: {status}." for peer, status in lost[["peer", "status"]].values]
+        for peer, status in lost[["peer", "status"]].values:
+            why = "no ratio, since this harness has no time" if status == "ok" else status
+            sentences.append(f"{where}: {peer}: {why}.")
     return sentences
 
 

@@ -35,7 +35,8 @@ def peers(records: Iterable[Record]) -> Table:
     shown = pd.DataFrame([_shown(row) for row in raw], dtype=object)
     constant = [name for name in ABOUT if name in shown and shown[name].nunique() == 1]
     caption = " ".join([*provenance(prepare(chosen)), *NOTES] if chosen else [])
-    shown, labels = shown.drop(columns=constant), (*ABOUT, "framework", "peer")
+    shown = shown.drop(columns=constant)
+    labels = tuple(name for name in (*ABOUT, "framework", "peer") if name in shown)
     return Table("peers", "Other libraries on the same work", caption, shown, pd.DataFrame(raw), labels)
 
 
