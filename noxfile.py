@@ -234,9 +234,9 @@ def gpu_is_visible(session: nox.Session) -> bool:
 
 
 def with_defaults(arguments: Sequence[str], **defaults: str) -> list[str]:
-    """Return `arguments`, preceded by those of the default options that they do not set."""
+    """Return `arguments`, preceded by those of the default options that they don't set: none for a run to --resume."""
     given = {argument.partition("=")[0] for argument in arguments}
-    added = [(f"--{name}", value) for name, value in defaults.items() if f"--{name}" not in given]
+    added = [(f"--{name}", value) for name, value in defaults.items() if given.isdisjoint({f"--{name}", "--resume"})]
     return [*(part for option in added for part in option), *arguments]
 
 

@@ -72,7 +72,7 @@ def run(request: Request, listener: Listener) -> list[Record]:
     run_id = request.run or new_run_id()
     request = replace(request, device=resolve_device(request.device))
     data.load(request.protocol.data.dataset)  # one clear error now, rather than one for each backend
-    with _unfinished_folder(request, run_id) as folder:
+    with _unfinished_folder(request, run_id) if request.kind == "run" else scratch(request.folder) as folder:
         variants = trainings(request, run_id, folder)
         made = carry_out(variants, epochs_by_round(request.protocol), listener)
         for each in variants:
