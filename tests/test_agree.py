@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from factories import ARTICLE, backend_names, rows, weights
+from factories import ARTICLE, backend_names, requires, rows, weights
 from faults.walk import small_setting
 
 import backends
@@ -152,7 +152,7 @@ def test_parameters_that_pass_through_float32_are_not_the_same_bits(monkeypatch)
 
 
 # The first coupling has no gradient, as where nothing flows back through a coupling's input.
-@pytest.mark.skipif("torch" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves torch out")
+@requires("torch")
 @pytest.mark.parametrize(
     ("precision", "quantity"), [("bfloat16", "gradient norm"), ("float32", "gradient")], ids=["by norm", "by error"]
 )
@@ -206,7 +206,13 @@ def test_every_mode_is_a_variant_the_default_one_by_the_bare_name(name, variants
     assert agree.every_mode(name, "cpu") == variants
 
 
-@pytest.mark.skipif("jax" not in backend_names(), reason="NICE_BENCH_TEST_BACKENDS leaves jax out")
+@requires("jax")
 def test_a_variant_is_made_in_its_mode():
     assert agree.make("jax:jit", ARTICLE, weights(ARTICLE), "cpu", "float32").mode == "jit"
     assert agree.make("jax", ARTICLE, weights(ARTICLE), "cpu", "float32").mode == "scan"
+
+
+def test_a_backend_that_trains_on_one_device_alone_is_no_agreement_of_several(nice_bench):
+    said = nice_bench("agree", "--backends", "numpy", "--devices", "1,2", "--device", "cpu")
+    assert said.code == 1
+    assert "numpy trains on one device alone" in said.err

@@ -59,3 +59,13 @@ def test_the_threads_asked_for_are_the_threads_had(setting, tmp_path, monkeypatc
         determinism._trainings(setting, "torch", "cpu", 1, times=1)
     assert (tmp_path / "threads").read_text() == "1\n"
     assert '"threads": 1' in (tmp_path / "order").read_text()
+
+
+def test_a_training_that_never_ends_is_one_error(setting, tmp_path, monkeypatch):
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(determinism, "TIMEOUT", 0.2)
+    with pytest.raises(BenchError, match="torch on 1 threads took more than"):
+        determinism._trainings(setting, "torch", "cpu", 1, times=1)

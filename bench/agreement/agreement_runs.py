@@ -57,14 +57,15 @@ def run(
     console = console or Console(stderr=True)
     for name in chosen:
         kind = backends.backend_class(name)
+        if devices and not kind.parallel_modes:
+            raise BenchError(f"{name} trains on one device alone; leave it out of --backends, or --devices out")
         if devices:  # before the framework starts, which settles how many there are
             kind.offer_cpus(max(devices))
     here = setting(full=full, steps=steps)
     trips = _trips(here, trained) if not devices else []
     file = None if output is None else agreement_report.ChecksFile(here, device, output)
     if devices:  # every training side by side, in lockstep with the reference (torch makes one at a time), and repeated
-        able = [name for name in chosen if backends.backend_class(name).parallel_modes]
-        variants = [f"{name}×{count}" for name in able for count in devices]
+        variants = [f"{name}×{count}" for name in chosen for count in devices]
         suites = [lockstep(here, [variant], "float64", device) for variant in variants]
         suites.append(determinism(here, variants, device))
     else:

@@ -74,15 +74,18 @@ def _trainings(setting: Setting, variant: str, device: str, threads: int, times:
             "threads": threads,
             "outputs": outputs,
         }
-        process = subprocess.run(
-            [sys.executable, "-m", "bench.agreement.determinism"],
-            input=json.dumps(order),
-            env=os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {RUNNER: str(os.getpid())},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
+        try:
+            process = subprocess.run(
+                [sys.executable, "-m", "bench.agreement.determinism"],
+                input=json.dumps(order),
+                env=os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {RUNNER: str(os.getpid())},
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BenchError(f"determinism: {variant} on {threads} threads took more than {TIMEOUT:g} s") from error
         if process.returncode:
             last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise BenchError(f"determinism: {variant} on {threads} threads ended with {process.returncode}: {last}")
