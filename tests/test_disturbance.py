@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from record_factories import measurement, record, row, seconds
@@ -28,7 +29,7 @@ def machine(monkeypatch, tmp_path):
     """Two cores of three, 100 ticks a second, and a clock, ticks and times of this process to set."""
 
     class Machine:
-        path, wall, own, children = tmp_path / "stat", 0.0, 0.0, ()
+        path, wall, own = tmp_path / "stat", 0.0, 0.0
 
         def set(self, wall, own, **ticks):
             self.wall, self.own = wall, own
@@ -41,7 +42,6 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "sysconf", lambda name: 100)
     monkeypatch.setattr(os, "times", lambda: (made.own, 0.0, 0.0, 0.0, 0.0))
     monkeypatch.setattr(time, "perf_counter", lambda: made.wall)
-    monkeypatch.setattr(disturbance.psutil.Process, "children", lambda self, recursive: made.children)
     return made
 
 
@@ -68,23 +68,39 @@ def test_waiting_guests_other_cores_and_children_are_counted_for_what_they_are(m
     assert others.share() == pytest.approx(4 / 20)
 
 
-def test_what_its_own_living_processes_use_is_its_own():
-    """As the ranks of a training on several devices, which end after the last epoch."""
-    spin = "import time\nwhile time.process_time() < 0.6: pass\nprint(flush=True); input()"
-    before = disturbance._own()
-    with subprocess.Popen([sys.executable, "-c", spin], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+SPIN = "import time\nwhile time.process_time() < 0.6: pass\nprint(flush=True); input()"
+START = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SPIN!r}])"
+
+
+@pytest.mark.parametrize("program", [SPIN, START])
+def test_of_several_devices_what_its_living_processes_use_is_its_own(program):
+    """As the ranks of a training, which end after its last epoch."""
+    before, alone = disturbance._own(True), disturbance._own(False)
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         child.stdout.readline()
-        living = disturbance._own()
+        living = disturbance._own(True)
+        assert disturbance._own(False) - alone < 0.5
         child.communicate(b"\n")
     assert living - before >= 0.5
-    assert living <= disturbance._own() < living + 0.5  # waited for, it is counted once
+    assert living <= disturbance._own(True) < living + 0.5  # waited for, it is counted once
 
 
-def test_a_child_that_has_just_ended_is_no_error(machine):
-    machine.children = (disturbance.psutil.Process(),)
+def test_a_process_that_has_just_ended_is_no_error(machine, monkeypatch):
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        ended = disturbance.psutil.Process(child.pid)
+        child.wait()
+    monkeypatch.setattr(disturbance.psutil.Process, "children", lambda self, recursive: [ended])
     machine.set(0.0, 5.0, busy=0)
-    machine.children[0].cpu_times = lambda: (_ for _ in ()).throw(disturbance.psutil.NoSuchProcess(1))
-    assert disturbance._own() == 5.0
+    assert disturbance._own(True) == 5.0
+
+
+def test_only_of_several_devices_are_the_processes_asked_for(machine, monkeypatch):
+    child = SimpleNamespace(cpu_times=lambda: (machine.wall / 2, 0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(disturbance.psutil.Process, "children", lambda self, recursive: [child])
+    machine.set(0.0, 0.0, busy=0)
+    one, two = disturbance.Others("cpu", 1), disturbance.Others("cpu", 2)
+    machine.set(10.0, 5.0, busy=500)  # 10 of 20 seconds, 5 of this process and 5 of its child
+    assert (one.share(), two.share()) == (pytest.approx(0.25), pytest.approx(0.0))
 
 
 def test_a_share_is_never_negative_nor_more_than_all(machine):

@@ -35,14 +35,17 @@ class Others:
 
     Args:
         device: "cpu" or "gpu": what is timed.
+        devices: how many are; of several, the processes that this one has started are its own, as the ranks of a
+            training are. (Finding them takes long where a machine has thousands.)
     """
 
-    def __init__(self, device: str = "cpu") -> None:
-        self._gpu, self._start = device == "gpu", _now()
+    def __init__(self, device: str = "cpu", devices: int = 1) -> None:
+        self._gpu, self._several = device == "gpu", devices > 1
+        self._start = _now(self._several)
 
     def share(self) -> float | None:
         """Return the largest share, 0 to 1, that others used since the last call; None if nothing is known."""
-        start, self._start = self._start, _now()
+        start, self._start = self._start, _now(self._several)
         processes = environment.gpu_state().get("processes") if self._gpu else None  # of which this is one
         shares = [None if processes is None else 1 - 1 / max(1, processes)]
         if start is not None and self._start is not None and (seconds := self._start.seconds - start.seconds) > 0:
@@ -83,7 +86,7 @@ def _of_quota(start: _Now, end: _Now) -> float | None:
     return used_up / periods * (1 - own)
 
 
-def _now() -> _Now | None:
+def _now(several: bool) -> _Now | None:
     try:
         lines = STAT.read_text(encoding="ascii").splitlines()
         cores = {f"cpu{core}" for core in os.sched_getaffinity(0)}
@@ -95,13 +98,13 @@ def _now() -> _Now | None:
         if name in cores:
             ticks += sum(int(n) for i, n in enumerate(numbers[:FIELDS]) if i not in IDLE_FIELDS)
     busy, quota = ticks / os.sysconf("SC_CLK_TCK"), environment.cpu_quota()
-    return _Now(time.perf_counter(), busy, _own(), quota, environment.quota_periods() if quota else None)
+    return _Now(time.perf_counter(), busy, _own(several), quota, environment.quota_periods() if quota else None)
 
 
-def _own() -> float:
-    """Return the CPU seconds of this process and of those that it has started, as the ranks of a training are."""
-    seconds = sum(os.times()[:4])  # the living are not in it, until they end and are waited for
-    for child in psutil.Process().children(recursive=True):
+def _own(processes: bool) -> float:
+    """Return the CPU seconds of this process, and of the `processes` that it has started if they are to be counted."""
+    seconds = sum(os.times()[:4])  # with those of what has ended
+    for child in psutil.Process().children(recursive=True) if processes else []:
         with suppress(psutil.NoSuchProcess):
-            seconds += sum(child.cpu_times()[:2])
+            seconds += sum(child.cpu_times()[:4])
     return seconds

@@ -177,7 +177,7 @@ def _train(
     best_loss = math.inf if plan.best_loss is None else plan.best_loss
     epochs_seconds, waits = [], []
     apart, begun = 0.0, time.perf_counter()  # apart: what is neither an epoch nor the harness' own
-    others, shares = disturbance.Others(plan.device), []
+    others, shares = disturbance.Others(plan.device, plan.devices), []
     for report in model.train(images.train, protocol.make_optimiser(), stream, plan.epochs):
         shares.append(others.share())
         if report.first_call_seconds:
