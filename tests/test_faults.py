@@ -296,3 +296,19 @@ def test_the_table_has_a_row_for_each_fault_and_a_column_for_each_backend():
     assert "3 planted, 1 not found" in table.caption
     for style in ("text", "markdown", "csv", "latex"):
         assert "floor" in render(table, style)
+    results = [(replace(faults[f"{both} in torch"], devices=count), f"on {count}") for count in "42"]
+    table = suites.table("agreement", results)
+    assert table.shown[["devices", "torch"]].to_numpy().tolist() == [["2", "on 2"], ["4", "on 4"]]
+
+
+def test_faults_of_several_devices_are_planted_on_as_many_as_are_asked_for(monkeypatch):
+    planted = []
+
+    def plant(suite, faults, device, output):
+        planted.extend(map(str, faults))
+
+    monkeypatch.setattr(command, "plant", plant)
+    command.main(["agreement", "--backends", "jax", "--devices", "2,4"])
+    assert "replicas_noise_shifted in jax on 4 devices" in planted
+    assert {text.partition(" on ")[2] for text in planted} == {"2 devices", "4 devices"}
+    assert len(planted) == len(set(planted)) > 2

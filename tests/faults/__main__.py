@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import backends
@@ -26,12 +27,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", help="faults to plant, by the names of their files (default: all)")
     parser.add_argument("--backends", help="comma-separated (default: all that can be imported)")
     parser.add_argument("--device", default="cpu", help="auto, cpu or gpu (default: cpu)")
+    parser.add_argument("--devices", help="comma-separated: only the faults of several devices, on so many each")
     parser.add_argument("--output", type=Path, help="folder for the table, mutations.md (default: it is only printed)")
     given = parser.parse_args(arguments)
     try:
         device = runner.resolve_device(given.device)
         chosen = backend_names(given.backends) if given.backends else importable()
-        missed = plant(given.suite, selected(given.suite, given.names, chosen, device), device, given.output)
+        faults = selected(given.suite, given.names, chosen, device)
+        if given.devices:
+            counts = given.devices.split(",")
+            faults = [replace(fault, devices=count) for count in counts for fault in faults if fault.devices != "1"]
+        missed = plant(given.suite, faults, device, given.output)
     except (BenchError, backends.UnavailableError) as error:
         sys.exit(f"Error: {error}")
     if missed:

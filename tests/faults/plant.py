@@ -41,7 +41,7 @@ class Fault:
         return self.path.parent.name
 
     def __str__(self) -> str:
-        return f"{self.name} in {self.backend}"
+        return f"{self.name} in {self.backend}" + (f" on {self.devices} devices" if self.devices != "1" else "")
 
 
 def read(path: Path) -> Fault:

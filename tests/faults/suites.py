@@ -102,17 +102,18 @@ def run(suite: str, faults: Sequence[Fault], device: str) -> Iterator[tuple[Faul
 
 
 def table(suite: str, results: Sequence[tuple[Fault, str | None]]) -> Table:
-    """A row for each fault, a column for each backend: what found it."""
+    """A row for each fault and number of devices, a column for each backend: what found it."""
     names = [name for name in backends.REGISTRY if any(fault.backend == name for fault, _ in results)]
-    cells = {(fault.name, fault.backend): "NOT FOUND" if found is None else found for fault, found in results}
-    rows = [
-        {"fault": name, "description": description} | {b: cells.get((name, b), MISSING) for b in names}
-        for name, description in sorted({fault.name: fault.description for fault, _ in results}.items())
-    ]
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for fault, found in sorted(results, key=lambda each: (each[0].name, each[0].devices)):
+        head = {"fault": fault.name, "devices": fault.devices, "description": fault.description}
+        row = rows.setdefault((fault.name, fault.devices), head | dict.fromkeys(names, MISSING))
+        row[fault.backend] = "NOT FOUND" if found is None else found
     missed = sum(found is None for _, found in results)
     caption = (
         f"Faults planted in each backend's sources, one at a time, and {FINDINGS[suite]}. {len(results)} planted, "
         f"{missed} not found. {MISSING}: the backend can't have this fault, or it was not planted."
     )
-    shown = pd.DataFrame(rows)
+    shown = pd.DataFrame([*rows.values()])
+    shown = shown.drop(columns="devices") if set(shown["devices"]) == {"1"} else shown
     return Table("mutations", "Planted faults", caption, shown, shown, ("fault",))
