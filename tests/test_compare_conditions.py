@@ -19,7 +19,10 @@ NOISY = (10.0, 11.5, 8.5, 10.9, 9.1)
 
 def answer(text, a, b):
     rows = compare(sides(observations(a), observations(b)))
-    return judge(parse(text), rows)
+    found = judge(parse(text), rows)
+    assert found.condition == parse(text)
+    assert (found.reason == "") == (found.answer == "holds")
+    return found
 
 
 def speeds(factor, values=STEADY, **about):
@@ -82,7 +85,8 @@ def test_one_backend_is_enough_and_is_named():
 def test_what_cannot_be_compared_is_no_pass(about):
     found = answer("speed worse by 10%", *speeds(0.5, **about))
     assert found.answer == "can't tell"
-    assert "another" in found.reason
+    assert found.reason.startswith("torch, s/epoch: another ")
+    assert "; jax, s/epoch: another " in found.reason
 
 
 def test_a_backend_that_is_gone_is_no_pass_and_a_new_one_no_matter():
@@ -112,6 +116,7 @@ def test_losses_are_held_against_nats():
     assert answer("loss worse by 0.5 nats", a, made("b", 0.2)).answer == "holds"
     assert answer("loss worse by 0.5 nats", a, made("b", -3.0)).answer == "holds"
     assert answer("loss worse by 0.5 nats", a[:1], made("b", 0.2)[:1]).answer == "can't tell"
+    assert answer("loss worse", a[:1], made("b", 1.0)[:1]).answer == "can't tell"
 
 
 def test_less_likelihood_is_worse():

@@ -26,6 +26,7 @@ def test_a_single_round_takes_the_noise_of_the_other_side():
     assert found.p == pytest.approx(expected.pvalue)
     assert found.value == pytest.approx(1.7 - np.mean(A))
     assert welch([1.7], A).p == pytest.approx(expected.pvalue)
+    assert welch(A[:2], [1.7]).p == pytest.approx(stats.ttest_ind([1.7], A[:2], equal_var=True).pvalue)
 
 
 def test_two_single_rounds_have_a_difference_and_no_error():
@@ -40,6 +41,10 @@ def test_leading_axes_are_so_many_comparisons():
     many = welch(np.stack([A, A]), np.stack([B, np.add(B, 1)]))
     assert many.value == pytest.approx([welch(A, B).value, welch(A, np.add(B, 1)).value])
     assert many.p == pytest.approx([float(welch(A, B).p), float(welch(A, np.add(B, 1)).p)])
+    shifted = welch(np.stack([A, np.add(A, 2)]), np.stack([B, B]))
+    assert shifted.value == pytest.approx([welch(A, B).value, welch(np.add(A, 2), B).value])
+    single = welch([[1.7], [1.8]], np.stack([A, np.multiply(A, 3)]))
+    assert single.p == pytest.approx([float(welch([1.7], A).p), float(welch([1.8], np.multiply(A, 3)).p)])
 
 
 def test_pairs_of_seeds_are_the_one_sample_test():
@@ -71,6 +76,8 @@ def test_intervals_hold_the_difference_as_often_as_they_say():
 def test_a_family_is_adjusted_by_benjamini_and_hochberg():
     assert adjusted([0.01, 0.04, 0.03, 0.02]) == pytest.approx([0.04] * 4)
     assert adjusted([0.01, 0.5, 0.9]) == pytest.approx([0.03, 0.75, 0.9])
+    families = np.array([[0.01, 0.04, 0.03, 0.02], [0.5, 0.04, 0.9, 0.8]]).T
+    assert pytest.approx(np.stack([adjusted(its) for its in families.T])) == adjusted(families, axis=0).T
 
 
 def test_the_rounds_needed_are_enough_and_one_less_is_not():
@@ -118,3 +125,8 @@ def test_holms_procedure_takes_each_by_how_many_are_left():
 
 def test_an_estimate_without_error_has_no_interval():
     assert np.isnan(Estimate(1.0, np.nan, 1).interval()).all()
+
+
+def test_an_interval_is_that_of_students_t():
+    half = stats.t.ppf(0.975, 9)
+    assert Estimate(5.0, 1.0, 9).interval() == pytest.approx((5 - half, 5 + half))

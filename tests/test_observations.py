@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 from record_factories import EPYC, measurement, points, record, seconds
 
-from bench.comparison.observations import About, about, observations
+from bench.comparison.observations import About, Quantity, about, observations
 
 
 def of(made, label):
@@ -86,7 +86,9 @@ def test_a_figure_of_a_whole_run_is_of_round_0():
 
 
 def test_what_failed_has_no_figures_and_what_has_no_value_is_none():
-    assert [*observations([record(status="failed", measurements=seconds(1.0))])] == []
+    failed = record(status="failed", measurements=seconds(1.0))
+    assert [*observations([failed])] == []
+    assert [each.value for each in observations([failed, record(measurements=seconds(2.0))])] == [2.0]
     assert of(record(measurements=[measurement("training", "seconds_per_epoch", None, "s", round=1)]), "s/epoch") == []
 
 
@@ -154,3 +156,34 @@ def test_to_target_counts_the_first_call_of_the_first_process():
     made = record(measurements=[*startup, measurement("training", "seconds_to_target", 7.0, "s")])
     assert of(made, "s to target") == [10.0]
     assert of(record(measurements=startup[1:] + made.measurements[2:]), "s to target") == [7.0]
+    unknown = measurement("startup", "first_call_seconds", None, "s", round=1)
+    assert of(record(measurements=[unknown, made.measurements[2]]), "s to target") == [7.0]
+    assert of(record(measurements=[*startup, *seconds(2.0)]), "s/epoch") == [2.0]
+
+
+def test_rounds_of_a_run_alone_are_processes_of_their_own():
+    timed = measurement("peers", "step_seconds", 1.0, "s", round=2, peer="zuko")
+    (found,) = observations([record(kind="peers", measurements=[timed])])
+    assert found.round == 0
+
+
+def test_what_others_disturbed_says_so():
+    busy = measurement("training", "others_share", 0.5, "1", round=1)
+    assert [each.disturbed for each in observations([record(measurements=[*seconds(2.0), busy])])] == [True]
+
+
+@pytest.mark.parametrize(
+    ("form", "ratio", "on_machine"),
+    [
+        ("time", True, True),
+        ("rate", True, True),
+        ("size", True, True),
+        ("floor", True, False),
+        ("loss", False, False),
+        ("gain", False, False),
+        ("error", False, False),
+    ],
+)
+def test_what_is_compared_by_a_ratio_and_what_says_something_of_the_machine(form, ratio, on_machine):
+    quantity = Quantity("topic", "label", "unit", form)
+    assert (quantity.ratio, quantity.on_machine) == (ratio, on_machine)

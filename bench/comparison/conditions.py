@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from bench.comparison.compare import Row
 from bench.comparison.compare_tables import evidence, figure, named
@@ -20,7 +20,8 @@ from bench.comparison.observations import TOPICS
 from bench.comparison.statistics import CONFIDENCE
 from bench.errors import BenchError
 
-Answer = Literal["fails", "holds", "can't tell"]
+Answer = Literal["holds", "can't tell", "fails"]
+ANSWERS: Sequence[Answer] = get_args(Answer)  # the worst last
 
 GRAMMAR = re.compile(r"(?P<topic>\w+) worse(?: by (?P<number>\d+(?:\.\d+)?) ?(?P<unit>%|nats?|x|×))?")
 
@@ -73,12 +74,12 @@ def judge(condition: Condition, rows: Sequence[Row]) -> Judgement:
     own = [
         row for row in rows if row.pair.quantity.topic == condition.topic and (row.pair.a or row.pair.reason is None)
     ]
-    answers = [(_answer(row, condition.limit), row) for row in own]
-    for wanted in ("fails", "can't tell"):
-        found = [row for answer, row in answers if answer == wanted]
-        if found:
-            return Judgement(condition, wanted, "; ".join(map(_sentence, found)))
-    return Judgement(condition, "holds" if own else "can't tell", "" if own else f"no figures of {condition.topic}")
+    if not own:
+        return Judgement(condition, "can't tell", f"no figures of {condition.topic}")
+    answers = [_answer(row, condition.limit) for row in own]
+    worst = max(answers, key=ANSWERS.index)
+    reasons = [_sentence(row) for row, answer in zip(own, answers, strict=True) if answer == worst != "holds"]
+    return Judgement(condition, worst, "; ".join(reasons))
 
 
 def _answer(row: Row, limit: float) -> Answer:
@@ -86,7 +87,7 @@ def _answer(row: Row, limit: float) -> Answer:
     if row.pair.reason is not None:
         return "can't tell"
     if row.pair.quantity.form == "error":  # without noise of its own: the value is all there is
-        return "fails" if value >= limit and value > 0 and (limit or row.verdict == "worse") else "holds"
+        return "fails" if value >= limit and (limit or row.verdict == "worse") else "holds"
     if row.verdict == "worse" and (limit == 0 or row.bounds()[0] > limit):
         return "fails"
     if math.isnan(row.p):

@@ -23,7 +23,7 @@ MOST_ROUNDS = 1000
 class Estimate:
     """A difference, its standard error and degrees of freedom; arrays where the samples had leading axes.
 
-    The error is NaN where nothing repeats, and 0 where all repetitions agree.
+    The error is NaN where nothing repeats, and 0 where all repetitions agree; the degrees then mean nothing.
     """
 
     value: Any
@@ -81,10 +81,9 @@ def of_means(a: tuple[float, float, int], b: tuple[float, float, int]) -> Estima
 
 def _sum(value: Any, variances: Sequence[Any], degrees: Sequence[int]) -> Estimate:
     variance = sum(variances)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        parts = sum(np.square(v) / d for v, d in zip(variances, degrees, strict=True))
-        satterthwaite = np.square(variance) / parts
-    return Estimate(value, np.sqrt(variance), np.where(variance == 0, 1.0, satterthwaite))
+    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing varies
+        satterthwaite = np.square(variance) / sum(np.square(v) / d for v, d in zip(variances, degrees, strict=True))
+    return Estimate(value, np.sqrt(variance), satterthwaite)
 
 
 def adjusted(p: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
@@ -96,7 +95,7 @@ def adjusted(p: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
     """
     from scipy import stats
 
-    return np.asarray(stats.false_discovery_control(np.asarray(p, float), axis=axis, method="bh"))
+    return np.asarray(stats.false_discovery_control(p, axis=axis))
 
 
 def holm(p: ArrayLike) -> NDArray[np.float64]:
@@ -104,7 +103,7 @@ def holm(p: ArrayLike) -> NDArray[np.float64]:
 
     Holm's procedure (Scand. J. Statist. 6 (1979)), which holds however the figures vary together.
     """
-    given = np.asarray(p, float)
+    given = np.asarray(p)
     order = np.argsort(given)
     raised = np.maximum.accumulate(given[order] * np.arange(given.size, 0, -1))
     return np.minimum(1.0, raised)[np.argsort(order)]
