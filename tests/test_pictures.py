@@ -14,7 +14,7 @@ from rich.console import Console
 from backends import Architecture, create, parameters
 from bench import pictures, records
 from bench.errors import BenchError
-from bench.inputs import data
+from bench.inputs import data, protocol
 from bench.pictures import DEFAULTS, inpaint, picture_source
 from bench.pictures.picture_files import GAP, levels, tiled
 from bench.records import collection
@@ -147,6 +147,20 @@ def test_a_name_that_is_not_of_a_png_is_refused(tmp_path, name):
     with pytest.raises(BenchError, match=r"expected a name that ends in .png"):
         draw(tmp_path, name=name)
     assert not (tmp_path / name).exists()
+
+
+def test_a_caption_takes_the_place_of_another_caption_alone(tmp_path):
+    draw(tmp_path, name="weights.png", rows=1)
+    draw(tmp_path, name="weights.png", rows=2)  # beside the weights: it isn't read as their record
+    assert "2 × 2" in (tmp_path / "weights.json").read_text(encoding="utf-8")
+    path = records.save(record(), tmp_path / "run")
+    kept = path.read_bytes()
+    for content in (kept, b"[]", b"no JSON", b'{"title": "one of another program"}'):
+        path.write_bytes(content)
+        with pytest.raises(BenchError, match=f"its caption would replace {path.name}"):
+            draw(tmp_path, name=f"run/{path.stem}.png")
+        assert path.read_bytes() == content
+        assert not path.with_suffix(".png").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
@@ -323,10 +337,11 @@ def test_a_spectrum_needs_no_square(tmp_path):
 # Where the weights come from
 
 
-def leave_record(folder, digest):
-    made = record("jax", protocol="paper", epochs=2, seed=4).model_copy(
-        update={"digests": {"final_parameters": digest}}
-    )
+def leave_record(folder, digest, **changes):
+    run = {"epochs": 2, "batch": 128, "rounds": 1}
+    used = protocol.load("paper", **{f"training__{name}": value for name, value in run.items()})
+    about = {"protocol": "paper", "protocol_digest": used.digest(), "seed": 4} | run | changes
+    made = record("jax", **about).model_copy(update={"digests": {"final_parameters": digest}})
     (folder / "weights.json").write_text(made.model_dump_json())
 
 
@@ -335,6 +350,13 @@ def test_the_record_beside_the_weights_says_protocol_and_origin(tmp_path):
     message = draw(tmp_path, "interpolation", rows=1).with_suffix(".json").read_text(encoding="utf-8")
     assert "pixels as in protocol paper" in message
     assert "(protocol paper, 2 epochs, jax on cpu, float32, seed 4)" in message
+
+
+def test_pixels_of_a_protocol_that_was_edited_are_not_guessed(tmp_path):
+    leave_record(tmp_path, parameters.digest(weights(DIGITS, "float32")), protocol_digest="0" * 64)
+    with pytest.raises(BenchError, match="trained by another protocol paper than the one here; give --protocol"):
+        draw(tmp_path, "interpolation", rows=1)
+    draw(tmp_path, "interpolation", rows=1, protocol="paper")
 
 
 def test_a_record_of_other_weights_is_left_alone(tmp_path):

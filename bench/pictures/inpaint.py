@@ -9,7 +9,7 @@ The procedure is that of Dinh, Krueger, Bengio (arXiv 1410.8516, section 5.2), i
 - hidden pixels start uniform in (0, 1), in units of white;
 - step i, from 0, adds α (g + ε) to them, with α = 10/(100 + i) and ε a standard normal number of each pixel. g is the
   gradient of the mean of log p over the 100 digits, that is, a hundredth of each digit's own;
-- each step evaluates log p at pixels dequantised anew, if the model was trained on such ones;
+- each step evaluates log p at pixels dequantised anew, if the protocol evaluates on such ones;
 - observed pixels are as they were, after each step;
 - 111,895 steps (Σ i² for i < 70).
 

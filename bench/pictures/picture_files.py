@@ -56,7 +56,7 @@ def save(picture: Picture, output: Path) -> Path:
     """Write the PNG, with title and caption in its metadata, beside it a .json of both, and return the PNG's path.
 
     Raises:
-        BenchError: a name that doesn't end in .png, or a file that can't be written.
+        BenchError: `check_name` refuses it, or a file can't be written.
     """
     check_name(output)
     text = PngInfo()
@@ -71,6 +71,22 @@ def save(picture: Picture, output: Path) -> Path:
 
 
 def check_name(output: Path) -> None:
-    """Refuse a name that isn't a PNG's, before anything is drawn."""
+    """Refuse a name that isn't a PNG's, or whose caption would take the place of something else, as of a record.
+
+    Raises:
+        BenchError: it is refused.
+    """
     if output.suffix.lower() != ".png":
         raise BenchError(f"{output}: expected a name that ends in .png")
+    beside = output.with_suffix(".json")
+    if beside.exists() and not is_caption(beside):
+        raise BenchError(f"{output}: its caption would replace {beside.name}, which is no caption; choose another name")
+
+
+def is_caption(path: Path) -> bool:
+    """Return whether a file is what lies beside a picture."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.keys() == {"title", "caption"}

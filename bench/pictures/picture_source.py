@@ -14,9 +14,11 @@ from bench import records
 from bench.errors import BenchError
 from bench.inputs import data, protocol
 from bench.inputs.streams import normals, uniforms
+from bench.pictures.picture_files import is_caption
 from bench.records import Record
 
 MNIST_SIDE = 28
+AS_RUN = ("epochs", "batch", "rounds")  # what `run` may have changed in a protocol
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,15 @@ class Source:
                 f"{self.path}: no record of their run lies beside these weights; "
                 f"give --protocol for its pixels: {', '.join(protocol.names())}, or a .toml file"
             )
-        name = protocol_name or self.record.plan.protocol  # type: ignore[union-attr]
-        return name, protocol.load(name).evaluation_pixels()
+        if protocol_name is not None or self.record is None:
+            return str(protocol_name), protocol.load(str(protocol_name)).evaluation_pixels()
+        plan = self.record.plan
+        own = protocol.load(plan.protocol, **{f"training__{name}": getattr(plan, name) for name in AS_RUN})
+        if own.digest() != plan.protocol_digest:
+            raise BenchError(
+                f"{self.path}: trained by another protocol {plan.protocol} than the one here; give --protocol"
+            )
+        return plan.protocol, own.evaluation_pixels()
 
 
 def read(path: Path) -> Source:
@@ -106,7 +115,7 @@ def read(path: Path) -> Source:
     """
     architecture, loaded = parameters.load(path)
     digest, beside = parameters.digest(loaded), path.with_suffix(".json")
-    record = records.load(beside) if beside.is_file() else None
+    record = records.load(beside) if beside.is_file() and not is_caption(beside) else None
     if record is not None and record.digests.get("final_parameters") != digest:
         record = None
     return Source(path, architecture, loaded, digest, record)
