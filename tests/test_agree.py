@@ -1,6 +1,7 @@
 """The agreement suite from end to end: its tables, its file, its exit."""
 
 import gzip
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -124,6 +125,18 @@ def test_pairs_of_variants_that_were_not_made_have_no_figure():
     assert rows.loc["jax:jit", "to torch"] == "–"
 
 
+def test_what_is_no_number_is_shown_as_the_worst(recwarn):
+    def check(case, error):
+        return agree.Check("matrix", case, "torch", "float32", "initial", "z", error, 1e-6, float("nan"))
+
+    head = ["machine: a machine"]
+    (alone,) = agreement_report.tables(agreement_report.frame([check("article", math.nan)]), head)
+    assert alone.shown["torch"].tolist() == ["– FAILED"]
+    both = agreement_report.frame([check("article", 1e-9), check("paper", math.nan)])
+    (brief,) = agreement_report.tables(both, head, brief=True)
+    assert brief.shown["torch"].tolist() == ["– FAILED"]
+
+
 def test_nothing_to_draw_is_an_error():
     with pytest.raises(BenchError, match="step by step"):
         agreement_plots.parting(agreement_report.frame([]), [])
@@ -216,3 +229,11 @@ def test_a_backend_that_trains_on_one_device_alone_is_no_agreement_of_several(ni
     said = nice_bench("agree", "--backends", "numpy", "--devices", "1,2", "--device", "cpu")
     assert said.code == 1
     assert "numpy trains on one device alone" in said.err
+
+
+def test_by_default_those_train_on_several_devices_that_can(nice_bench, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(agreement_runs, "run", lambda names, *_, **__: chosen.extend(names) or "made")
+    assert nice_bench("agree", "--devices", "1,2", "--device", "cpu").code == 0
+    assert chosen
+    assert "numpy" not in chosen

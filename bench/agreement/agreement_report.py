@@ -153,6 +153,7 @@ def _by_backend(name: str, title: str, data: pd.DataFrame, caption: str, brief: 
     for key, rows in data.fillna({"weights": ""}).groupby(keys, sort=False):
         # Of several cases, the one that comes nearest to its own tolerance.
         share = rows["error"] / rows["tolerance"].replace(np.inf, np.nan)
+        share = share.where(rows["error"].notna(), np.inf)  # no number is worse than any
         labels: dict[str, Any] = dict(zip(keys, cast("tuple", key), strict=True))
         figures: dict[str, float] = {}
         cells: dict[str, str] = {}

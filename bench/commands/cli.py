@@ -110,8 +110,9 @@ def run(
 
     Each has a process of its own in each round. Printed are the answers, then the tables of speed and accuracy.
     """
-    if rounds is None and epochs is not None:  # the protocol's, or fewer where it has fewer epochs than that
-        rounds = min(protocol.load(protocol_name).training.rounds, max(epochs, 1))
+    if rounds is None and epochs is not None:  # the protocol's, or fewer where there are fewer epochs or their parts
+        its = protocol.load(protocol_name).training
+        rounds = min(its.rounds, max(epochs, 1) * its.parts)
     loaded = protocol.load(protocol_name, training__epochs=epochs, training__batch=batch, training__rounds=rounds)
     place = nodes.here()
     shared = loaded.training.batch if scaling == "strong" else None
@@ -322,6 +323,8 @@ def agree(
     Every ordered pair too: one breach, and the exit code is 1.
     """
     names = [*options.backend_names(chosen)] if chosen is not None else _importable()
+    if chosen is None and devices:
+        names = [name for name in names if backends.backend_class(name).parallel_modes]
     on = resolve_device(device)
     with options.interruptible():
         made = agreement_runs.run(
