@@ -13,8 +13,9 @@ from factories import requires
 
 from backends import parameters
 from bench.commands import cli, options
+from bench.errors import BenchError
 from bench.records import collection
-from bench.running import variant
+from bench.running import runner, variant
 from bench.running.worker_environment import worker_environment
 
 COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands]
@@ -108,6 +109,19 @@ def test_options_take_the_place_of_the_protocols_values(nice_bench, talkers):
     [record] = collection.load_all("out")
     plan = record.plan
     assert (plan.epochs, plan.rounds, plan.batch, plan.seed, plan.precision) == (1, 1, 32, 5, "float64")
+
+
+@pytest.mark.parametrize(("epochs", "rounds"), [(1, 6), (2, 6)])
+def test_epochs_in_parts_leave_the_protocol_its_rounds(nice_bench, monkeypatch, epochs, rounds):
+    asked = []
+
+    def run(request, listener):
+        asked.append(request.protocol.training)
+        raise BenchError("enough")
+
+    monkeypatch.setattr(runner, "run", run)
+    nice_bench("run", "--protocol", "article-quick", "--epochs", epochs, "--backends", "numpy", "--device", "cpu")
+    assert [(its.epochs, its.rounds) for its in asked] == [(epochs, rounds)]
 
 
 def test_a_backend_that_is_named_twice_runs_once(nice_bench, talkers):
