@@ -272,6 +272,20 @@ def test_a_step_that_fails_keeps_what_it_made(tmp_path):
     assert (tmp_path / "fails" / "record.json").exists()
 
 
+def test_what_a_failed_attempt_left_under_another_name_goes_once_there_is_a_better_one(tmp_path):
+    """A record has no mode in its name where its worker never said it."""
+    step = campaign.Step(name="works", folder="kept", command=("run", "works"))
+    with locked(tmp_path) as (state, _):
+        for name, code in (("torch.json", 1), ("torch-eager.json", 0)):
+            (state.begin(step, tmp_path, "cut off") / name).write_text(name)
+            state.end("works", job.Ending(exit_code=code, seconds=1.0), tmp_path)
+            assert [path.name for path in (tmp_path / "kept").iterdir()] == [name]
+        assert state.steps["works"].kept == ("kept/torch-eager.json",)
+        state.begin(step, tmp_path, "cut off")
+        state.end("works", job.Ending(exit_code=1, seconds=1.0), tmp_path)  # it made nothing
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["torch-eager.json"]
+
+
 def test_a_campaign_that_ends_while_it_copies_leaves_no_record_twice(tmp_path, monkeypatch):
     copied = []
 

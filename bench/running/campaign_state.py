@@ -114,14 +114,18 @@ class State(BaseModel):
         """Note how the latest attempt at a step has ended, and keep its records unless it was cut off."""
         code, outcome = ending.exit_code, self.steps[name]
         if code != INTERRUPTED:
-            made = _free_names(output / ATTEMPTS / outcome.attempt, output, outcome)
-            outcome.kept = tuple(dict.fromkeys([*outcome.kept, *made]))
+            made, before = _free_names(output / ATTEMPTS / outcome.attempt, output, outcome), outcome.kept
+            outcome.kept = tuple(dict.fromkeys([*before, *made]))
             self.save(output)  # first: the copies of a process that is killed now are known to be this step's
             for target, path in made.items():
                 copy = (output / target).with_name(f".{path.name}.new")  # which no one takes for a record
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(path, copy)
                 copy.replace(output / target)
+            if made:
+                for left in set(before) - set(made):  # under another name, as before its mode was known
+                    (output / left).unlink(missing_ok=True)
+                outcome.kept = tuple(made)
         outcome.status = "cut off" if code == INTERRUPTED else "failed" if code else "done"
         outcome.exit_code, outcome.seconds = code, ending.seconds
         outcome.reason = reason or (f"exit code {code}" if code else "")
