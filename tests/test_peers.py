@@ -19,8 +19,8 @@ from bench.commands.progress import LiveProgress
 from bench.inputs.peer_registry import FRAMEWORKS, OURS, REGISTRY, Entry, of_framework
 from bench.peers import runner, worker
 from bench.peers.interface import InexpressibleError, Peer, check_article, halves
-from bench.records import Measurement, environment
-from bench.running.messages import PeersPlan
+from bench.records import Measurement, Plan, environment
+from bench.running.messages import Finished, PeerBegun, PeersPlan
 
 pytestmark = pytest.mark.slow
 
@@ -363,3 +363,16 @@ def test_no_library_is_imported_before_it_is_asked_for():
 
 def test_the_versions_of_all_peers_are_recorded():
     assert {entry.package for entry in REGISTRY} <= set(environment.PACKAGES)
+
+
+def test_whoever_is_at_work_when_the_time_is_over_is_not_to_blame(tmp_path):
+    request = runner.Request(backends=["torch"], device="cpu", folder=tmp_path)
+    plan = Plan(
+        kind="peers", protocol="article", protocol_digest="d", backend="torch", device="cpu", epochs=1, rounds=1
+    )
+    peers = runner.Peers(request, "torch", plan, "a")
+    asked = peers.worker_plan(1)
+    peers.take(PeerBegun(peer=asked.peers[0]))
+    late = Finished(status="timeout", reason="no end after 1 s")
+    assert peers.after_death(asked, late) is late
+    assert peers.record.measurements == []

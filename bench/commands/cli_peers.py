@@ -32,7 +32,7 @@ def peers(
     seed: Seed = 0,
     python: Interpreters = None,
     output: Output = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one framework.")] = 3600.0,
+    timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one framework's process.")] = 3600.0,
 ) -> None:
     """Time the usual libraries on the same network and weights.
 

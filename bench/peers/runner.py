@@ -101,8 +101,8 @@ class Peers(Variant[PeersPlan]):
     def after_death(self, plan: PeersPlan, end: Finished) -> PeersPlan | Finished:
         """A row for the peer, or the mode of ours, that was at work; the others are measured anew, in one process."""
         culprit, self._at = self._at, OURS
-        if culprit not in plan.peers and not culprit.startswith(our_mode("")):
-            return end
+        if end.status == "timeout" or (culprit not in plan.peers and not culprit.startswith(our_mode(""))):
+            return end  # whoever is at work when the time is over has done nothing wrong
         note = f"{end.status}: {end.reason or 'no reason known'}"
         self.add(Measurement.of("peers", "step_seconds", None, "s", note=note, peer=culprit))
         peers = [name for name in plan.peers if name != culprit]
