@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -147,7 +146,7 @@ class Leader:
             return stopped()
 
         try:
-            end = supervise(command, self._begin(plan), environment, timeout, take, watch)
+            end = supervise(command, self._begin(plan, command[0]), environment, timeout, take, watch)
             if end.finished.status != "ok" and end.said:  # it may have seen no more than the end of another
                 ended = [self._ended(rank, 2.0) for rank in sorted(self._at_work)]
                 end = next((other for other in ended if other is not None and not other.said), end)
@@ -157,7 +156,7 @@ class Leader:
         finally:
             self._stop()
 
-    def _begin(self, plan: WorkerPlan) -> WorkerPlan:
+    def _begin(self, plan: WorkerPlan, interpreter: str) -> WorkerPlan:
         """Have the worker begun on the other nodes; the plan for that on this one."""
         with socket.create_server(("", 0)) as free:
             self.addresses[0] = (self._place.host, free.getsockname()[1])
@@ -166,6 +165,7 @@ class Leader:
             sent = plan.model_copy(update={"nodes": Nodes(addresses, rank)})
             try:
                 self._others[rank].send_bytes(sent.model_dump_json().encode())
+                self._others[rank].send_bytes(interpreter.encode())
                 for path in (Path(getattr(plan, name)) for name in FILES):
                     self._others[rank].send_bytes(path.read_bytes() if path.is_file() else b"")
             except (OSError, KeyError):
@@ -227,6 +227,7 @@ def follow(place: Place, interpreters: Mapping[str, str], timeout: float) -> Non
             connection.send_bytes(ready.model_dump_json().encode())
             while (message := connection.recv_bytes()) == STOP:  # the worker had ended by itself
                 pass
+            usual = connection.recv_bytes().decode()  # of the first node, as a run that is resumed has it
             files = {name: connection.recv_bytes() for name in FILES}
         except (EOFError, OSError):
             return
@@ -237,16 +238,15 @@ def follow(place: Place, interpreters: Mapping[str, str], timeout: float) -> Non
                     Path(paths[name]).write_bytes(content)
             plan = WorkerPlan.model_validate_json(message).model_copy(update=paths)
             try:
-                end = _carry_out(plan, Path(folder), connection, interpreters, timeout)
+                interpreter = interpreters.get(plan.backend, usual)
+                end = _carry_out(plan, Path(folder), connection, interpreter, timeout)
             except EOFError:
                 raise BenchError(f"the command of the first node, {place.host}, has ended before its time") from None
 
 
-def _carry_out(
-    plan: WorkerPlan, folder: Path, connection: Connection, interpreters: Mapping[str, str], timeout: float
-) -> End:
+def _carry_out(plan: WorkerPlan, folder: Path, connection: Connection, interpreter: str, timeout: float) -> End:
     """Run a worker until it ends or the first node says stop; an EOFError if that is gone."""
-    command = worker_command("bench.running.worker", "", interpreters.get(plan.backend, sys.executable))
+    command = worker_command("bench.running.worker", "", interpreter)
     variables = worker_environment(plan.backend, command[0], plan.device)
     variables |= cache_environment(folder / "cache", variables)
     try:
