@@ -1,7 +1,6 @@
 """The flow as a value: its sizes and options, the names and shapes of its parameters, its FLOPs and bytes.
 
-No framework is imported here. Everything that can be decided before a number is multiplied is decided here: which
-pixels each coupling reads and writes (`Layout`), and how much work a training step is.
+No framework is imported here. Which pixels each coupling reads and writes is decided in `layout`.
 """
 
 from __future__ import annotations

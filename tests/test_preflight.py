@@ -115,6 +115,21 @@ def test_a_plugin_that_does_not_fit_jax_is_the_reason_of_its_row(doctor):
     assert told in done.stdout
 
 
+@pytest.mark.parametrize(("name", "told"), [("torch", "install the extra torch-gpu"), ("mine", "it knows no GPU")])
+def test_a_build_without_cuda_has_an_extra_only_if_there_is_one(name, told):
+    class Backend(NumpyBackend):
+        """On the CPU alone."""
+
+        @classmethod
+        def why_no_gpu(cls):
+            return ""
+
+    Backend.name = name
+    found = preflight.device_seen(Backend, "gpu", None)
+    assert not found.ok
+    assert told in found.found
+
+
 def test_a_row_says_what_the_log_does_of_a_gpu_that_is_not_seen(tmp_path):
     code = """if True:
         import sys

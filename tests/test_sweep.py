@@ -389,3 +389,9 @@ def test_the_real_worker_takes_the_plan_of_a_sweep(tmp_path):
     assert (record.status, record.precision.seen, record.plan.mode) == ("ok", "float32", "eager")
     assert [operation for _, _, operation in rows(record)] == ["log_prob", "sample", "train"]
     assert all(m.value > 0 for m in record.measurements)
+
+
+def test_devices_are_swept_by_run(nice_bench):
+    said = nice_bench("sweep", "--axis", "batch", "--axis", "devices")
+    assert said.code == 1
+    assert "that sweep is `nice-bench run --devices 1,2,4`" in said.err

@@ -20,7 +20,8 @@ def doctor(
     chosen: Annotated[
         str | None,
         typer.Option(
-            "--backends", help="Comma-separated; each has to work. [default: all, of which some may be absent]"
+            "--backends",
+            help="Comma-separated; each has to work. [default: all, on a GPU without numpy; some may be absent]",
         ),
     ] = None,
     device: Device = "auto",

@@ -8,6 +8,7 @@ import typer
 from bench import tables
 from bench.commands import options
 from bench.commands.options import Chosen, Device, Folders, Interpreters, Modes, Output, Precision
+from bench.errors import BenchError
 from bench.inputs import protocol
 from bench.inputs.protocol import AXES, OPERATIONS
 from bench.records import collection
@@ -44,6 +45,8 @@ def sweep(
 
     Over batch, width, depth and couplings; how the cost grows is fitted.
     """
+    if axis is not None and "devices" in ",".join(axis).split(","):
+        raise BenchError("--axis devices: that sweep is `nice-bench run --devices 1,2,4`")
     axes = AXES if axis is None else options.among("--axis", ",".join(axis), AXES)
     asked = options.among("--operations", operations, OPERATIONS)
     request = sweeps.Request(

@@ -95,7 +95,7 @@ def adjusted(p: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
     """
     from scipy import stats
 
-    return np.asarray(stats.false_discovery_control(p, axis=axis))
+    return np.asarray(stats.false_discovery_control(np.asarray(p, float), axis=axis))
 
 
 def holm(p: ArrayLike) -> NDArray[np.float64]:

@@ -74,7 +74,7 @@ class Rounding:
 
     @property
     def score(self) -> float:
-        """The tolerance of the gradient of log p by x in a row of `gradient`'s, relative to the row's largest entry."""
+        """The tolerance of the gradient of log p by x, relative to its largest entry over all rows."""
         return 2 * self.chain
 
     @property

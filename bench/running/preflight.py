@@ -22,7 +22,7 @@ from bench.measures.rounding import Rounding
 from bench.records import environment
 from bench.running.messages import Checked, Event, Finished, PreflightPlan
 from bench.running.supervisor import supervise
-from bench.running.variant import Device, worker_command
+from bench.running.variant import DEFAULT_BACKENDS, Device, worker_command
 from bench.running.worker_environment import worker_environment
 from bench.running.worker_io import reason_of, said_of_gpus, serve
 
@@ -88,6 +88,8 @@ def device_seen(kind: type[Backend], device: Device, cuda: str | None) -> Checke
         offered = f"{device}: {', '.join(kind.precisions(device))}; modes {', '.join(kind.modes_on(device))}"
         return Checked(ok=True, found="; ".join(filter(None, [offered, driver])))
     if cuda is None:
+        if kind.name not in DEFAULT_BACKENDS:
+            return Checked(ok=False, found=kind.why_no_gpu() or "it knows no GPU")
         advice = f"install the extra {kind.name}-gpu in its place"
         return Checked(ok=False, found=f"the installed build has no CUDA: {advice}")
     reason = "; ".join(said_of_gpus()) or kind.why_no_gpu() or "it doesn't say why"
