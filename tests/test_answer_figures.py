@@ -25,6 +25,7 @@ def test_losses_that_go_together_are_within_the_largest_difference_of_all_shared
     found = answers(*curves(jax=(-1000.5, -2000.2, -1.0), torch=(-1000.0, -2000.0)))["Same numbers?"]
     assert found.short == "within 0.50 nats"
     assert told(found) == [["PyTorch", "JAX", "0.50", "0.050", "2"]]
+    assert found.sentences[0].startswith("PyTorch and JAX: both have the same training loss within 0.50 nats")
     found = answers(*curves(torch=(-1000.0, -2000.0), jax=(-1000.5, -2000.0), tensorflow=(-1000.1,)))["Same numbers?"]
     assert told(found) == [["PyTorch", "TensorFlow", "JAX", "3", "0.50", "0.050", "1"]]
 
@@ -37,6 +38,7 @@ def test_losses_that_part_say_from_when_on_and_how_far_at_most():
     assert told(found) == [["PyTorch", "JAX", "0.50", "0.050", "2", "3", "150", "4.8"]]
     at_once = answers(*curves(torch=(-1000.0,), jax=(-1100.0,)))["Same numbers?"]
     assert (at_once.short, told(at_once)) == ("apart from epoch 1", [["PyTorch", "JAX", "1", "100", "9.1"]])
+    assert at_once.sentences[0].startswith("The training losses of PyTorch and JAX differ: most in epoch 1")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +138,7 @@ def test_the_target_comes_first_then_the_marks_each_with_who_passed_it_the_faste
         ([likely("torch", -1800.0)], "not reached"),
         ([likely("torch", -2000.0, others=0.9)], "can't tell"),
         ([likely("torch", -2000.0, others=0.9), likely("jax", -1800.0)], "can't tell"),
+        ([likely("torch")], "not known"),
     ],
 )
 def test_a_target_that_nobody_passed_undisturbed(made, short):
@@ -156,6 +159,8 @@ def test_sections_come_by_backends_then_rounds_then_epochs():
     assert labels == ["more rounds", "few rounds", "few rounds", "one backend"]
     assert len(sections(made)[1].rows["machine"].unique()) == 1
     assert "more epochs" in sections(made)[1].label
+    alike = [*of("two alike", ["jax"], [1.0], [-1.0]), *of("alike", ["jax"], [1.0], [-1.0])]
+    assert len(sections(alike)) == 2
 
 
 def test_other_kinds_of_records_are_in_no_section():
@@ -165,8 +170,30 @@ def test_other_kinds_of_records_are_in_no_section():
 
 def test_a_verdict_has_each_answer_beside_its_question_and_says_where_things_are():
     lines = verdict(sections([run("jax", 5.0, 20.0)]), PLACES).splitlines()
-    assert "more: see the tables" not in lines[0]
-    assert lines[1] == ""
+    assert lines[0] == sections([run("jax", 5.0, 20.0)])[0].label
+    assert lines[1] == lines[-4] == ""
     assert lines[2].startswith("Fastest?" + 14 * " " + "JAX takes 10.00 s")
     assert lines[3].startswith("Same numbers?" + 9 * " " + "Not known.")
     assert [line[22:] for line in lines[-3:]] == list(PLACES.values())
+
+
+def test_what_a_verdict_has_no_room_for_is_in_the_tables():
+    made = [run("jax", 5.0, machine={"cpu": "many words " * 20, "cores": 2}), run("jax", 5.0, machine=XEON)]
+    first = verdict(sorted(sections(made), key=lambda section: -len(section.label)), PLACES).splitlines()[0]
+    assert len(first) <= 100
+    assert first.endswith(" … (and 1 more: see the tables)")
+    names = [f"backend{i:02}" for i in range(40)]
+    lines = verdict(
+        sections([run("jax", 5.0), *(record(name, status="failed") for name in names)]), PLACES
+    ).splitlines()
+    (cut,) = [line for line in lines if line.endswith(" … (see the tables)")]
+    assert cut.startswith(22 * " ")
+    assert max(map(len, lines)) <= 100
+
+
+def test_the_fastest_of_what_nothing_disturbed_is_only_called_so_where_something_was():
+    times = [(10.0, 10.1, 10.2), (13.0, 13.1, 13.2), (17.0, 17.2, 17.1)]
+    made = [run(name, *its) for name, its in zip(("jax", "torch", "tensorflow"), times, strict=True)]
+    found = answers(*made)["Fastest?"]
+    assert found.sentences[0] == "JAX is the fastest: 10.10 s an epoch (geometric mean)."
+    assert len(found.sentences) == 3

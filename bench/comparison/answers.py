@@ -141,7 +141,7 @@ def same_numbers(rows: pd.DataFrame) -> Answer:
         for key, its in groups(curve, ["at_epoch"])
         if its["series"].nunique() == len(names) and not math.isnan(largest_difference(its)[0])
     ]
-    if len(names) > 1 and curve["loss"].nunique() == 1 and shared:
+    if shared:
         short, sentence = _together(listed([said(name) for name in names]), len(names), shared)
         sentences.append(sentence)
     missing, parts, largest = worst_by_series(pick(rows, "agreement", "log_prob"), "the error of log p")
