@@ -77,7 +77,9 @@ def test_a_family_is_adjusted_by_benjamini_and_hochberg():
     assert adjusted([0.01, 0.04, 0.03, 0.02]) == pytest.approx([0.04] * 4)
     assert adjusted([0.01, 0.5, 0.9]) == pytest.approx([0.03, 0.75, 0.9])
     families = np.array([[0.01, 0.04, 0.03, 0.02], [0.5, 0.04, 0.9, 0.8]]).T
-    assert pytest.approx(np.stack([adjusted(its) for its in families.T])) == adjusted(families, axis=0).T
+    each = np.stack([adjusted(its) for its in families.T])
+    assert adjusted(families.T) == pytest.approx(each)
+    assert adjusted(families, axis=0).T == pytest.approx(each)
 
 
 def test_the_rounds_needed_are_enough_and_one_less_is_not():
@@ -91,7 +93,13 @@ def test_the_rounds_needed_are_enough_and_one_less_is_not():
     assert seen(rounds) > 0.945
     assert seen(rounds - 1) < 0.95
     assert rounds_needed(0.0, effect) == rounds_needed(1e-6, effect) == 2
-    assert [rounds_needed(deviation, 1.0) for deviation in (6.2, 6.22)] == [1000, None]
+    assert [rounds_needed(deviation, 1.0) for deviation in (6.2, 6.202)] == [1000, None]  # that would be 1001
+
+
+@pytest.mark.parametrize(("ratio", "pairs", "rounds"), [(2.25, False, 7), (2.0, True, 6)])
+def test_few_rounds_have_few_degrees_of_freedom(ratio, pairs, rounds):
+    """By the noncentral t distribution; two degrees more would say a round less."""
+    assert rounds_needed(1.0, ratio, pairs=pairs) == rounds
 
 
 def test_the_rounds_needed_in_pairs_are_enough_and_one_less_is_not():
