@@ -1,6 +1,7 @@
 """The regression check's verdicts on the losses of synthetic runs: what passes, and what is found by which of them."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from check_factories import (
 from scipy import stats
 
 from bench.errors import BenchError
-from bench.regression import check, convergence
+from bench.regression import check, check_worker, convergence
 from bench.regression import trajectory as trajectories
+from bench.regression.reference import save
+from bench.running import worker
 
 # Trajectories
 
@@ -265,3 +268,98 @@ def test_equivalence_is_that_of_two_t_tests():
     low, high = convergence.equivalence(sample)
     assert stats.ttest_1samp(sample, low, alternative="greater").pvalue == pytest.approx(0.05)
     assert stats.ttest_1samp(sample, high, alternative="less").pvalue == pytest.approx(0.05)
+
+
+# By hand
+
+
+@pytest.fixture
+def known(seeds):
+    """The losses of three runs of two backends after one epoch, mean 2 and deviation 1."""
+    losses = {name: {part: [[1.0, 2.0, 3.0]] for part in ("train_loss", "test_loss")} for name in ("torch", "jax")}
+    changes = {"seeds": [0, 1, 2], "checkpoints": [1], "false_alarms": 0.05, "margin": 0.5, "losses": losses}
+    return seeds.model_copy(update=changes)
+
+
+def ended(backend, loss, seed=0):
+    return run_of(backend, seed=seed, losses=falling(), curve=[(loss, loss)])
+
+
+@pytest.mark.parametrize(
+    ("share", "outcome"), [(-1.001, "regression"), (-0.999, "ok"), (0.999, "ok"), (1.001, "regression")]
+)
+def test_a_run_is_within_the_interval_of_one_more(known, share, outcome):
+    half = stats.t.ppf(1 - 0.05 / 2 / 2, 2) * math.sqrt(1 / 3 + 1)  # two comparisons share the false alarms
+    loss = 2 + share * half
+    verdicts = convergence.judge([ended("torch", loss)], known)
+    where = ("convergence", known.protocol, known.precision, "torch")
+    for verdict, part in zip(verdicts, ("train", "test"), strict=True):
+        assert (verdict.check, verdict.protocol, verdict.precision, verdict.backend) == where
+        assert (verdict.quantity, verdict.found) == (f"{part} loss, epoch 1", f"{loss:.2f} nats (1 runs)")
+        assert (verdict.allowed, verdict.outcome) == (f"{2 - half:.2f} to {2 + half:.2f} nats", outcome)
+        assert verdict.share == pytest.approx(abs(share))
+
+
+def test_a_loss_that_is_no_number_or_not_there_is_a_regression(known):
+    other = ended("torch", 2.0).model_copy(update={"curve": []})
+    for run in (ended("torch", math.nan), other):
+        verdicts = convergence.judge([run], known)
+        assert {(verdict.outcome, verdict.found) for verdict in verdicts} == {("regression", "not a number")}
+
+
+def test_a_backend_without_a_reference_is_a_regression_and_the_others_are_judged(known):
+    verdicts = [each for each in convergence.judge([ended("mine", 2.0), ended("torch", 2.0)], known) if each.found]
+    first, *rest = (verdict for verdict in verdicts if verdict.check == "convergence")
+    assert (first.backend, first.quantity, first.found, first.allowed, first.outcome) == (
+        "mine",
+        "losses",
+        "no reference",
+        "one",
+        "regression",
+    )
+    assert [(verdict.backend, verdict.outcome) for verdict in rest] == [("torch", "ok")] * 2
+
+
+@pytest.mark.parametrize(("apart", "outcome"), [(0.1, "ok"), (0.4, "regression"), (-0.4, "regression")])
+def test_two_backends_are_equivalent_within_the_margin(known, apart, outcome):
+    values = (apart - 0.1, apart, apart + 0.1)
+    runs = [ended("torch", 2 + value, seed) for seed, value in enumerate(values)]
+    runs += [ended("jax", 2.0, seed) for seed in range(3)]
+    half = stats.t.ppf(1 - convergence.EQUIVALENCE_LEVEL, 2) * 0.1 / math.sqrt(3)
+    for verdict in convergence.judge(runs, known)[-2:]:
+        assert (verdict.check, verdict.backend, verdict.outcome) == ("equivalence", "torch − jax", outcome)
+        assert verdict.found == f"{apart:+.3f} [{apart - half:+.3f} to {apart + half:+.3f}] nats"
+        assert verdict.allowed == "±0.5 nats"
+        assert verdict.share == pytest.approx((abs(apart) + half) / 0.5)
+
+
+def test_one_seed_shows_no_equivalence(known):
+    verdict = convergence.judge([ended("torch", 2.0), ended("jax", 2.0), ended("jax", 2.0, 1)], known)[-1]
+    assert (verdict.check, verdict.backend, verdict.quantity) == ("equivalence", "torch − jax", "test loss, epoch 1")
+    assert (verdict.found, verdict.allowed) == ("1 seeds in common; 2 or more could show it", "±0.5 nats")
+    assert (verdict.outcome, verdict.share) == ("not comparable", None)
+
+
+def test_without_names_the_backends_are_those_of_each_protocol(steps, known, tmp_path):
+    for each in (steps, known.model_copy(update={"protocol": "other"})):
+        save(each, tmp_path)
+    oracle, torch, *_ = runs_of_all()
+    other = ended("jax", 2.0)
+    other = other.model_copy(update={"plan": other.plan.model_copy(update={"protocol": "other"})})
+    verdicts = check.judge([oracle, torch, other], tmp_path)
+    judged = {(verdict.check, verdict.protocol, verdict.backend) for verdict in verdicts if verdict.check != "speed"}
+    assert judged == {("trajectory", steps.protocol, "torch"), ("convergence", "other", "jax")}
+    assert {verdict.outcome for verdict in verdicts if verdict.check != "speed"} == {"ok"}
+    with pytest.raises(BenchError, match="for nothing; `nice-bench check --update` makes references"):
+        check.judge([], tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="without a choice of cores")
+def test_a_worker_of_the_check_has_its_cores_and_as_many_threads(monkeypatch):
+    taken = []
+    monkeypatch.setattr(os, "sched_getaffinity", {0: {3, 5, 8}}.__getitem__)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *what: taken.append(what))
+    monkeypatch.setattr(worker, "main", lambda *, training_only: (training_only, os.environ["OMP_NUM_THREADS"]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert check_worker.main([0, 2]) == (True, "2")
+    assert taken == [(0, {3, 8})]
