@@ -1,6 +1,8 @@
 """The runner's bookkeeping, with workers that are no processes: who trains what, what each round is asked for."""
 
 import json
+from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -91,6 +93,11 @@ def test_a_round_is_asked_for_its_epochs_and_where_things_are(tmp_path):
         assert plan.protocol == made.protocol
 
 
+def test_a_worker_is_told_its_number_of_devices(tmp_path):
+    made = runner.trainings(request(tmp_path, devices=(1, 2)), "run", tmp_path)
+    assert [m.worker_plan(1).devices for m in made] == [1, 2]
+
+
 def test_a_state_counts_when_the_record_is_on_disk(tmp_path):
     made = training(tmp_path)
     left = tmp_path / "a" / "state.8.safetensors"
@@ -170,7 +177,7 @@ class Workers:
         )
         seen = PrecisionSeen(asked="float32", seen="float32", mantissa_bits=23)
         digests = {"data": "d"}
-        take([Started(environment=environment.fingerprint(), mode="m", precision=seen, digests=digests)])
+        take([Started(environment=environment.fingerprint(), mode=plan.mode or "m", precision=seen, digests=digests)])
         take([at("import_seconds")] if not plan.resumed else [])
         try:
             done = state.load(plan.state)[1].step // STEPS
@@ -337,3 +344,83 @@ def test_the_same_run_does_not_go_on_twice_at_once(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         resume(tmp_path, meanwhile)
     assert np.isfinite(resume(tmp_path, Workers()).records["a"].curve[-1].train_loss)
+
+
+def test_a_profile_leaves_nothing_to_go_on_from(tmp_path):
+    workers = Workers({"a": 1})
+    assert run(tmp_path, workers, kind="profile").records["a"].status == "failed"
+    assert tmp_path in Path(workers.plans[0].state).parents
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+
+
+def test_a_run_goes_on_where_it_was_found_to_be(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(runner, "resolve_device", lambda device: seen.append(device) or "cpu")
+    asked = runner.replace(request(tmp_path, supervise=Workers({"a": 1})), device="auto")
+    runner.run(asked, Listener())
+    assert seen == ["auto", "cpu"]
+    assert runner.unfinished(tmp_path).device == "cpu"
+
+
+def test_each_mode_goes_on_with_its_own_record(tmp_path):
+    asked = request(tmp_path, modes={"a": ("x", "y")}, supervise=Workers({"a": 1}))
+    runner.run(asked, Listener())
+    (tmp_path / "other.json").write_text("{}")  # no record
+    made = runner.run(runner.replace(runner.unfinished(tmp_path), supervise=Workers()), Listener())
+    assert [(r.plan.mode, r.status, [p.epoch for p in r.curve]) for r in made] == [
+        (mode, "ok", [1, 2, 3, 4]) for mode in "xy"
+    ]
+    assert [("resumed_after_epochs", 1) in figures(record) for record in made] == [True, True]
+
+
+def test_the_record_of_before_the_mode_was_known_is_removed(tmp_path):
+    record = run(tmp_path, Workers({"a": 1})).records["a"]
+    before = record.model_copy(update={"plan": record.plan.model_copy(update={"mode": None}), "curve": []})
+    path = tmp_path / "before.json"
+    path.write_text(records.layout(before.model_dump(mode="json")))
+    assert resume(tmp_path, Workers()).records["a"].status == "ok"
+    assert not path.exists()
+    assert len(list(tmp_path.glob("*.json"))) == 1
+
+
+def test_what_was_compiled_before_a_state_was_left_is_removed(tmp_path):
+    run(tmp_path, Workers({"a": 1}, silent=("a", "b")))
+    asked = request(tmp_path)
+    (path,) = tmp_path.glob("*.json")
+    (tmp_path / "a" / "cache").mkdir(parents=True)
+    asked = runner.replace(asked, run=records.load(path).run)
+    runner.trainings(asked, asked.run, tmp_path)
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_what_came_after_the_state_is_left_out(tmp_path):
+    made = training(tmp_path)
+    made.done = 3
+    for epoch in (1, 2, 3, 4):
+        made.record.curve.append(EpochPoint(epoch=epoch, train_loss=-1.0, seconds=1.0, round=1 + (epoch > 2)))
+    for quantity, round_ in ROUNDS:
+        made.add(Measurement.of("training", quantity, 1.0, "s", round=round_))
+    made._take_up(made.record)
+    assert [point.epoch for point in made.record.curve] == [1, 2, 3]
+    assert figures(made.record) == [*ROUNDS[:4], ("resumed_after_epochs", 2)]
+
+
+CPU = {"cpu": "one", "cores": 2, "cpu_quota": None, "variables": {}, "gpus": [{"name": "G"}]}
+
+
+@pytest.mark.parametrize(
+    ("device", "changed", "same"),
+    [
+        ("cpu", {"variables": {"OMP_NUM_THREADS": "1"}}, True),
+        ("cpu", {"gpus": []}, True),
+        ("cpu", {"cpu": "another"}, False),
+        ("gpu", {"cpu": "another"}, True),
+        ("gpu", {"gpus": [{"name": "H"}]}, False),
+    ],
+)
+def test_a_machine_is_the_same_by_what_trains_there(tmp_path, monkeypatch, device, changed, same):
+    made = training(tmp_path)
+    made.record = made.record.model_copy(update={"plan": made.record.plan.model_copy(update={"device": device})})
+    monkeypatch.setattr(environment, "fingerprint", lambda: CPU)
+    with nullcontext() if same else pytest.raises(BenchError, match="its run was measured on"):
+        made._take_up(made.record.model_copy(update={"environment": CPU | changed}))
