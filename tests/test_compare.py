@@ -158,6 +158,33 @@ def test_all_backends_bear_no_frameworks_version():
     assert names == own | {(True, "A", "B")}
 
 
+def test_all_backends_are_a_figure_of_training_alone_and_of_each_group_that_has_several():
+    def made(run, factor):
+        rounds = [10.0, 10.1, 9.9]
+        more = [measurement("sampling", "latency", factor * t, "s", batch=8, round=i) for i, t in enumerate(rounds, 1)]
+        its = [record(name, run=run, measurements=[*times(factor, rounds), *more]) for name in ("torch", "jax")]
+        return [record("torch", run=run, precision="bfloat16", measurements=times(factor, rounds)), *its]
+
+    (whole,) = [row for row in compared(made("a", 1.0), made("b", 1.2)) if row.whole]
+    assert (whole.pair.quantity.topic, whole.pair.about.precision) == ("speed", "float32")
+    assert (whole.pair.a_name, whole.pair.b_name) == ("A", "B")
+
+
+def test_two_rounds_that_were_interleaved_are_pairs():
+    made = [record("torch", measurements=seconds(10.0, 20.0)), record("jax", measurements=seconds(11.0, 22.0))]
+    (row,) = within(made, "backend")
+    assert (row.noise, row.n) == ("paired rounds", (2, 2))
+
+
+def test_what_changed_most_by_its_own_margin_comes_first():
+    a, b = (
+        record(run=run, measurements=[*times(factor), *likelihood(1900.0 - lost, 0.1)])
+        for run, factor, lost in (("a", 1.0, 0.0), ("b", 1.5, 3.0))
+    )
+    rows = [row.pair.quantity.topic for row in compared(a, b) if row.verdict == "worse"]
+    assert rows == ["speed", "likelihood"]
+
+
 def test_among_many_figures_one_small_p_is_no_finding():
     noisy = (10.0, 10.9, 9.2, 10.4, 9.6)
     shifted = [value * 1.085 for value in noisy]

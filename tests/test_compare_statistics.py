@@ -138,3 +138,8 @@ def test_an_estimate_without_error_has_no_interval():
 def test_an_interval_is_that_of_students_t():
     half = stats.t.ppf(0.975, 9)
     assert Estimate(5.0, 1.0, 9).interval() == pytest.approx((5 - half, 5 + half))
+
+
+@pytest.mark.parametrize(("value", "verdict"), [(0.5, "worse"), (-0.5, "better"), (0.0, "unclear")])
+def test_any_change_counts_that_is_told_apart(value, verdict):
+    assert concluded(Estimate(value, 0.1, 9), 0.01, 0.1) == verdict
