@@ -301,3 +301,10 @@ def test_a_workload_is_the_operation_on_a_batch(operation, expected):
     whole = getattr(model, operation)(x)
     pair = (found, whole) if expected is None else (found[expected], whole[expected])
     assert np.array_equal(*pair)
+
+
+@pytest.mark.parametrize("options", [{}, {"training_only": True}])
+def test_a_worker_serves_the_plan_that_it_is_given(monkeypatch, options):
+    monkeypatch.setattr(worker, "serve", lambda kind, carry_out: (kind, carry_out("a plan")))
+    monkeypatch.setattr(worker, "carry_out", lambda plan, *, training_only: (plan, training_only))
+    assert worker.main(**options) == (WorkerPlan, ("a plan", bool(options)))
