@@ -95,12 +95,12 @@ def test_a_process_that_has_just_ended_is_no_error(machine, monkeypatch):
 
 
 def test_only_of_several_devices_are_the_processes_asked_for(machine, monkeypatch):
-    child = SimpleNamespace(cpu_times=lambda: (machine.wall / 2, 0.0, 0.0, 0.0, 0.0))
+    child = SimpleNamespace(cpu_times=lambda: (100 + machine.wall / 2, 0.0, 0.0, 0.0, 0.0))
     monkeypatch.setattr(disturbance.psutil.Process, "children", lambda self, recursive: [child])
     machine.set(0.0, 0.0, busy=0)
-    one, two = disturbance.Others("cpu", 1), disturbance.Others("cpu", 2)
-    machine.set(10.0, 5.0, busy=500)  # 10 of 20 seconds, 5 of this process and 5 of its child
-    assert (one.share(), two.share()) == (pytest.approx(0.25), pytest.approx(0.0))
+    one, two = disturbance.Others("cpu"), disturbance.Others("cpu", 2)
+    machine.set(10.0, 5.0, busy=600)  # 12 of 20 seconds, 5 of this process and 5 of its child
+    assert (one.share(), two.share()) == (pytest.approx(7 / 20), pytest.approx(2 / 20))
 
 
 def test_a_share_is_never_negative_nor_more_than_all(machine):
