@@ -19,7 +19,7 @@ from bench.commands.progress import LiveProgress
 from bench.inputs.peer_registry import FRAMEWORKS, OURS, REGISTRY, Entry, of_framework
 from bench.peers import runner, worker
 from bench.peers.interface import InexpressibleError, Peer, check_article, halves
-from bench.records import Measurement, Plan, environment
+from bench.records import Measurement, environment
 from bench.running.messages import Finished, PeerBegun, PeersPlan
 
 pytestmark = pytest.mark.slow
@@ -367,9 +367,7 @@ def test_the_versions_of_all_peers_are_recorded():
 
 def test_whoever_is_at_work_when_the_time_is_over_is_not_to_blame(tmp_path):
     request = runner.Request(backends=["torch"], device="cpu", folder=tmp_path)
-    plan = Plan(
-        kind="peers", protocol="article", protocol_digest="d", backend="torch", device="cpu", epochs=1, rounds=1
-    )
+    plan = record("torch", kind="peers", architecture=Architecture.article().to_dict()).plan
     peers = runner.Peers(request, "torch", plan, "a")
     asked = peers.worker_plan(1)
     peers.take(PeerBegun(peer=asked.peers[0]))
