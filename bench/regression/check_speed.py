@@ -127,4 +127,4 @@ def _unfit(backend: str, name: str, part: Part) -> Verdict:
     reason = "disturbed by other processes" if part.disturbed else "not measured"
     reason = f"{len(part.usual)} runs on so many cores in the reference" if len(part.found) else reason
     where = (part.protocol, part.precision, backend, NAMES[name])
-    return Verdict("speed", *where, reason, f"{LEAST_RUNS} or more", INCOMPARABLE, None)
+    return Verdict("speed", *where, reason, f"{LEAST_RUNS} or more", INCOMPARABLE)
