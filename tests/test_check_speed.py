@@ -11,6 +11,7 @@ from check_factories import (
     run_of,
     runs_of_all,
     timed,
+    usual_reference,
 )
 from record_factories import measurement
 from scipy import stats
@@ -76,6 +77,64 @@ def test_a_time_is_slower_where_one_in_a_hundred_of_the_same_would_be(usual, p, 
     off = sign * stats.t.ppf(1 - p / 2, 5) * np.std(logs, ddof=1) * math.sqrt(1 + 1 / 6)
     found = judged(timed([math.exp(off)], floor=2.0), usual.model_copy(update={"speed": [known]}))
     assert (found["epoch over its floor"] == word) == outcome
+
+
+def verdicts_by_hand(floor, product, *, parts=1):
+    """Verdicts, by quantity, on a run whose ratios are these times those of five runs of the reference."""
+    logs = np.array([0.02, -0.02, 0.01, -0.01, 0.0])
+    known = Speed(backend="torch", cores=1, floor=[*np.exp(logs)], calibration=[*np.exp(logs)])
+    of = usual_reference().model_copy(update={"speed": [known]})
+    run = run_of("torch", seconds=1.0, floor=1 / floor, product=1 / product)
+    return {verdict.quantity: verdict for verdict in check_speed.judge([([run], of)] * parts)}
+
+
+@pytest.mark.parametrize(("floor", "product"), [(2.0, 1.0), (1.0, 2.0)])
+def test_what_is_clearest_is_held_to_half_the_level_and_what_is_left_to_all_of_it(floor, product):
+    """By Holm's procedure: of two ratios the first has to be sure at 1 %; once it is, the second at 2 %."""
+    error = math.sqrt(0.001 / 4 * (1 + 1 / 5))
+    found = verdicts_by_hand(floor, product)
+    for quantity, times in (("epoch over its floor", floor), ("epoch over NumPy's product", product)):
+        noise = math.exp(stats.t.ppf(1 - (0.01 if times > 1 else 0.02) / 2, 4) * error)
+        verdict = found[quantity]
+        assert verdict.outcome == ("slower" if times > 1 else "same within noise")
+        assert (verdict.found, verdict.allowed) == (f"× {times:.2f} of the reference", f"× {noise:.2f}")
+        assert verdict.share == pytest.approx(times / noise)
+
+
+def test_speed_is_said_to_be_that_of_its_part_or_the_mean_of_several():
+    for parts, where in ((1, ("trajectory-narrow", "float32")), (2, ("mean of 2 parts", "–"))):
+        for verdict in verdicts_by_hand(1.0, 1.0, parts=parts).values():
+            assert (verdict.check, verdict.protocol, verdict.precision, verdict.backend) == ("speed", *where, "torch")
+
+
+@pytest.mark.parametrize(("runs", "outcome"), [(2, "not comparable"), (3, "slower")])
+def test_three_runs_of_a_reference_are_enough(usual, runs, outcome):
+    known = Speed(backend="torch", cores=1, floor=[1.0, 1.01, 0.99][:runs], calibration=[100.0, 101.0, 99.0][:runs])
+    found = check_speed.judge([(timed([4.0]), usual.model_copy(update={"speed": [known]}))])
+    assert [each.outcome for each in found] == [outcome] * 2
+    if runs < 3:
+        assert {(each.found, each.allowed, each.share) for each in found} == {
+            ("2 runs on so many cores in the reference", "3 or more", None)
+        }
+
+
+def test_a_run_without_a_floor_is_not_held_against_one(usual):
+    (run,) = timed([1.0])
+    found = check_speed.judge([([run.model_copy(update={"measurements": run.measurements[1:]})], usual)])
+    floor = next(each for each in found if each.quantity == "epoch over its floor")
+    where = ("speed", "trajectory-narrow", "float32", "torch")
+    assert (floor.check, floor.protocol, floor.precision, floor.backend) == where
+    assert (floor.found, floor.outcome) == ("not measured", "not comparable")
+
+
+def test_a_run_that_does_not_tell_its_cores_is_held_against_none():
+    (run,) = timed([1.0])
+    untold = run.model_copy(update={"environment": {"cpu": "AMD EPYC"}})
+    (made,) = check_speed.make([untold])
+    assert (made.backend, made.cores, made.floor) == ("torch", 0, [2.0])
+    three = made.model_copy(update={"floor": made.floor * 3, "calibration": made.calibration * 3})
+    of = usual_reference().model_copy(update={"speed": [three]})
+    assert set(judged([untold], of).values()) == {"not comparable"}
 
 
 def test_parts_are_averaged_and_their_noise_is_pooled():
