@@ -1,5 +1,6 @@
 """The regression check's references, and what it runs."""
 
+import json
 import threading
 import time
 from contextlib import suppress
@@ -20,6 +21,7 @@ from bench import records
 from bench.errors import BenchError
 from bench.inputs import protocol as protocols
 from bench.records import collection
+from bench.records.fields import digest_of
 from bench.regression import check, check_runs, check_speed, convergence, reference
 from bench.regression.check_runs import PARTS, Job
 from bench.running import worker
@@ -40,6 +42,18 @@ def test_an_edited_reference_is_refused(steps, tmp_path):
     path = reference.save(steps, tmp_path)
     path.write_text(path.read_text().replace('"factor": 5.0', '"factor": 1000.0'))
     with pytest.raises(BenchError, match="edited since it was made"):
+        reference.load(path)
+
+
+def test_a_reference_without_its_digest_is_refused_and_one_of_other_fields_names_them(steps, tmp_path):
+    content = steps.model_dump()
+    path = tmp_path / "some.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(BenchError, match=r"some\.json: edited since it was made"):
+        reference.load(path)
+    content |= {"factor": "five"}
+    path.write_text(json.dumps(content | {"sha256": digest_of(content)}))
+    with pytest.raises(BenchError, match=r"some\.json: .*factor.* makes it anew"):
         reference.load(path)
 
 
@@ -167,6 +181,19 @@ def test_runs_side_by_side_have_a_core_each_and_their_records_come_in_the_order_
     assert [(run.plan.backend, run.plan.seed) for run in made] == [(job.backend, job.seed) for job in jobs]
     assert {frozenset(cores) for cores in workers if len(cores) == 2} == {frozenset("01")}
     assert max(map(len, workers)) == 2
+
+
+def test_what_is_side_by_side_is_heard_and_takes_whole_sets_of_cores(tmp_path, monkeypatch):
+    """Of three cores two runs on two cores each would share one."""
+    asked, listener = [], Silent()
+    monkeypatch.setattr(check_runs.runner, "run", lambda *its: asked.append(its) or [run_of("torch")])
+    for cores, expected in ((3, ["0,1"] * 2), (4, ["0,1", "2,3"])):
+        monkeypatch.setattr(check_runs.environment, "cores", lambda cores=cores: cores)
+        asked.clear()
+        jobs = [Job("smoke", "torch", "float32", seed, 2) for seed in (0, 1)]
+        check_runs.run(jobs, Request(folder=tmp_path, device="cpu"), listener, parallel=2)
+        assert {request.command("torch", "python")[-1] for request, _ in asked} <= set(expected)
+        assert [its[1] for its in asked] == [listener] * 2
 
 
 @pytest.mark.parametrize(("threads", "parallel", "device"), [(None, 2, "cpu"), (1, 1, "cpu"), (1, 2, "gpu")])

@@ -9,10 +9,10 @@ from record_factories import measurement
 
 from bench.errors import BenchError
 from bench.inputs import protocol as protocols
-from bench.regression import check, check_runs, check_speed, convergence
+from bench.regression import check, check_runs, check_speed, convergence, trajectory
 from bench.regression.check_runs import Job, Part
-from bench.regression.reference import made_of, name_of
-from bench.regression.verdicts import ORDER, table
+from bench.regression.reference import made_of, name_of, save
+from bench.regression.verdicts import ORDER, Verdict, table
 from bench.running.variant import Request
 
 
@@ -96,6 +96,58 @@ def test_who_made_a_reference_is_told_by_its_records():
     assert (found.python, found.records) == (["3.11", "3.12"], 3)
     assert found.packages == {"jax": ["0.10", "0.9"], "numpy": ["2"], "torch": ["2.13"]}
     assert found.commits == ["abc", "abc, edited"]
+
+
+def test_a_reference_of_a_gpu_names_the_gpu_and_packages_where_they_are_known():
+    environment = {"cpu": "AMD EPYC", "cores": 2, "gpus": [{"name": "NVIDIA H100"}]}
+    found = made_of([run_of("torch", device="gpu").model_copy(update={"environment": environment})])
+    assert (found.machines, found.packages) == (["NVIDIA H100"], {})
+
+
+# Trajectories
+
+
+@pytest.fixture
+def halves(steps):
+    """A reference of two losses of 0, from which a run may be 5/8 and 5/4 nats off: numbers that a float holds."""
+    return steps.model_copy(update={"losses": [0.0, 0.0], "spread": [0.125, 0.25], "factor": 5.0})
+
+
+@pytest.mark.parametrize(
+    ("losses", "found", "allowed", "share"),
+    [
+        ((0.625, 0.0), "0.62 nats off at step 1", "0.62 nats there", 1.0),
+        ((0.0, -1.25), "1.2 nats off at step 2", "1.2 nats there", 1.0),
+        ((0.625, 2.5), "2.5 nats off at step 2; beyond from step 2", "1.2 nats there", 2.0),
+        ((1.25, 5.0), "5 nats off at step 2; beyond from step 1", "1.2 nats there", 4.0),
+    ],
+)
+def test_a_run_may_be_as_far_off_as_is_allowed_and_no_further(halves, losses, found, allowed, share):
+    verdict = trajectory.judge(run_of("torch", losses=losses), halves)
+    assert (verdict.found, verdict.allowed, verdict.share) == (found, allowed, share)
+    assert verdict.outcome == ("ok" if share <= 1 else "regression")
+
+
+@pytest.mark.parametrize(
+    ("changes", "allowed"),
+    [
+        ({"losses": (0.0, 0.0), "digests": {"data": "other"}}, "those of the reference"),
+        ({"losses": (0.0,)}, "2 steps"),
+        ({"losses": (0.0, math.nan)}, "a number"),
+    ],
+)
+def test_of_a_run_that_cannot_be_compared_it_is_said_what_would_be(halves, changes, allowed):
+    verdict = trajectory.judge(run_of("torch", **changes), halves)
+    assert (verdict.allowed, verdict.outcome, verdict.share) == (allowed, "regression", None)
+
+
+def test_what_no_trajectory_can_be_made_of_is_named():
+    oracle, torch, *_ = runs_of_all()
+    for runs, found in (([oracle, torch], "found numpy in float64, torch in float32"), ([], "found none")):
+        with pytest.raises(BenchError, match=f"{found}$"):
+            trajectory.make(runs, "float32", made_of([oracle]), [])
+    with pytest.raises(BenchError, match="jax: 29 steps and 0 epochs after the first; expected 30 and 0"):
+        check.make([oracle, torch, run_of("jax", losses=falling()[1:])], margin=1.0)
 
 
 # Speed
@@ -201,10 +253,63 @@ def test_verdicts_say_what_they_are_of(steps, seeds):
         assert [v.quantity for v in found if (v.backend, v.check) == (name, check_)] == quantities
 
 
+def test_without_any_run_the_seed_that_is_missing_is_that_of_the_reference_or_the_first(steps, seeds):
+    third = steps.model_copy(update={"seed": 3})
+    for known, seed in ((third, 3), (seeds, 0)):
+        (verdict,) = check.judge_losses([], known, ["torch"])
+        assert (verdict.check, verdict.quantity, verdict.found) == ("run", f"seed {seed}", "no run")
+
+
+def test_a_run_that_failed_is_named_by_its_seed(seeds):
+    failed = seeded("jax", 21, status="failed")
+    found = check.judge_losses([seeded("jax", 20), failed], seeds, ["jax"])
+    assert [(v.quantity, v.found) for v in found if v.check == "run"] == [("seed 21", "failed: it broke")]
+
+
+def test_every_good_run_counts_and_a_failed_one_that_no_good_one_followed(steps):
+    first, second, failed = (
+        run_of("torch", losses=apart(1e-4), status=status).model_copy(
+            update={"created": f"2026-01-0{day}T00:00:00+00:00"}
+        )
+        for day, status in ((1, "ok"), (2, "ok"), (2, "failed"))
+    )
+    for runs in ([first, second], [second, first]):
+        found = check.judge_losses(runs, steps, ["torch"])
+        assert [(v.check, v.outcome) for v in found] == [("trajectory", "ok")] * 2
+    (fault, *rest) = check.judge_losses([second, failed], steps, ["torch"])  # at the same time: none followed
+    assert (fault.check, fault.found, len(rest)) == ("run", "failed: it broke", 1)
+
+
+def test_the_speed_of_a_trajectory_is_that_of_the_references_seed(usual, tmp_path):
+    save(usual, tmp_path)
+    (same,), (slow,) = timed([1.0]), timed([4.0], seed=5)
+    found = check.judge([same, slow], tmp_path, ["torch"])
+    assert [v.outcome for v in found if v.check == "speed"] == ["same within noise"] * 2
+
+
+def test_numpy_is_judged_where_it_is_named_and_else_is_no_backend(steps, tmp_path):
+    save(steps, tmp_path)
+    runs = [run_of(name, losses=falling()) for name in ("torch", "numpy")]
+    for names, judged in ((None, ["torch"]), (["numpy"], ["numpy"])):
+        found = check.judge(runs, tmp_path, names)
+        assert [(v.backend, v.outcome) for v in found if v.check == "trajectory"] == [(name, "ok") for name in judged]
+
+
+def test_a_reference_that_is_not_made_says_what_was_found_first(monkeypatch):
+    found = [
+        Verdict(*(f"{which} {what}" for what in ("check", "protocol", "precision", "backend")), *rest, "regression")
+        for which, *rest in (("first", "loss 1", "found 1", "this 1"), ("second", "loss 2", "found 2", "this 2"))
+    ]
+    monkeypatch.setattr(check, "judge_losses", lambda *_: found)
+    message = "would not pass: first check, first backend, loss 1: found 1, allowed is this 1; no reference is made"
+    with pytest.raises(BenchError, match=message):
+        check.make(runs_of_all(), margin=1.0)
+
+
 def test_the_worst_verdicts_come_first():
     made = table([verdict_of("speed", outcome) for outcome in reversed(ORDER)])
     assert made.shown["verdict"].tolist() == list(ORDER) == made.raw["outcome"].tolist()
-    assert made.name == "check"
+    assert (made.name, made.labels) == ("check", ("check", "protocol", "precision", "backend"))
     assert list(made.shown) == [
         "check",
         "protocol",
@@ -216,6 +321,8 @@ def test_the_worst_verdicts_come_first():
         "× allowed",
         "verdict",
     ]
+    nothing = table([])
+    assert (len(nothing.raw), list(nothing.shown), list(nothing.raw)) == (0, list(made.shown), list(made.raw))
 
 
 # What is run
