@@ -370,7 +370,7 @@ def test_whoever_is_at_work_when_the_time_is_over_is_not_to_blame(tmp_path):
     plan = record("torch", kind="peers", architecture=Architecture.article().to_dict()).plan
     peers = runner.Peers(request, "torch", plan, "a")
     asked = peers.worker_plan(1)
-    peers.take(PeerBegun(peer=asked.peers[0]))
+    peers.take(PeerBegun(peer=asked.peers[0], stage="round 1"))
     late = Finished(status="timeout", reason="no end after 1 s")
     assert peers.after_death(asked, late) is late
     assert peers.record.measurements == []
