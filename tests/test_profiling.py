@@ -375,21 +375,6 @@ def test_a_folder_that_holds_a_profile_is_not_written_over(tmp_path):
         profile(tmp_path, ["jax"])
 
 
-def test_a_profile_that_is_cut_off_leaves_nothing_to_resume(tmp_path, monkeypatch):
-    """It would go on as a training, since how its workers are started isn't kept."""
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    loaded = protocol.load("article", training__batch=8, architecture__hidden_units=8)
-    asked = Request(protocol=loaded, backends=["numpy"], device="cpu", folder=tmp_path, supervise=interrupt)
-    with pytest.raises(KeyboardInterrupt), LiveProgress() as progress:
-        runs.profile(asked, 2, progress)
-    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
-    with pytest.raises(BenchError, match="there is none to resume"):
-        runner.unfinished(tmp_path)
-
-
 def test_a_profiles_protocol_is_that_of_the_run_but_for_its_data_and_length():
     loaded = protocol.load("paper")
     short = runs.shortened(loaded, 3)
