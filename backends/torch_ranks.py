@@ -31,6 +31,8 @@ def other_ranks(
 ) -> Iterator[None]:
     """Within it the other ranks of this node work, each in a process; this process is the node's first rank.
 
+    They are ended when it is left: at once where it is left early, at its end when no node needs them any more.
+
     Args:
         nodes: the machines, whose ranks meet at the first one's address; a single machine needs none.
         local: how many ranks each node has, this one included.

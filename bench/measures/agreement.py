@@ -65,10 +65,10 @@ def trajectory(
         type(model)(model.architecture, initial, **same),
         backends.create("numpy", model.architecture, astype(initial, "float64"), device="cpu", precision="float64"),
     )
-    (losses, after), (losses_reference, after_reference) = (
-        (next(iter(each.train(images.reshape(-1, dim), optimiser, stream, 1))).losses, each.training_state().parameters)
-        for each in models
-    )
+    # To the end of each training: on several nodes it ends only when none still reads the last sum from another.
+    reports, reports_reference = (list(each.train(images.reshape(-1, dim), optimiser, stream, 1)) for each in models)
+    losses, losses_reference = reports[0].losses, reports_reference[0].losses
+    after, after_reference = (each.training_state().parameters for each in models)
     # The updates are compared, not the weights: a step moves them so little that an error in it would hide.
     moved, moved_reference = (
         {name: after_[name].astype(np.float64) - initial[name] for name in model.architecture.trainable_shapes}
