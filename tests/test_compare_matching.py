@@ -83,6 +83,21 @@ def test_the_same_version_is_compared_and_another_if_each_side_has_one_left():
     ]
 
 
+def test_figures_of_a_single_observation_say_what_differs_too():
+    def made(run, **about):
+        return record(run=run, curve=points(-5.0), **about)
+
+    def reasons(a, b):
+        return [p.reason for p in sides(observations(a), observations(b)) if p.quantity.label == "final train loss"]
+
+    assert reasons([made("a")], [made("b", precision="tf32")]) == ["another precision (float32; tf32)"]
+    a = [made(f"a{name}", packages={"torch": name}) for name in ("2.11", "2.12")]
+    assert set(reasons(a, [made("b", packages={"torch": "2.12"})])) == {
+        None,
+        "torch 2.11, AMD EPYC, 2 cores, cpu on one side alone",
+    }
+
+
 def test_losses_of_one_machine_are_compared_with_its_own_first():
     def made(run, loss, machine):
         return record(run=run, curve=points(loss), machine=machine)
@@ -163,6 +178,10 @@ def test_a_group_that_lacks_the_baseline_says_so():
     ]
     found = within(made, "precision")
     assert [pair[:3] for pair in found] == [("float32", "float64", None), ("float64", "bfloat16", None)]
+    made = [timed(precision=name) for name in ("float32", "tf32")]
+    made += [timed(precision=name, protocol="paper") for name in ("tf32", "bfloat16")]
+    found = within(made, "precision")
+    assert [pair[:3] for pair in found] == [("float32", "tf32", None), ("tf32", "bfloat16", None)]
 
 
 def test_the_nearest_baseline_says_why_it_is_none():
@@ -172,6 +191,13 @@ def test_the_nearest_baseline_says_why_it_is_none():
     assert ("float32", "tf32", None, 5, 5) in found
     assert ("float32", "tf32", "another protocol (article; paper)", 0, 5) in found
     assert len(found) == 2
+
+
+def test_within_a_set_protocols_of_one_name_may_be_told_to_differ_in_their_digest():
+    given = [*observations([timed(mode="a"), timed(mode="b", protocol_digest="f" * 16)])]
+    for ignored, reason in ((False, "another protocol of this name"), (True, None)):
+        (pair,) = by(given, "mode", ignore_digest=ignored)
+        assert pair.reason == reason
 
 
 def test_what_differs_besides_is_not_compared():

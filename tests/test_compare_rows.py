@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from compare_factories import compared, only, times
+from compare_factories import compared, only, times, within
 from record_factories import EPYC, XEON, likelihood, measurement, points, record, seconds
 
 from bench.comparison.compare import ITSELF, WITHIN, Margins, compare
-from bench.comparison.matching import sides
+from bench.comparison.matching import by, sides
 from bench.comparison.observations import observations
 from bench.comparison.statistics import rounds_needed
 
@@ -74,6 +74,11 @@ def test_the_largest_change_in_margins_comes_first_whatever_its_unit():
     labels = [row.pair.quantity.label for row in rows]
     assert labels.index("final train loss") < labels.index("s/epoch") < labels.index("peak memory")  # 3, 1.9, 1.1
     assert [row.verdict for row in rows][-1] == "better"
+    a, b = (
+        [*error_of(run, z), record(run=run, measurements=times(t))] for run, z, t in (("a", 1e-7, 1), ("b", 2e-6, 2))
+    )
+    labels = [row.pair.quantity.label for row in compared(a, b)]
+    assert labels == ["s/epoch", "error of z"]  # 7.3 and, of an order of magnitude each, 1.3
 
 
 def test_rounds_that_are_needed_go_by_the_deviation_of_a_round():
@@ -114,7 +119,7 @@ def test_the_noise_within_a_process_gives_an_interval_and_no_verdict():
     error = math.hypot(math.log(1.2 / 0.9), math.log(2.4 / 1.8)) / (2 * 1.96)
     assert (row.noise, row.verdict, row.n) == (WITHIN, "unclear", (1, 1))
     assert row.estimate.error == pytest.approx(error)
-    for low, high in ((None, None), (None, 2.4), (1.8, None)):
+    for low, high in ((None, None), (None, 2.4), (1.8, None), (0.0, 2.4)):
         row = only(compared(made("a", 1.0, 0.9, 1.2), made("b", 2.0, low, high)), "sampling")
         assert math.isnan(row.estimate.error)
 
@@ -132,6 +137,47 @@ def test_runs_of_one_seed_are_compared_as_runs_and_those_of_several_as_seeds():
     assert (row.noise, row.n) == ("seeds", (2, 2))
     row = only(compared(made("a", -5.0), made("b", -4.0, -4.6)), "final train loss")
     assert (row.noise, row.n, row.verdict) == ("runs", (1, 2), "unclear")
+    assert row.rounds is None  # rounds of a run have one loss
+
+
+def test_the_unit_is_the_run_where_a_figure_is_of_a_whole_run():
+    def made(run, *values):
+        return [
+            record(run=f"{run}{i}", measurements=[measurement("sampling", "latency", v, "s", batch=1)])
+            for i, v in enumerate(values)
+        ]
+
+    assert only(compared(made("a", 1.0, 1.1), made("b", 1.2, 1.3)), "sampling").noise == "runs"
+    a, b = ([record(run=f"{run}{i}", measurements=seconds(v)) for i, v in enumerate((1.0, 1.1))] for run in "ab")
+    assert only(compared(a, b)).noise == "rounds"
+
+
+def test_a_loss_that_two_records_of_a_run_have_is_one():
+    a, b = ([record(run=run, epochs=n, curve=points(*[-5.0] * n)) for n in (3, 3)] for run in "ab")
+    row = only(compared(a, b), "final train loss")
+    assert (row.n, row.noise) == ((1, 1), "")
+
+
+def test_rounds_are_pairs_only_where_both_sides_have_two_of_them():
+    a = record("torch", measurements=seconds(10.0, 12.0, 9.0))
+    later = [m.model_copy(update={"context": {"round": i}}) for i, m in enumerate(seconds(11.0, 10.0, 13.0), 3)]
+    (row,) = within([a, record("jax", measurements=later)], "backend")
+    assert (row.noise, row.n) == ("rounds", (3, 3))
+
+
+def test_what_is_not_compared_says_why_and_a_floor_of_another_machine_what_it_is():
+    a, b = (record(run=run, machine=machine, measurements=times()) for run, machine in (("a", EPYC), ("b", XEON)))
+    assert only(compared(a, b)).note.startswith("another machine (")
+
+    def note(machine):
+        floors = (
+            record(run=run, machine=where, measurements=[measurement("floor", "training_ratio", 2.0, "1", round=1)])
+            for run, where in (("a", EPYC), ("b", machine))
+        )
+        return only(compared(*floors), "s/epoch × floor").note
+
+    assert note(XEON).startswith("another machine: how near")
+    assert note(EPYC) == ""
 
 
 def test_draws_are_the_noise_only_of_one_evaluation_on_either_side():
@@ -179,6 +225,38 @@ def test_one_backend_or_one_round_is_no_whole():
     assert wholes(several("a", 1.0, values=(10.0,)), several("b", 2.0, values=(11.0,))) == []
     (row,) = wholes(several("a", 1.0, values=(10.0, 11.0)), several("b", 2.0, values=(10.0, 11.0)))
     assert (row.n, row.noise) == ((2, 2), "rounds")
+    (row,) = wholes(several("a", 1.0, values=(10.0,)), several("b", 2.0, values=(10.0, 11.0)))
+    assert (row.n, row.noise) == ((1, 2), "rounds")
+    of_losses = [
+        [record(name, run=f"{run}{i}", curve=points(-5.0 - i)) for name in ("torch", "jax") for i in range(3)]
+        for run in "ab"
+    ]
+    assert wholes(*of_losses) == []
+
+
+def test_a_whole_is_of_the_rounds_that_all_backends_have():
+    def made(run, first):
+        later = [m.model_copy(update={"context": {"round": i}}) for i, m in enumerate(seconds(10.0, 11.0), first)]
+        return [record("torch", run=run, measurements=seconds(10.0, 11.0)), record("jax", run=run, measurements=later)]
+
+    assert wholes(made("a", 3), made("b", 1)) == []  # none of A's
+    assert wholes(made("a", 2), made("b", 2)) == []  # one of each
+    (row,) = wholes(made("a", 2), made("b", 1))
+    assert row.n == (1, 2)
+
+
+def test_a_whole_of_interleaved_variants_is_of_pairs_and_has_their_names():
+    drift = np.exp([0.0, 0.3, -0.2])
+    noise = np.exp([0.01, 0.0, -0.01])
+    records = [
+        record(name, mode=mode, measurements=seconds(*values))
+        for name in ("torch", "jax")
+        for mode, values in (("eager", 10 * drift), ("compile", 11 * drift * noise))
+    ]
+    (row,) = [row for row in compare(by(observations(records), "mode")) if row.whole]
+    assert (row.noise, row.n) == ("paired rounds", (3, 3))
+    assert (row.pair.a_name, row.pair.b_name) == ("compile", "eager")
+    assert float(row.estimate.error) == pytest.approx(0.01 / math.sqrt(3))
 
 
 def test_backends_of_a_round_are_slow_together_so_that_the_noise_is_that_of_rounds():

@@ -119,6 +119,14 @@ def test_the_same_takes_two_one_sided_tests_at_five_percent(share, verdict, sign
     assert concluded(Estimate(sign * 0.2, 0.5, 9), 1.0, margin) == verdict
 
 
+def test_a_limit_that_is_reached_decides_nothing():
+    for estimate in (Estimate(0.1, 0.5, 9), Estimate(-0.1, 0.5, 9)):
+        reached = max(abs(bound) for bound in estimate.interval(0.9))
+        assert concluded(estimate, 1.0, reached) == "unclear"
+    assert concluded(Estimate(3.0, 1.0, 9), 0.05, 0.1, level=0.05) == "unclear"
+    assert concluded(Estimate(3.0, 1.0, 9), 0.01, 0.1, least=3.0) == "unclear"
+
+
 @pytest.mark.parametrize(
     ("p", "value", "verdict"), [(0.049, 3.0, "worse"), (0.049, -3.0, "better"), (0.051, 3, "unclear")]
 )

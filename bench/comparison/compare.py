@@ -84,7 +84,7 @@ class Row:
     pair: Pair
     a: float = math.nan
     b: float = math.nan
-    estimate: Estimate = Estimate(math.nan, math.nan, 1)  # noqa: RUF009 (frozen)
+    estimate: Estimate = Estimate(math.nan)  # noqa: RUF009 (frozen)
     p: float = math.nan
     n: tuple[int, int] = (0, 0)
     noise: str = ""
@@ -117,13 +117,12 @@ def compare(pairs: Iterable[Pair], margins: Margins | None = None, *, runs: bool
     rows += _wholes(rows) if runs else []
     rows = _adjusted(rows)
     margins = margins or Margins()
-    return sorted((_judged(row, margins) for row in rows), key=lambda row: (ORDER[row.verdict], -_size(row, margins)))
 
+    def place(row: Row) -> tuple[int, float]:
+        """By its verdict, then by how many margins it is, so that ratios and nats can be put in one order."""
+        return ORDER[row.verdict], -abs(float(row.estimate.value)) / _margin(row, margins)
 
-def _size(row: Row, margins: Margins) -> float:
-    """How large a change is, in margins, so that ratios and nats can be put in one order."""
-    value = abs(float(row.estimate.value))
-    return -1.0 if math.isnan(value) else value / _margin(row, margins)
+    return sorted((_judged(row, margins) for row in rows), key=place)
 
 
 def _margin(row: Row, margins: Margins) -> float:
@@ -138,12 +137,12 @@ def _estimated(pair: Pair) -> Row:
         return Row(pair, a, b, note=pair.reason)
     if pair.quantity.form == "error":
         worst = [max(max(each.value for each in side), ROUNDOFF) for side in (pair.a, pair.b)]
-        estimate = Estimate(math.log(worst[1] / worst[0]), math.nan, 1)
+        estimate = Estimate(math.log(worst[1] / worst[0]))
         a, b = (max(each.value for each in side) for side in (pair.a, pair.b))
         return Row(pair, a, b, estimate, n=(len(pair.a), len(pair.b)))
     row = _ratio(pair) if pair.quantity.ratio else _difference(pair)
     if [*pair.a] == [*pair.b]:
-        return replace(row, estimate=Estimate(0.0, math.nan, 1), noise=ITSELF)
+        return replace(row, estimate=Estimate(0.0), noise=ITSELF)
     if pair.quantity.form == "floor" and pair.a[0].about.machine != pair.b[0].about.machine:
         return replace(row, note="another machine: how near each comes to its own floor, not speed")
     both = "a run that is on both sides hides part of a change"
@@ -239,7 +238,7 @@ def _difference(pair: Pair) -> Row:
         if drawn[0] and drawn[1] and len(pair.a) == len(pair.b) == 1:
             draws = (drawn[0][2], drawn[1][2])
             return Row(pair, one.value, other.value, _signed(of_means(drawn[0], drawn[1]), worse), n=draws, noise=DRAWS)
-        estimate, noise = Estimate(b[0] - a[0], math.nan, 1), ""
+        estimate, noise = Estimate(b[0] - a[0]), ""
     counts = (len(a), len(b))
     return Row(pair, float(np.mean(a)), float(np.mean(b)), _signed(estimate, worse), n=counts, noise=noise)
 
@@ -288,7 +287,7 @@ def _adjusted(rows: Sequence[Row]) -> list[Row]:
     found = list(rows)
     families = defaultdict(list)
     for index, row in enumerate(rows):
-        if row.noise not in ("", WITHIN, ITSELF) and not np.isnan(row.estimate.error):
+        if row.noise != WITHIN and not np.isnan(row.estimate.error):
             families[row.pair.quantity.topic].append(index)
     for members in families.values():
         for index, p in zip(members, adjusted([rows[index].estimate.p for index in members]), strict=True):

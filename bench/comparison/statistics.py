@@ -8,6 +8,7 @@ Welch's test (Biometrika 34 (1947)) makes no assumption that both sides are equa
 Its degrees of freedom by Satterthwaite (Biometrics Bulletin 2 (1946)) hold for any sum of independent means.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +28,8 @@ class Estimate:
     """
 
     value: Any
-    error: Any
-    degrees: Any
+    error: Any = math.nan
+    degrees: Any = 1
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[Any, Any]:
         """The two-sided interval; NaN where there is no error."""
@@ -61,7 +62,7 @@ def welch(a: ArrayLike, b: ArrayLike) -> Estimate:
         variances = [sample.var(-1, ddof=1) / n for sample, n in zip(samples, counts, strict=True)]
         return _sum(value, variances, [n - 1 for n in counts])
     if max(counts) == 1:
-        return Estimate(value, np.full(value.shape, np.nan), 1)
+        return Estimate(value, np.full(value.shape, np.nan))
     several = samples[0] if counts[0] > 1 else samples[1]
     return _sum(value, [several.var(-1, ddof=1) * (1 / counts[0] + 1 / counts[1])], [max(counts) - 1])
 
