@@ -1,6 +1,7 @@
 """The protocols that come with the package, value for value, and what is refused, with the key's name."""
 
 import math
+from dataclasses import replace
 from importlib import resources
 
 import pytest
@@ -240,6 +241,39 @@ def test_a_bad_value_on_the_command_line_is_refused_with_its_key():
 
 def test_a_file_says_the_same_as_the_name(edited):
     assert protocol.load(edited("[data]", "[data]")) == protocol.load("smoke")
+
+
+def based(tmp_path, *lines, base="smoke", own=('name = "mine"', 'caption = "Mine"')):
+    path = tmp_path / "mine.toml"
+    path.write_text("\n".join((f"base = {base!r}", *own, *lines)), encoding="utf-8")
+    return str(path)
+
+
+def test_what_a_file_leaves_out_is_as_in_its_base(tmp_path):
+    found = protocol.load(based(tmp_path, "[architecture]", "hidden_units = 48", "[training]", "epochs = 3"))
+    smoke = protocol.load("smoke")
+    assert (found.name, found.caption, found.source) == ("mine", "Mine", smoke.source)
+    assert found.architecture == smoke.architecture.model_copy(update={"hidden_units": 48})
+    assert found.training == smoke.training.model_copy(update={"epochs": 3})
+    assert (found.data, found.pixels, found.measure) == (smoke.data, smoke.pixels, smoke.measure)
+    through = protocol.load(based(tmp_path, base="article-quick"))  # which has a base itself
+    assert (through.training.parts, through.training.batch) == (6, 128)
+
+
+def test_nothing_is_kept_of_another_optimiser_but_of_the_same(tmp_path):
+    article = protocol.load("article").optimiser
+    assert protocol.load(based(tmp_path, "optimiser.epsilon = 1e-8", base="article")).optimiser == replace(
+        article, epsilon=1e-8
+    )
+    found = protocol.load(based(tmp_path, 'optimiser = { name = "rmsprop" }', base="article")).optimiser
+    assert found == RMSProp()
+
+
+def test_a_base_that_is_none_is_refused_and_name_and_caption_are_a_files_own(tmp_path):
+    assert "base is 'artcle'; expected one of article, " in refusal(based(tmp_path, base="artcle"))
+    message = refusal(based(tmp_path, own=()))
+    assert "name: found nothing" in message
+    assert "caption: found nothing" in message
 
 
 def test_an_override_takes_the_place_of_the_files_value():

@@ -188,11 +188,24 @@ def names() -> list[str]:
 def load(name_or_path: str, **overrides: Any) -> Protocol:
     """Read a protocol by its name, or by a path that ends in .toml.
 
+    What it leaves out, but its name and caption, is as in the protocol that it names as its `base`.
+
     Overrides are dotted keys with `__` for the dot (training__epochs=3); None leaves the file's value.
 
     Raises:
         ProtocolError: no such protocol, not TOML, an unknown key or a bad value.
     """
+    entries = _entries(name_or_path)
+    for key, value in overrides.items():
+        if value is not None:
+            section, _, entry = key.partition("__")
+            if isinstance(entries.setdefault(section, {}), dict):  # else `validate` says what is wrong with it
+                entries[section][entry] = value
+    return validate(entries, source=name_or_path)
+
+
+def _entries(name_or_path: str) -> dict[str, Any]:
+    """What a protocol's file says, and what it leaves out as its base has it."""
     if name_or_path.endswith(".toml"):
         path = Path(name_or_path)
         if not path.is_file():
@@ -206,12 +219,19 @@ def load(name_or_path: str, **overrides: Any) -> Protocol:
         entries = tomllib.loads(content.decode())
     except ValueError as error:
         raise ProtocolError(f"{name_or_path}: not TOML ({error})") from error
-    for key, value in overrides.items():
-        if value is not None:
-            section, _, entry = key.partition("__")
-            if isinstance(entries.setdefault(section, {}), dict):  # else `validate` says what is wrong with it
-                entries[section][entry] = value
-    return validate(entries, source=name_or_path)
+    if "base" not in entries:
+        return entries
+    if (base := entries.pop("base")) not in names():
+        raise ProtocolError(f"{name_or_path}: base is {base!r}; expected one of {', '.join(names())}")
+    whole = _entries(base)
+    del whole["name"], whole["caption"]  # which say what is its own
+    for section, its in entries.items():
+        usual = whole.get(section)
+        together = isinstance(its, dict) and isinstance(usual, dict)
+        if together and its.get("name", usual.get("name")) == usual.get("name"):  # of another optimiser nothing is kept
+            its = usual | its
+        whole[section] = its
+    return whole
 
 
 def validate(entries: Any, *, source: str) -> Protocol:
