@@ -223,6 +223,16 @@ def test_tables_come_in_each_format(nice_bench, recorded, style, sign):
     assert sign in done.out
 
 
+def test_tables_are_the_answers_with_speed_and_accuracy_or_all_there_are(nice_bench, recorded):
+    short, every = nice_bench("tables", "out").out, nice_bench("tables", "out", "--all").out
+    headings = ("\nTraining speed\n", "\nAccuracy\n")
+    assert "Fastest?" in short
+    assert all(heading in short for heading in headings)
+    assert "In short: " not in short
+    assert all(heading in every for heading in ("In short: ", *headings))
+    assert "Fastest?" not in every
+
+
 def test_tables_can_be_written(nice_bench, recorded):
     done = nice_bench("tables", "out", "--write", "tables")
     written = done.out.split()

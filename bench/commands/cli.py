@@ -209,20 +209,23 @@ for name, command, example in (
     app.command(name, epilog=f"Example: nice-bench {name} {example}")(command)
 
 
-@app.command("tables", epilog="Example: nice-bench tables results --format markdown --write results/tables")
+@app.command("tables", epilog="Example: nice-bench tables results --all --format markdown")
 def show_tables(
     folders: Folders = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="All tables. [default: the answers; of runs, their speed and accuracy]")
+    ] = False,
     style: Annotated[str, typer.Option("--format", help="text, markdown, csv or latex.")] = "text",
     write: Annotated[Path | None, typer.Option(help="Write the tables as files into this folder instead.")] = None,
     formats: Annotated[
-        str, typer.Option(help="Of --write, with commas between: text, markdown, csv, latex, parquet.")
+        str, typer.Option(help="With --write, comma-separated: text, markdown, csv, latex, parquet.")
     ] = "markdown,csv",
     text: Annotated[
         Path | None,
         typer.Option("--into", help="Make the tables between the marks of this Markdown file anew instead."),
     ] = None,
 ) -> None:
-    """Make the tables from records."""
+    """Say who is fastest, and make tables from records."""
     if text is not None:
         made = readme.refresh(text)
         with writing(text) as temporary:
@@ -232,8 +235,11 @@ def show_tables(
     if write is not None:
         for path in tables.write(loaded, write, formats.split(",")):
             typer.echo(path)
-    else:
-        options.show(tables.all_tables(loaded), style)
+        return
+    if style == "text" and not every:
+        for section in answers.sections(loaded):
+            typer.echo(answers.verdict([section], {}))
+    options.show(tables.all_tables(loaded) if every else tables.in_short(loaded), style)
 
 
 @app.command(epilog="Example: nice-bench report results --output report.html")
@@ -308,13 +314,13 @@ def agree(
     full: Annotated[
         bool, typer.Option("--full", help="The full-size network on MNIST, rather than a narrow one.")
     ] = False,
-    steps: Annotated[int, typer.Option(min=4, help="Of lockstep training.")] = 100,
+    steps: Annotated[int, typer.Option(min=4, help="Training steps that are compared one by one.")] = 100,
     trained: Annotated[
         Path | None,
         typer.Option("--weights", help="Trained weights for the round trips. [default: trained briefly]"),
     ] = None,
     devices: Annotated[
-        str | None, typer.Option(help="Trainings on so many devices side by side instead, as 2,4.")
+        str | None, typer.Option(help="Instead, compare trainings on several devices, such as 2,4.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the checks and tables. [default: none]")] = None,
 ) -> None:

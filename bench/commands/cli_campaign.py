@@ -26,7 +26,8 @@ def run_campaign(
         typer.Option(help="local: here, one step after the other; slurm: a job for each, the folder shared with them."),
     ] = "local",
     budget: Annotated[
-        float | None, typer.Option(min=1, help="Of local: seconds; what is not done then is for the next call.")
+        float | None,
+        typer.Option(min=1, help="With --engine local: seconds; what is not done then is for the next call."),
     ] = None,
     retries: Annotated[
         int | None,
@@ -38,7 +39,10 @@ def run_campaign(
         list[str] | None, typer.Option(help="KEY=VALUE, repeatable: what jobs ask for, before what the file says.")
     ] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Of slurm: stay, show the jobs, and submit anew what --retries allows.")
+        bool,
+        typer.Option(
+            "--watch", help="With --engine slurm: stay, show the jobs, and submit anew what --retries allows."
+        ),
     ] = False,
     python: Interpreters = None,
 ) -> None:

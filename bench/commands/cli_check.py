@@ -36,7 +36,7 @@ def check(
         bool, typer.Option("--update", help="Make the references from these runs instead of judging them.")
     ] = False,
     margin: Annotated[
-        float, typer.Option(min=1e-9, help="Of --update: nats that backends may differ by and be called equal.")
+        float, typer.Option(min=1e-9, help="With --update: nats that backends may differ by and be called equal.")
     ] = MARGIN,
     references: Annotated[Path, typer.Option(help="The folder of the references.")] = reference.FOLDER,
     python: Interpreters = None,

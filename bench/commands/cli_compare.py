@@ -58,7 +58,7 @@ def compare(
     ] = None,
     by: Annotated[matching.By | None, typer.Option(help="Compare within one set instead.")] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="Of --by: what the others are compared with. [default: the first]")
+        str | None, typer.Option(help="With --by: what the others are compared with. [default: the first]")
     ] = None,
     fail_if: FailIf = None,
     unclear_passes: UnclearPasses = False,
@@ -77,13 +77,13 @@ def compare(
     style: Annotated[Literal["text", "markdown", "json"], typer.Option("--format")] = "text",
     write: Write = None,
     interleave: Interleave = False,
-    protocol_name: Annotated[str, typer.Option("--protocol", help="Of --interleave, as of run.")] = "article",
+    protocol_name: Annotated[str, typer.Option("--protocol", help="With --interleave: as of `run`.")] = "article",
     chosen: Chosen = None,
     device: Device = "auto",
     precision: Precision = "float32",
-    epochs: Annotated[int | None, typer.Option(help="Of --interleave, in place of the protocol's.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="With --interleave: in place of the protocol's.")] = None,
     rounds: Annotated[
-        int | None, typer.Option(help="Of --interleave, in place of the protocol's: an even number.")
+        int | None, typer.Option(help="With --interleave: in place of the protocol's, an even number.")
     ] = None,
     output: options.Output = None,
 ) -> None:

@@ -25,7 +25,7 @@ def history(
             "of records: each run, by date. [default: HEAD]",
         ),
     ] = None,
-    folder: Annotated[str, typer.Option(help="Of the records, in git revisions.")] = revisions.FOLDER,
+    folder: Annotated[str, typer.Option(help="The folder of records within a revision.")] = revisions.FOLDER,
     topics: Annotated[str, typer.Option(help=f"Some of {', '.join(TOPICS)}, with commas between.")] = ",".join(
         series.SHOWN
     ),

@@ -18,14 +18,18 @@ def sample(
     device: Device | None = None,
     temperature: Annotated[
         list[float] | None,
-        typer.Option(min=0, help="Scales the latents; of a grid repeatable, for panels. [default: 0.8, traversal 0.5]"),
+        typer.Option(
+            min=0, help="Scales the latents; for a grid repeatable, a panel each. [default: 0.8, traversal 0.5]"
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, max=2**64 - 1, help="Of latents, masks and noise. [default: 0]")
+        int | None, typer.Option(min=0, max=2**64 - 1, help="Seed of latents, masks and noise. [default: 0]")
     ] = None,
     rows: Annotated[
         int | None,
-        typer.Option(min=1, help="Of a grid, down and across; pairs; dimensions. [default: 15 of a grid, else 10]"),
+        typer.Option(
+            min=1, help="Rows: of a grid its columns too, else pairs or dimensions. [default: 15 of a grid, else 10]"
+        ),
     ] = None,
     greys: Annotated[
         int | None,
@@ -35,7 +39,7 @@ def sample(
         int | None,
         typer.Option(
             min=1,
-            help="Of inpainting. The paper's 111895 take hours on a CPU; a few thousand show much the same. "
+            help="Steps of inpainting. The paper's 111895 take hours on a CPU; a few thousand show much the same. "
             "[default: 111895]",
         ),
     ] = None,

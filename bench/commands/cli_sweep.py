@@ -37,7 +37,7 @@ def sweep(
     longest_call: Annotated[
         float, typer.Option(min=1e-3, help="Seconds; a point where a call would take longer is left out.")
     ] = 2.0,
-    seconds: Annotated[float, typer.Option(min=1e-3, help="To spend on a point, about.")] = 0.5,
+    seconds: Annotated[float, typer.Option(min=1e-3, help="About how long to spend on a point.")] = 0.5,
     output: Output = None,
     timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one axis of one backend.")] = 3600.0,
 ) -> None:

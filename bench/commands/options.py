@@ -28,7 +28,7 @@ Modes = Annotated[
     list[str] | None,
     typer.Option(help="BACKEND=MODE, repeatable; several modes of a backend alternate. [default: its usual one]"),
 ]
-Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of weights, order and noise.")]
+Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of weights, order and noise.")]
 Interpreters = Annotated[
     list[str] | None, typer.Option(help="BACKEND=INTERPRETER, repeatable: the Python that has its framework.")
 ]

@@ -77,13 +77,18 @@ def all_tables(records: Iterable[Record], *, brief: bool = False) -> list[Table]
 
 
 def in_short(records: Iterable[Record]) -> list[Table]:
-    """Return the tables of speed and accuracy; what both captions begin with is said in the first alone."""
-    made = [table for table in all_tables(records, brief=True) if table.name in ("speed", "accuracy")]
-    if len(made) < 2:
-        return made
-    first, other = (table.caption.split(". ") for table in made)
-    same = len([*takewhile(lambda pair: pair[0] == pair[1], zip(first, other, strict=False))])
-    return [made[0], replace(made[1], caption=". ".join(other[same:]))]
+    """Return of runs the tables of speed and accuracy, and all tables of other kinds of records.
+
+    What both captions begin with is said in the first alone.
+    """
+    records = list(records)
+    runs, others = ([each for each in records if (each.plan.kind == "run") == wanted] for wanted in (True, False))
+    made = [table for table in all_tables(runs, brief=True) if table.name in ("speed", "accuracy")]
+    if len(made) == 2:
+        first, other = (table.caption.split(". ") for table in made)
+        same = len([*takewhile(lambda pair: pair[0] == pair[1], zip(first, other, strict=False))])
+        made[1] = replace(made[1], caption=". ".join(other[same:]))
+    return made + all_tables(others, brief=True)
 
 
 def write(records: Iterable[Record], folder: str | Path, formats: Sequence[str] = ("markdown", "csv")) -> list[Path]:
