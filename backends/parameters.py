@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -219,14 +220,21 @@ def _architecture(metadata: Mapping[str, str], expected_format: str, path: Path)
             f"{path}: header says format_version {metadata.get('format_version')!r}; expected {FORMAT_VERSION!r}"
         )
     try:
-        entries = json.loads(metadata.get("architecture", ""))
-        if not isinstance(entries, dict):
-            raise ArchitectureError("architecture: not a mapping")
-        architecture = Architecture.from_dict(entries)
-        # Before its shapes are listed, which takes memory that a hostile header could ask for without end.
-        layers = architecture.couplings * (architecture.hidden_layers + 1)
-        if layers > MOST_LAYERS:
-            raise ArchitectureError(f"architecture: {layers} dense layers in all; expected at most {MOST_LAYERS}")
-        return architecture
+        return architecture_of(json.loads(metadata.get("architecture", "")))
     except (ValueError, RecursionError) as error:  # JSON's and the architecture's errors are ValueErrors
         raise ParameterError(f"{path}: header's architecture can't be used ({error})") from error
+
+
+def architecture_of(entries: Any) -> Architecture:
+    """The architecture that a file describes.
+
+    Raises:
+        ArchitectureError: it isn't one, or so deep that a list of its shapes would take memory without end.
+    """
+    if not isinstance(entries, dict):
+        raise ArchitectureError("architecture: not a mapping")
+    architecture = Architecture.from_dict(entries)
+    layers = architecture.couplings * (architecture.hidden_layers + 1)
+    if layers > MOST_LAYERS:
+        raise ArchitectureError(f"architecture: {layers} dense layers in all; expected at most {MOST_LAYERS}")
+    return architecture

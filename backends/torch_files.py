@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from backends.architecture import Architecture
-from backends.parameters import ParameterError, Parameters, check
+from backends.parameters import ParameterError, Parameters, architecture_of, check
+
+WHOLE = "the file itself"
 
 
 def write_weights(path: Path, architecture: Architecture, parameters: Mapping[str, NDArray]) -> None:
@@ -30,25 +32,26 @@ def read_weights(path: Path) -> tuple[Architecture, Parameters]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        architecture = Architecture.from_dict(content["architecture"])
+        architecture = architecture_of(content["architecture"])
         tensors = content["state_dict"]
         arrays = {}
         for name in architecture.parameter_shapes:
             if module_name(name) in tensors:
                 array = tensors.pop(module_name(name)).numpy()
                 arrays[name] = np.ascontiguousarray(array.T if name.endswith(".kernel") else array)
+        others = {name: tensor.numpy() for name, tensor in tensors.items()}
     except Exception as error:  # torch.load raises whatever its unpickler meets
         raise ParameterError(f"{path}: not a .pt file of weights ({type(error).__name__}: {error})") from error
-    check(architecture, arrays | tensors, source=str(path))
+    check(architecture, arrays | others, source=str(path))
     return architecture, arrays
 
 
-def read_state_dict(path: Path) -> dict[str, NDArray] | None:
+def read_state_dict(path: Path) -> tuple[dict[str, NDArray], list[str]] | None:
     """Read another program's state dictionary, bare or in a checkpoint, without executing pickled code.
 
     Returns:
-        Name → array, in the file's order, half-precision floats as float32; None where the file is one of
-        `write_weights`.
+        Name → array, in the file's order, half-precision floats as float32; and the names of tensors that are beside
+        it, but for an optimiser's. None where the file is one of `write_weights`.
 
     Raises:
         ParameterError: the file holds no state dictionary, or several.
@@ -62,7 +65,10 @@ def read_state_dict(path: Path) -> dict[str, NDArray] | None:
         if len(found) != 1:
             names = f": {', '.join(found)}; save the one that is meant" if found else ""
             raise ParameterError(f"{path}: holds {len(found)} state dictionaries with weights of layers{names}")
-        return {name: _array(tensor) for name, tensor in next(iter(found.values())).items()}
+        where, own = next(iter(found.items()))
+        inside = {key if where == WHOLE else f"{where}.{key}" for key in own}
+        others = [name for name in _tensors(content, "") if name not in inside]
+        return {name: _array(tensor) for name, tensor in own.items()}, others
     except ParameterError:
         raise
     except Exception as error:  # torch.load raises whatever its unpickler meets
@@ -79,9 +85,20 @@ def _state_dicts(content: Any, name: str) -> Iterator[tuple[str, dict[str, torch
         return
     tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor) and isinstance(key, str)}
     if any(key.endswith(("weight", "kernel")) and tensor.ndim == 2 for key, tensor in tensors.items()):
-        yield name or "the file itself", tensors
+        yield name or WHOLE, tensors
     for key, value in content.items():
         yield from _state_dicts(value, f"{name}.{key}" if name else str(key))
+
+
+def _tensors(content: Any, name: str) -> Iterator[str]:
+    """The names of all tensors within, but for those of an optimiser."""
+    if isinstance(content, torch.Tensor):
+        yield name
+    if isinstance(content, list | tuple):
+        content = dict(enumerate(content))
+    if isinstance(content, Mapping) and "param_groups" not in content:
+        for key, value in content.items():
+            yield from _tensors(value, f"{name}.{key}" if name else str(key))
 
 
 def _array(tensor: torch.Tensor) -> NDArray:

@@ -163,7 +163,7 @@ def test_stored_permutations_and_masks_are_never_passed_over(tmp_path, key, valu
 def test_two_networks_in_a_coupling_are_not_declared_away(tmp_path, flat):
     """Their layers chain as those of other networks would, so how many there are has to be stated, and isn't so."""
     source = saved_torch(tmp_path, Affine(flat=True) if flat else Affine(units=DIM // 2))
-    stated = DECLARED | {"kernel": "out,in", "layers": "numbered"}
+    stated = DECLARED | {"kernel": "out,in", "layers": "numbered" if flat else "alphabetical"}
     assert "couplings: " in refused(source, options(stated))
     stated |= {"couplings": 4 if flat else 2, "hidden_layers": 1}
     assert "contradicts" in refused(source, options(stated))

@@ -217,7 +217,7 @@ def _entries(name_or_path: str) -> dict[str, Any]:
         raise ProtocolError(f"protocol {name_or_path!r}: expected one of {', '.join(names())}, or a .toml file")
     try:
         entries = tomllib.loads(content.decode())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"{name_or_path}: not TOML ({error})") from error
     if "base" not in entries:
         return entries
@@ -227,9 +227,9 @@ def _entries(name_or_path: str) -> dict[str, Any]:
     del whole["name"], whole["caption"]  # which say what is its own
     for section, its in entries.items():
         usual = whole.get(section)
-        together = isinstance(its, dict) and isinstance(usual, dict)
-        if together and its.get("name", usual.get("name")) == usual.get("name"):  # of another optimiser nothing is kept
-            its = usual | its
+        if isinstance(its, dict) and isinstance(usual, dict):
+            another = its.get("name", usual.get("name")) != usual.get("name")  # an optimiser, of which nothing is kept
+            its = its if another else {**usual, **its}
         whole[section] = its
     return whole
 

@@ -40,12 +40,16 @@ class Content:
         arrays: name → array, in the file's order; a Dense layer's are NAME.kernel and NAME.bias.
         between: the layers that a configuration lists besides those of a network; what they do isn't read.
         permutations: lists of 0 … n − 1 in some order among the settings of those layers.
+        ordered: whether the arrays' order is one that the program gave them.
+        left_out: names of arrays beside those of the model.
     """
 
     source: str
     arrays: dict[str, NDArray]
     between: list[str] = field(default_factory=list)
     permutations: list[NDArray] = field(default_factory=list)
+    ordered: bool = False
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def keras(self) -> bool:
@@ -83,8 +87,8 @@ def torch_files() -> ModuleType:
 
 def read_torch(path: Path) -> Content | None:
     """Read a state dictionary; None if it is one that `backends.torch_files.write_weights` wrote."""
-    arrays = torch_files().read_state_dict(path)
-    return None if arrays is None else Content(str(path), arrays)
+    found = torch_files().read_state_dict(path)
+    return None if found is None else Content(str(path), found[0], ordered=True, left_out=found[1])
 
 
 def read_safetensors(path: Path) -> Content | None:
@@ -121,14 +125,14 @@ def npz(path: Path) -> dict[str, NDArray]:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
-    except (ValueError, OSError, EOFError, TypeError, AttributeError, MemoryError, zipfile.BadZipFile) as error:
+    except Exception as error:  # whatever a damaged archive leads to
         raise ParameterError(f"{path}: not an .npz file of arrays ({error})") from error
 
 
 def read_npz(path: Path) -> Content | None:
     """Read arrays by their names; None if the file is of this package."""
     arrays = npz(path)
-    return None if "architecture" in arrays else Content(str(path), arrays)
+    return None if "architecture" in arrays else Content(str(path), arrays, ordered=True)
 
 
 def read_h5(path: Path) -> Content:

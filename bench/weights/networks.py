@@ -1,7 +1,8 @@
 """What the arrays of a file can be: the networks of the couplings, the scale, masks and permutations.
 
 Names say which layers belong together, numbers in them and shapes in what order; nothing else is concluded from a
-name. Where more than one order or division is possible, all of them are given.
+name: `first` stands before `last` by the alphabet alone, which proves nothing. Where more than one order or division
+is possible, all of them are given.
 """
 
 import re
@@ -70,6 +71,17 @@ def find(content: Content) -> Parts:
     divisions = _divisions(content, layers, dim)
     square = all(kernel.shape[0] == kernel.shape[1] for kernel, _ in layers.values())
     unproved = ["couplings"] * (square or not _grouped(list(layers))[1]) + ["hidden_layers"] * square
+    unproved += ["layers"] * _worded(layers, dim)
+    for some in (masks, indices):
+        if pair := _told_by_a_word(_sorted(some)):
+            raise ParameterError(
+                f"{content.source}: {' and '.join(pair)} differ in a word, which says no order; expected numbers"
+            )
+    if odd := [name for name in indices if arrays[name].size != dim]:
+        raise ParameterError(
+            f"{content.source}: {odd[0]} holds {arrays[odd[0]].size} integers from 0 up; expected a permutation of "
+            f"{dim} dimensions"
+        )
     permutations = [p for p in content.permutations if p.size == dim] + [arrays[name] for name in _sorted(indices)]
     if content.permutations and len(permutations) == len(indices):
         raise ParameterError(f"{content.source}: a layer's permutation has not {dim} entries, as the scale has")
@@ -95,6 +107,25 @@ def _sorted(names: list[str]) -> list[str]:
     return sorted(names, key=lambda name: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", name)])
 
 
+def _told_by_a_word(names: list[str]) -> tuple[str, str] | None:
+    """Two neighbours in a list that differ first in a word, rather than in a number; None where there are none."""
+    for pair in pairwise(names):
+        tokens = enumerate(zip_longest(*(re.split(r"(\d+)", name) for name in pair)))
+        place, found = next((i, both) for i, both in tokens if both[0] != both[1])
+        if place % 2 == 0 or None in found:
+            return pair
+    return None
+
+
+def _worded(layers: dict[str, tuple[NDArray, NDArray]], dim: int) -> bool:
+    """Whether words alone say in what order some layers of a network stand, whose shapes would fit in any."""
+    alike: dict[tuple[int, int], list[str]] = {}
+    for i, group in enumerate(_grouped(_sorted(list(layers)))[0]):
+        for name in group:
+            alike.setdefault((i, _end(layers[name][0].shape, dim)), []).append(name)
+    return any(_told_by_a_word(names) for names in alike.values())
+
+
 def _divisions(content: Content, layers: dict[str, tuple[NDArray, NDArray]], dim: int) -> list[tuple[Choices, Any]]:
     """The layers as networks, in every way that their names and shapes allow."""
     made: dict[tuple[str, ...], tuple[Choices, list[Network]]] = {}
@@ -104,7 +135,9 @@ def _divisions(content: Content, layers: dict[str, tuple[NDArray, NDArray]], dim
             name: (w if kernel == "in,out" else w.T, b if b.size else np.zeros(w.shape[kernel == "in,out"], w.dtype))
             for name, (w, b) in layers.items()
         }
-        for order, names in (("numbered", _sorted(list(layers))), ("stored", list(layers))):
+        orders = {"alphabetical" if _worded(layers, dim) else "numbered": _sorted(list(layers))}
+        orders |= {"stored": list(layers)} if content.ordered else {}
+        for order, names in orders.items():
             for networks in _cut(_grouped(names), oriented, dim, reasons):
                 for direction, ordered in (("first to last", networks), ("last to first", networks[::-1])):
                     choices = {"kernel": kernel, "layers": order, "networks": direction}

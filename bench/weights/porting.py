@@ -18,7 +18,7 @@ from tabulate import tabulate
 import backends
 from backends import Architecture, ParameterError, parameters
 from backends.parameters import Parameters
-from bench.errors import BenchError
+from bench.errors import BenchError, writing
 from bench.inputs.streams import uniforms
 from bench.measures.agreement import relative
 from bench.weights import files, foreign
@@ -45,8 +45,8 @@ def port(source: Path, target: Path, options: Sequence[str] = (), probe: Path | 
         BenchError: a form that isn't known or can't be written, options that can't be used, choices that stay open.
         ParameterError: weights or a probe that can't be used.
     """
-    writing = FORMS.get(target.suffix.lower())
-    if writing is None:
+    form = FORMS.get(target.suffix.lower())
+    if form is None:
         raise BenchError(f"{target}: can't be written; expected an ending among {', '.join(FORMS)}")
     if source.suffix.lower() not in FOREIGN:
         raise BenchError(f"{source}: can't be read; expected an ending among {', '.join(FOREIGN)}")
@@ -54,9 +54,9 @@ def port(source: Path, target: Path, options: Sequence[str] = (), probe: Path | 
         raise FileNotFoundError(f"{source}: no such file")
     files.check_size(source)
     architecture, loaded, note = _read(source, options, probe)
-    with parameters.atomically(target) as temporary:
-        writing.write(temporary, architecture, loaded)
-        again, read_back = writing.read(temporary)
+    with writing(target) as temporary:
+        form.write(temporary, architecture, loaded)
+        again, read_back = form.read(temporary)
         if again != architecture or parameters.digest(read_back) != parameters.digest(loaded):
             raise BenchError(f"{target}: reads back differently from what {source} holds; not written")
     return "\n".join([*note, _agreement(architecture, read_back)])
@@ -66,7 +66,8 @@ def _read(path: Path, options: Sequence[str], probe: Path | None) -> tuple[Archi
     content = FOREIGN[path.suffix.lower()](path)
     if content is not None:
         architecture, loaded, note = foreign.fit(content, options, probe)
-        return architecture, loaded, [note]
+        others = f"left out, as no part of the model: {', '.join(content.left_out)}"
+        return architecture, loaded, [note, *[others] * bool(content.left_out)]
     if probe is not None or options:
         raise BenchError(f"{path}: says what its architecture is; --probe and --option are for files that don't")
     return *FORMS.get(path.suffix.lower(), FORMS[".pt"]).read(path), []
@@ -94,8 +95,8 @@ def _agreement(architecture: Architecture, loaded: Parameters) -> str:
 def _read_npz(path: Path) -> tuple[Architecture, Parameters]:
     arrays = files.npz(path)
     try:
-        architecture = Architecture.from_dict(json.loads(str(arrays.pop("architecture"))))
-    except (ValueError, TypeError) as error:
+        architecture = parameters.architecture_of(json.loads(str(arrays.pop("architecture"))))
+    except (ValueError, TypeError, RecursionError) as error:
         raise ParameterError(f"{path}: not an .npz file of weights ({error})") from error
     parameters.check(architecture, arrays, source=str(path))
     return architecture, arrays

@@ -105,7 +105,11 @@ def prove(source: str, spaces: list[Space], options: Choices, probe: Probe) -> R
     fresh = np.random.default_rng(0).standard_normal((64, best.scale.size)) * np.logspace(-1, 3, 64)[:, None]
     expected = best.outputs(fresh, "float64")
     tolerance = 64 * max(probe.epsilon(name) for name in probe.outputs)
-    others = [r for r in [*fits[1:], *rivals] if not _same(expected, r.outputs(fresh, "float64"), tolerance)]
+    others = [
+        reading
+        for reading in [*fits[1:], *rivals]
+        if not _same(expected, reading.outputs(fresh, "float64"), tolerance, best.multiplier)
+    ]
     if others:
         differing = [
             frozenset(key for key in best.choices if r.choices.get(key, best.choices[key]) != best.choices[key])
@@ -158,8 +162,7 @@ def _fitting(
                     error = max(float(_relative(found[name], value)[0]) for name, value in wanted.items())
                     if error < nearest[0]:
                         nearest = error, reading
-                    exact = (reading.outputs(probe.x, dtype) for dtype in ("float64", "float32"))
-                    if error < COARSE and disagreement(probe, *exact) <= 1:
+                    if error < COARSE and disagreement(probe, reading) <= 1:
                         fits.append(reading)
     return fits, nearest
 
@@ -171,31 +174,33 @@ def _relative(found: NDArray, wanted: NDArray) -> NDArray:
     return np.where(np.isfinite(error), error, np.inf)
 
 
-def disagreement(probe: Probe, found: dict[str, NDArray], single: dict[str, NDArray]) -> float:
-    """How many times the error that rounding explains the values are off, root mean square.
+def disagreement(probe: Probe, reading: Reading) -> float:
+    """How many times the error that rounding explains a reading is off from the probe's values, root mean square.
 
-    `found` are those of a reading in float64; `single`, the same in float32, lies as far from it as rounding takes it.
+    What it gives in float32 lies as far from what it gives in float64 as rounding takes it. The dimensions of z are
+    divided by what the reading multiplies them by: a large one would hide what is wrong in all others.
     """
 
     def rms(array: NDArray) -> float:
         return float(np.sqrt(np.mean(np.square(array))))
 
+    found, single = (reading.outputs(probe.x, dtype) for dtype in ("float64", "float32"))
     worst = 0.0
     for name, wanted in probe.outputs.items():
-        epsilon = probe.epsilon(name)
-        rounding = (single[name] - found[name]) * (epsilon / np.finfo("f4").eps)
-        allowed = 4 * (rms(rounding) + epsilon / 2 * rms(found[name]))
-        error = rms(found[name] - wanted)
+        epsilon, unit = probe.epsilon(name), reading.multiplier if name == "z" else 1.0
+        rounding = (single[name] - found[name]) / unit * (epsilon / np.finfo("f4").eps)
+        allowed = 4 * (rms(rounding) + epsilon / 2 * rms(found[name] / unit))
+        error = rms((found[name] - wanted) / unit)
         worst = max(worst, error / allowed if np.isfinite(error) and np.isfinite(allowed) else np.inf)
     return worst
 
 
-def _same(expected: dict[str, NDArray], found: dict[str, NDArray], tolerance: float) -> bool:
-    """Whether z and log_prob agree in every row."""
+def _same(expected: dict[str, NDArray], found: dict[str, NDArray], tolerance: float, multiplier: NDArray) -> bool:
+    """Whether z, its dimensions divided by their multiplier, and log_prob agree in every row."""
     for name, wanted in expected.items():
         error, size = np.abs(found[name] - wanted), np.abs(wanted) + expected["z"].shape[1]  # log_prob: a sum of D
         if name == "z":
-            error, size = error.max(axis=1), np.abs(wanted).max(axis=1)
+            error, size = ((np.abs(array) / np.abs(multiplier)).max(axis=1) for array in (error, wanted))
         if not (error <= tolerance * size).all():
             return False
     return True

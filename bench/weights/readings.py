@@ -66,7 +66,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # () is a positive integer
     "couplings": (),
     "hidden_layers": (),
     "kernel": ("in,out", "out,in"),
-    "layers": ("numbered", "stored"),
+    "layers": ("numbered", "alphabetical", "stored"),
     "networks": ("first to last", "last to first"),
     **ORDER,
     "sign": tuple(SIGNS),
