@@ -199,6 +199,12 @@ def test_grey_levels_are_rounded_and_cut_off(value, level):
     assert levels(np.array([value])).tolist() == [level]
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_makes_no_picture(value):
+    with pytest.raises(BenchError, match="values that are not finite"):
+        levels(np.array([0.5, value]))
+
+
 def test_fewer_greys_are_the_nearest_ones_and_a_smaller_file(tmp_path):
     fine, coarse = (draw(tmp_path, name=f"{greys}.png", greys=greys) for greys in (256, 16))
     assert np.abs(grey(fine).astype(int) - grey(coarse)).max() <= 255 / 15 / 2 + 1

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from record_factories import EPYC, XEON, measurement, record, row
+from record_factories import EPYC, XEON, measurement, points, record, row, seconds
 
 from bench import records, tables
 from bench.errors import BenchError
@@ -200,6 +200,19 @@ def test_the_same_records_give_the_same_bytes_and_few_of_them(tmp_path, style):
     assert [path.name for path in first] == [f"sweep-batch.{style}"]
     assert first[0].read_bytes() == again[0].read_bytes()
     assert first[0].stat().st_size < 150_000
+
+
+def test_figures_whose_names_come_out_alike_are_all_kept(tmp_path):
+    gpus = ("NVIDIA H100 80GB", "NVIDIA H100 (80GB)")
+    made = [
+        record(device="gpu", machine=EPYC | {"gpus": [{"name": name}]}, curve=points(-1.0), measurements=seconds(1.0))
+        for name in gpus
+    ]
+    paths = plots.write(made, tmp_path)
+    assert [path.name for path in paths] == [
+        "training-nvidia-h100-80gb-article-float32.svg", "training-nvidia-h100-80gb-article-float32-2.svg"
+    ]  # fmt: skip
+    assert all(path.is_file() for path in paths)
 
 
 def test_records_without_sweeps_give_no_figure(tmp_path):

@@ -383,6 +383,10 @@ def test_a_profiles_protocol_is_that_of_the_run_but_for_its_data_and_length():
     assert short.data.train == 3 * loaded.training.batch
 
 
+def test_an_epoch_in_parts_can_be_profiled():
+    assert runs.shortened(protocol.load("article-quick"), 5).training.parts == 1
+
+
 def test_xlas_flags_of_the_user_stay(monkeypatch, tmp_path):
     monkeypatch.setenv("XLA_FLAGS", "--xla_one=1")
     hlo.dump_into(tmp_path)

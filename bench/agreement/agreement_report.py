@@ -104,7 +104,11 @@ def load(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     try:
         with gzip.open(path) as file:
             text = printable(file.read(MOST_BYTES).decode())
-        data = pd.read_csv(io.StringIO(text), comment="#", dtype=TYPES)[COLUMNS]
+        lines = text.splitlines(keepends=True)
+        rows = io.StringIO("".join(line for line in lines if not line.startswith("#")))
+        data = pd.read_csv(rows, dtype=TYPES)[COLUMNS]
+        if empty := [name for name in TEXTS if name != "weights" and data[name].isna().any()]:  # trainings have none
+            raise ValueError(f"a row has no {empty[0]}")
     except (OSError, EOFError, zlib.error, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise BenchError(f"{path}: not the checks that `nice-bench agree` writes: {reason}") from error

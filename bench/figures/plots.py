@@ -17,7 +17,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from bench.errors import BenchError, writing
 from bench.figures.palette import colour_of
-from bench.records import Record, slug
+from bench.records import Record, numbered, slug
 from bench.tables.floor_tables import machine_floors
 from bench.tables.labels import SECTION, groups, prepare, provenance
 from bench.tables.pivot import over_rounds, pick
@@ -67,7 +67,8 @@ def write(records: Iterable[Record], folder: str | Path, style: str = "svg") -> 
     folder, paths = Path(folder), []
     with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):
         for name, figure in figures(records):
-            paths.append(folder / f"{name}.{style}")
+            named = (folder / f"{each}.{style}" for each in numbered(name))
+            paths.append(next(path for path in named if path not in paths))
             save(figure, paths[-1])
     return paths
 

@@ -27,7 +27,13 @@ class Picture:
 
 
 def levels(images: NDArray, greys: int = MOST_GREYS) -> NDArray[np.uint8]:
-    """Return images in units of white as the nearest of `greys` levels; what is outside [0, 1] is clipped."""
+    """Return images in units of white as the nearest of `greys` levels; what is outside [0, 1] is clipped.
+
+    Raises:
+        BenchError: a value is not finite: no level is near it.
+    """
+    if not np.isfinite(images).all():
+        raise BenchError("decoding gives values that are not finite: these weights or this temperature make no picture")
     return np.round(np.clip(images, 0, 1) * (greys - 1)).astype(np.uint8)
 
 

@@ -40,5 +40,5 @@ def shortened(protocol: Protocol, steps: int) -> Protocol:
     entries["caption"] = f"{steps} training steps of protocol {protocol.name}, batch {protocol.training.batch}"
     entries["data"] |= {"dataset": "mnist-subset", "train": steps * protocol.training.batch, "select": "test"}
     entries["data"]["validation"] = 0
-    entries["training"] |= {"epochs": 1, "rounds": 1, "target_loss": None, "keep": "last"}
+    entries["training"] |= {"epochs": 1, "parts": 1, "rounds": 1, "target_loss": None, "keep": "last"}
     return validate(entries, source=f"protocol {protocol.name}")

@@ -114,6 +114,10 @@ def still_holds(records: Sequence[Record]) -> Answer:
         verdicts = check.judge(records, reference.FOLDER)
     except BenchError as error:
         return Answer(question, "not checked", [f"{error}.".replace(f"{reference.FOLDER}/", "")])
+    if not verdicts:
+        return Answer(
+            question, "not checked", ["What the references of nice-bench check hold is not in these records."]
+        )
     bad = [verdict for verdict in verdicts if verdict.outcome == "regression"]
     if not bad:
         return Answer(question, "yes", [f"None of {len(verdicts)} verdicts against the references is a regression."])

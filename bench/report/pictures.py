@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from bench.errors import BenchError
 from bench.records.collection import files_below
@@ -55,7 +55,7 @@ def _picture(file: Path) -> Picture:
             width, height = image.size
             is_png = image.format == "PNG"
         data = base64.b64encode(file.read_bytes()).decode("ascii")
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # of damaged chunks, or too many
         raise BenchError(f"{file}: can't be read as a picture ({error})") from error
     if not is_png:
         raise BenchError(f"{file}: not a PNG file")
@@ -72,7 +72,7 @@ def _title_and_caption(file: Path) -> tuple[str, str]:
         if facts.is_file():
             found = json.loads(facts.read_text(encoding="utf-8"))
             if isinstance(found, dict) and isinstance(found.get("caption"), str):
-                return " ".join(str(found.get("title", "")).split()), " ".join(found["caption"].split())
-    except (OSError, ValueError) as error:
+                return " ".join(str(found.get("title") or "").split()), " ".join(found["caption"].split())
+    except (OSError, ValueError, RecursionError) as error:
         raise BenchError(f"{file}: its caption can't be read ({error})") from error
     return "", file.stem.replace("-", " ").replace("_", " ")

@@ -40,7 +40,8 @@ def _suite(data: pd.DataFrame, head: list[str], folder: str) -> Suite:
     machine = (head[0] if head else "").removeprefix("machine: ").split(";")[0] or "unknown machine"
     label = f"{machine} · {folder}"
     failed = data[~data["passed"]]
-    sentences = [f"{len(failed)} of {len(data)} checks FAILED."] if len(failed) else [f"All {len(data)} checks passed."]
+    made = f"{len(failed)} of {len(data)} checks FAILED." if len(failed) else f"All {len(data)} checks passed."
+    sentences = [made if len(data) else "No check was made."]
     for (suite, backend), rows in failed.groupby(["suite", "backend"], sort=False):
         sentences.append(f"{suite}, {backend}: {len(rows)} failed: {', '.join(sorted(set(rows['quantity'])))}.")
     panels = [panel for suite, title in TITLES.items() for panel in _panels(data[data["suite"] == suite], suite, title)]
