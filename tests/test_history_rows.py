@@ -1,11 +1,13 @@
 """The rows, sentences and tables of a history, and its statistics, by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from record_factories import EPYC, XEON, likelihood, measurement, record, seconds
+from record_factories import EPYC, XEON, likelihood, measurement, points, record, seconds
 
+from bench.comparison.compare import compare
 from bench.comparison.compare_tables import figure
 from bench.comparison.history import _largest, by_section, dashboard, history, latest, rows, sentences, tables
 from bench.comparison.revisions import Side, by_run
@@ -66,6 +68,9 @@ def test_a_difference_is_a_mean_and_a_single_figure_has_the_interval_of_its_nois
     single = Side("c", [record(measurements=[measurement("likelihood", "dequantised_log_likelihood", 3.0, "nats")])])
     (row,) = rows(history([single], ["likelihood"]))
     assert (row["value"], math.isnan(row["low"]), math.isnan(row["high"])) == (3.0, True, True)
+    drawn = measurement("likelihood", "dequantised_log_likelihood", 3.0, "nats", 2.0, 4.0)
+    (row,) = rows(history([Side("d", [record(measurements=[drawn])])], ["likelihood"]))
+    assert (math.isnan(row["low"]), math.isnan(row["high"])) == (True, True)  # of how many draws isn't said
 
 
 def test_on_a_gpu_another_host_goes_on_with_the_series():
@@ -90,6 +95,57 @@ def test_a_step_is_marked_where_it_begins_and_said_with_its_revision():
     ]
 
 
+def test_of_two_steps_each_goes_up_to_the_next_and_the_last_one_is_judged():
+    levels = [10.0] * 5 + [20.0] * 6 + [40.0] * 7
+    noisy = [(x, 1.01 * x, 0.99 * x) for x in levels]
+    (series,) = history([side(f"r{i}", *values) for i, values in enumerate(noisy)], ["speed"])
+    changes = [point.change for point in series if point.step]
+    assert [change.n for change in changes] == [(5, 6), (6, 7)]
+    assert [change.pair.b_name for change in latest(series)] == ["r11", "r17"]
+
+
+def test_steps_go_by_the_figure_whatever_its_sign_or_interval():
+    losses = [*[-100.0, -100.1, -99.9] * 2, *[-90.0, -90.1, -89.9] * 2]
+    made = [record(run=f"r{i}", curve=points(loss)) for i, loss in enumerate(losses)]
+    (series,) = [
+        its
+        for its in history([Side(each.run, [each]) for each in made], ["loss"])
+        if its[0].rounds[0].quantity.label == "final train loss"
+    ]
+    assert [point.revision.name for point in series if point.step] == ["r6"]
+    timed = [
+        measurement("sampling", "latency", 2.0 + (i >= 6) + i % 2 / 100, "s", 1.0, 4.0, 31, batch=8) for i in range(12)
+    ]
+    sides = [Side(f"r{i}", [record(run=f"r{i}", measurements=[each])]) for i, each in enumerate(timed)]
+    (series,) = history(sides, ["sampling"])
+    (step,) = [point for point in series if point.step]
+    assert (step.revision.name, step.change.pair.context) == ("r6", "batch 8")
+
+
+def test_the_figures_of_a_topic_are_one_family_without_their_mean():
+    sides = [
+        Side(name, [record(of, run=name, measurements=seconds(*values)) for of, values in its.items()])
+        for name, its in (
+            ("r0", {"torch": (10.0, 10.9, 9.2), "jax": (5.0, 5.4, 4.6)}),
+            ("r1", {"torch": (12.0, 12.9, 11.2), "jax": (5.1, 5.5, 4.7)}),
+        )
+    ]
+    changes = [series[-1].change for series in history(sides, ["speed"])]
+    expected = compare([change.pair for change in changes], runs=False)
+    assert sorted(change.p for change in changes) == pytest.approx(sorted(row.p for row in expected))
+
+
+def test_another_version_goes_on_with_the_series():
+    (series,) = history([side(f"r{i}", 1.0, 1.1, packages={"torch": f"2.{i}"}) for i in (1, 2)], ["speed"])
+    assert len(series) == 2
+
+
+def test_a_revision_without_a_date_or_a_subject_leaves_no_comma_at_the_end():
+    made = [replace(side(f"r{i}", *values), date="", subject="") for i, values in enumerate(TEN)]
+    first, _ = sentences(history(made, ["speed"]))
+    assert first.endswith(", r5")
+
+
 def test_tables_are_by_protocol_machine_and_precision_and_the_last_has_the_caption():
     found = history([side("r0", 2.0, 2.0), side("r1", 3.0, 3.0, machine=XEON)], ["speed"])
     made = tables(found)
@@ -102,6 +158,8 @@ def test_tables_are_by_protocol_machine_and_precision_and_the_last_has_the_capti
     assert made[0].shown.to_dict("records") == [
         {"backend": "torch", "figure": "s/epoch", "revision": "r0", "value": "2.000 s", "change": "–"}
     ]
+    assert made[0].raw is made[0].shown
+    assert (made[0].caption, made[0].labels) == ("", ("backend", "figure"))
 
 
 def test_a_line_of_a_table_says_step_disturbed_and_what_it_is_of():
@@ -113,6 +171,8 @@ def test_a_line_of_a_table_says_step_disturbed_and_what_it_is_of():
     (made,) = tables(history([Side("r0", [record(measurements=[timed, busy])])], ["sampling"]))
     (line,) = made.shown.to_dict("records")
     assert (line["figure"], line["value"]) == ("sampling batch 8", "2.000 [1.000–4.000] s †")
+    (made,) = tables(history([Side("r0", [record(curve=points(-1234.56789))])], ["loss"]))
+    assert set(made.shown["value"]) == {"-1234.57 nats"}  # six digits of nats, four of all else
 
 
 def test_figures_are_in_the_order_of_topics_sizes_and_backends():
@@ -138,6 +198,8 @@ def test_what_was_disturbed_is_left_out_of_a_stretch_and_of_a_dashboard():
     assert [point.disturbed for point in found[0]] == [False, True, False]
     assert dashboard(found, "r1", "bencher") == {}
     assert dashboard(found, "r1", "github") == []
+    (entry,) = dashboard(history([side("r0", 1.0)], ["speed"]), "r0", "github")
+    assert "range" not in entry  # of one round
     assert len(dashboard(found, "r0", "github")) == 1
 
 
