@@ -98,9 +98,9 @@ def test_the_time_to_a_target_holds_the_first_call_of_its_own_run():
 
 def test_a_target_is_named_as_what_it_is():
     article = record(measurements=seconds(1.0), target_loss=-2200.0)
-    assert "Target: article, a loss of -2200.00." in headline([article]).caption
+    assert "Target: a loss of -2200.00." in headline([article]).caption
     own = record(protocol="own", loss="nll", measurements=seconds(1.0), target_loss=-1980.5)
-    assert "Target: own, a log-likelihood of 1980.50 nats." in headline([own]).caption
+    assert "Target: a log-likelihood of 1980.50 nats." in headline([own]).caption
 
 
 def test_only_a_likelihood_is_called_one():

@@ -41,7 +41,7 @@ def test_speed_is_what_a_calculation_by_hand_gives():
     assert raw.loc["torch", "times_fastest"] == 2.5 / 1.125
     assert raw.loc["jax", "times_fastest"] == 1.0
     assert raw.loc["torch", "times_floor"] == 3.456
-    assert "Target: article, a loss of -2200.00." in table.caption
+    assert "Target: a loss of -2200.00." in table.caption
     assert "Machine: AMD EPYC, 2 cores." in table.caption
     assert "Precision: float32. 2 rounds, 1 run, 1 seed (0)." in table.caption
     assert "Selected on the test set." in table.caption

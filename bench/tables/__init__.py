@@ -9,8 +9,6 @@ agree in all of these and differ in seed or run are one row, their median with t
 import gzip
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from itertools import takewhile
 from pathlib import Path
 from typing import get_args
 
@@ -49,7 +47,7 @@ from bench.tables.pivot import (
     with_error,
 )
 from bench.tables.profile_tables import profile
-from bench.tables.render import SUFFIXES, Table, number, render, to_csv
+from bench.tables.render import SUFFIXES, Table, number, render, said_once, to_csv
 from bench.tables.series_tables import agreement, invertibility, micro, sampling
 from bench.tables.sweep_tables import scaling
 
@@ -77,18 +75,11 @@ def all_tables(records: Iterable[Record], *, brief: bool = False) -> list[Table]
 
 
 def in_short(records: Iterable[Record]) -> list[Table]:
-    """Return of runs the tables of speed and accuracy, and all tables of other kinds of records.
-
-    What both captions begin with is said in the first alone.
-    """
+    """Return of runs the tables of speed and accuracy, and all tables of other kinds of records."""
     records = list(records)
     runs, others = ([each for each in records if (each.plan.kind == "run") == wanted] for wanted in (True, False))
     made = [table for table in all_tables(runs, brief=True) if table.name in ("speed", "accuracy")]
-    if len(made) == 2:
-        first, other = (table.caption.split(". ") for table in made)
-        same = len([*takewhile(lambda pair: pair[0] == pair[1], zip(first, other, strict=False))])
-        made[1] = replace(made[1], caption=". ".join(other[same:]))
-    return made + all_tables(others, brief=True)
+    return said_once([*made, *all_tables(others, brief=True)])
 
 
 def write(records: Iterable[Record], folder: str | Path, formats: Sequence[str] = ("markdown", "csv")) -> list[Path]:

@@ -115,8 +115,8 @@ def headline(records: Source) -> Table:
         table.add(key, figures, cells, rows, ROW)
     notes = [
         "s/epoch: median over rounds [lowest–highest], without the first call.",
-        "× machine's floor: against an epoch's matrix products alone, by the fastest library here, or its memory",
-        "traffic if that takes longer.",
+        "× fastest: of what is complete and undisturbed. × machine's floor: of an epoch's products, or its memory",
+        "traffic if slower, by the fastest library here.",
         *targets(data),
         CLOCK,
     ]

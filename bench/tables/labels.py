@@ -150,12 +150,13 @@ def disturbed_note(share: float | None) -> str:
 
 def targets(data: pd.DataFrame) -> list[str]:
     """Return a sentence that names the targets: a log-likelihood, or a loss that is none."""
-    parts = [
-        f"{key['protocol']}, a log-likelihood of {number(-float(key['target_loss']), LOSS_DIGITS)} nats"
-        if key["loss"] == "nll"
-        else f"{key['protocol']}, a loss of {number(key['target_loss'], LOSS_DIGITS)}"
-        for key, _ in groups(data.dropna(subset=["target_loss"]), ["protocol", "target_loss", "loss"])
-    ]
+    given = data.dropna(subset=["target_loss"])
+    several, parts = given["protocol"].nunique() > 1, []
+    for key, _ in groups(given, ["protocol", "target_loss", "loss"]):
+        loss = float(key["target_loss"])
+        likelihood = f"a log-likelihood of {number(-loss, LOSS_DIGITS)} nats"
+        of = likelihood if key["loss"] == "nll" else f"a loss of {number(loss, LOSS_DIGITS)}"
+        parts.append(f"{key['protocol']}, {of}" if several else of)
     return [f"Target: {'; '.join(parts)}."] if parts else []
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from bench import tables
 from bench.errors import BenchError
 from bench.records import collection
+from bench.tables.render import render, said_once
 
 BLOCK = re.compile(r"(<!-- tables (?P<names>[\w\- ]+): (?P<folder>[^ ]+) -->\n).*?(<!-- end tables -->)", re.DOTALL)
 
@@ -35,7 +36,7 @@ def refresh(path: Path) -> str:
         missing = [name for name in match["names"].split() if name not in made]
         if missing:
             raise BenchError(f"{path}: no table {missing[0]!r} in {match['folder']}; it has {', '.join(made)}")
-        shown = tables.render([made[name] for name in match["names"].split()], "markdown")
+        shown = render(said_once([made[name] for name in match["names"].split()]), "markdown")
         return f"{match[1]}\n{shown.strip()}\n\n{match[4]}"
 
     return BLOCK.sub(block, text)

@@ -6,8 +6,8 @@ Rounding happens here and nowhere else. CSV carries the numbers unrounded; the o
 import math
 import re
 import textwrap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Context
 
 import pandas as pd
@@ -60,6 +60,18 @@ class Table:
     shown: pd.DataFrame
     raw: pd.DataFrame
     labels: tuple[str, ...] = ()
+
+
+def said_once(made: Iterable[Table]) -> list[Table]:
+    """Tables that are read one after the other, each without the sentences that a caption before has said."""
+    said: set[str] = set()
+    found = []
+    for table in made:
+        sentences = table.caption.rstrip(".").split(". ")
+        caption = ". ".join(each for each in sentences if each not in said)
+        found.append(replace(table, caption=f"{caption}." if caption else ""))
+        said |= set(sentences)
+    return found
 
 
 def number(value: float | None, digits: int = 4) -> str:
