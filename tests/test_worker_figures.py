@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from factories import SMALL, create, images
+from factories import SMALL, assert_same_bits, create, images
 
-from backends import EpochReport, Pixels, parameters
+from backends import EpochReport, Nodes, Pixels, parameters
 from bench.inputs import data, protocol
-from bench.inputs.streams import TrainingStream, pixels_to_x
+from bench.inputs.streams import TrainingStream, initial_parameters, pixels_to_x
 from bench.records import Measurement
 from bench.running import worker
 from bench.running.messages import EpochDone, WorkerPlan
@@ -30,7 +30,7 @@ class Trained:
     dtype, architecture, replicas = np.dtype("float32"), SMALL, 1
 
     def __init__(self, test_losses=(7.0, 6.0, 6.5)):
-        self.now, self.epoch, self.test_losses = 0.0, 0, test_losses
+        self.now, self.epoch, self.test_losses = 1000.0, 0, test_losses
         self.is_average, self.seen = False, []
 
     def train(self, images, optimiser, stream, epochs):
@@ -137,7 +137,8 @@ def test_devices_side_by_side_exchange_every_gradient_once_a_step(monkeypatch):
     assert "reduced_bytes" not in trained(monkeypatch, model)[1]
     model.replicas = 2
     numbers = 3 * (6 * 7 + 7 + 7 * 7 + 7 + 7 * 6 + 6) + 12
-    assert trained(monkeypatch, model)[1]["reduced_bytes"].value == 4 * numbers
+    found = trained(monkeypatch, model)[1]["reduced_bytes"]
+    assert (found.value, found.context) == (4 * numbers, {"round": 1})
 
 
 @pytest.mark.parametrize(("loss", "constant"), [("nll", 0.0), ("article", CONSTANT)])
@@ -248,7 +249,10 @@ def test_trained_weights_are_measured_on_the_test_set(seen):
     assert measured_on(seen["invertibility.measure"][0]) == ((7, 784), {3.0})
     assert measured_on(seen["invertibility.measure_couplings"][0]) == ((7, 784), {3.0})
     assert np.array_equal(seen["likelihood.measure"][0], by_level().test)
-    assert [seen[name][1] for name in ("agreement.compare", "invertibility.measure")] == ["trained"] * 2
+    stages = ("agreement.compare", "invertibility.measure", "invertibility.measure_couplings")
+    assert [seen[name][1] for name in stages] == ["trained"] * 3
+    assert seen["likelihood.measure"][1] is plan.protocol
+    assert [seen[name][0] for name in ("sampling.measure", "floor.measure_forward")] == [plan.protocol] * 2
 
 
 def test_initial_weights_are_measured_on_the_test_set_and_trained_ones_come_back(seen):
@@ -262,12 +266,53 @@ def test_initial_weights_are_measured_on_the_test_set_and_trained_ones_come_back
     assert measured_on(seen["agreement.compare"][0]) == ((5, 784), {3.0})
     assert measured_on(seen["invertibility.measure"][0]) == ((7, 784), {3.0})
     start, few, *_ = seen["agreement.trajectory"]
-    assert start["log_scale"][0] == initial["log_scale"][0]
+    assert_same_bits(start, parameters.rounded(initial, "float32"))
     assert np.array_equal(few.reshape(128, 784), given.train[:128])
     for name in ("agreement.compare", "invertibility.measure"):
         assert seen[name][1] == "initial"
         assert seen[name][-1] == initial["log_scale"][0]
     assert np.array_equal(model.parameters()["log_scale"], moved["log_scale"])
+
+
+def test_all_that_is_found_at_the_start_is_told_and_held_against_its_rounding(monkeypatch, seen):
+    found = {name: Measurement.of("agreement", name, 0.0, "relative") for name in ("compare", "trajectory")}
+    for name, measurement in found.items():
+        monkeypatch.setattr(worker.agreement, name, lambda *_, measurement=measurement: iter([measurement]))
+    held = []
+    monkeypatch.setattr(worker.agreement, "refuse", lambda *given: held.append(given))
+    plan = plan_of(training__batch=64)
+    assert list(worker._at_the_start(worker.model_of(plan)[0], by_level(), plan)) == [*found.values()]
+    architecture = plan.protocol.make_architecture()
+    assert held == [([*found.values()], worker.Rounding(architecture, "float32", 64))]
+
+
+DATA_DEPENDENT = {
+    "architecture__output": "linear",
+    "architecture__permutation": "shuffle",
+    "architecture__permute": "before",
+    "architecture__reorder": "none",
+    "architecture__split": "halves",
+    "initial__kernels": "he_normal",
+    "initial__log_scale": "data",
+    "initial__permutations": "patterns",
+    "pixels__training_noise": 1 / 256,
+}
+
+
+def test_initial_weights_are_those_of_the_protocols_rules_and_training_images():
+    plan = plan_of(**DATA_DEPENDENT)
+    given = data.load("mnist-subset").train_images, plan.protocol.training_pixels()
+    architecture = plan.protocol.make_architecture()
+    assert_same_bits(
+        worker.model_of(plan)[1], initial_parameters(architecture, 3, "he_normal", "data", "patterns", given)
+    )
+
+
+def test_a_model_is_made_for_the_devices_and_nodes_of_the_plan(monkeypatch):
+    monkeypatch.setattr(WorkerPlan, "model", lambda self, architecture, initial, **given: given)
+    nodes = Nodes(("a:1", "b:2"), 1)
+    made, _ = worker.model_of(plan_of().model_copy(update={"devices": 4, "nodes": nodes}))
+    assert made == {"replicas": 4, "nodes": nodes}
 
 
 def test_both_are_measured_with_the_noise_of_the_protocol_and_the_run(seen):

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from factories import SMALL, assert_same_bits, create, images
-from test_worker_figures import Others, Trained, plan_of, trained
+from test_worker_figures import DATA_DEPENDENT, Others, Trained, plan_of, trained
 
-from backends import EpochReport, Nodes, Pixels, parameters, state
+from backends import EpochReport, Nodes, Pixels, TrainingState, parameters, state
 from bench.errors import DivergedError
-from bench.inputs import protocol
-from bench.inputs.streams import TrainingStream
-from bench.measures import floor
+from bench.inputs import data, protocol
+from bench.inputs.streams import TrainingStream, pixels_to_x
+from bench.measures import floor, likelihood
 from bench.records import Measurement
 from bench.running import worker
 from bench.running.messages import EpochDone, Finished, Started, StateLeft
@@ -51,6 +51,8 @@ def test_of_one_epoch_nothing_is_said_of_a_wait(monkeypatch):
     figures = trained(monkeypatch)[1]
     assert "wait_fraction" not in figures
     assert figures["seconds_per_epoch"].value == 1.0
+    monkeypatch.setattr("test_worker_figures.plan_of", lambda **_: plan_of().model_copy(update={"epochs": 2}))
+    assert trained(monkeypatch)[1]["wait_fraction"].value == pytest.approx(0.1 / 9)
 
 
 class Parted(Trained):
@@ -163,10 +165,10 @@ def leaving(tmp_path, monkeypatch):
 def test_a_state_is_left_at_once_and_then_after_twenty_times_what_that_took(leaving):
     left = leaving.make()
     times = []
-    for now in (100.0, 103.0, 141.9, 142.0, 183.9, 184.1):
+    for now in (0.5, 3.0, 42.4, 42.5, 84.4, 84.6):
         leaving.clock.now = now
         times += [now for event in left.between_epochs() if isinstance(event, StateLeft)]
-    assert times == [100.0, 142.0, 184.1]
+    assert times == [0.5, 42.5, 84.6]
 
 
 def test_memory_is_measured_once_and_before_anything_is_copied(leaving):
@@ -215,13 +217,14 @@ def test_weights_that_are_not_finite_are_not_left_and_training_goes_on(leaving):
 # A whole round
 
 
-def whole_round(folder, monkeypatch, *, training_only=False, **changes):
+def whole_round(folder, monkeypatch, overrides=None, *, training_only=False, **changes):
     """The events of a round of the smoke protocol by NumPy, in which nothing is timed for long."""
     monkeypatch.setattr(floor, "MEMORY_BYTES", 2**10)
-    loaded = protocol.load("smoke", measure__seconds_per_timing=1e-9, measure__sampling_batches=[1])
+    quick = {"measure__seconds_per_timing": 1e-9, "measure__sampling_batches": [1]}
+    loaded = protocol.load("smoke", **quick | (overrides or {}))
     paths = {name: str(folder / f"{name}.safetensors") for name in ("state", "best", "weights")}
     plan = plan_of().model_copy(update={"protocol": loaded, "epochs": 1} | paths | changes)
-    return list(worker.carry_out(plan, training_only=training_only))
+    return list(worker.carry_out(plan, **{"training_only": True} if training_only else {}))
 
 
 ALWAYS = [
@@ -248,6 +251,7 @@ def test_a_training_alone_is_timed_against_its_floor_and_a_calibration(tmp_path,
     assert {"framework", "gpu_before", "packages"} <= set(start.environment)
     assert isinstance(end, Finished)
     assert (end.status, set(end.environment)) == ("ok", {"gpu_after"})
+    assert not [*tmp_path.glob("state*")]  # no round follows
     on_disk = parameters.load(tmp_path / "weights.safetensors")[1]
     assert end.digests == {"final_parameters": parameters.digest(on_disk)}
     assert start.digests["initial_parameters"] != parameters.digest(on_disk)
@@ -268,3 +272,44 @@ def test_a_process_that_goes_on_says_nothing_of_its_import_and_memory(tmp_path, 
     assert "resumed_first_call_seconds" in quantities
     assert not quantities & {"import_seconds", "peak_memory"}
     assert [event.point.epoch for event in events if isinstance(event, EpochDone)] == [2]
+
+
+def test_a_later_round_goes_on_from_the_state_and_measures_no_start(tmp_path, monkeypatch):
+    first = whole_round(tmp_path, monkeypatch, rounds=3)
+    assert any(each.context.get("weights") == "initial" for each in first if isinstance(each, Measurement))
+    later = whole_round(tmp_path, monkeypatch, rounds=3, round=2, state=first[-2].path)
+    assert not any("weights" in each.context for each in later if isinstance(each, Measurement))
+    assert [event.point.epoch for event in later if isinstance(event, EpochDone)] == [2]
+
+
+def test_where_an_average_is_evaluated_the_likelihood_without_it_is_told_too(tmp_path, monkeypatch):
+    overrides = DATA_DEPENDENT | {"optimiser__name": "adamw", "training__loss": "nll"}
+    told, asked = [], likelihood.mean_log_prob
+    monkeypatch.setattr(likelihood, "mean_log_prob", lambda model, x: told.append((model, x)) or asked(model, x))
+    events = whole_round(tmp_path, monkeypatch, overrides)
+    (found,) = (each for each in events if getattr(each, "quantity", "") == "log_likelihood_without_average")
+    assert (found.measure, found.unit, found.context) == ("likelihood", "nats", {})
+    x = pixels_to_x(data.load("mnist-subset").test_images, likelihood.DEQUANTISED, 3)
+    (model, _) = next(each for each in told if each[1].shape == x.shape and np.array_equal(each[1], x))
+    averaged, last = asked(model, x), found.value  # the model is left with the average
+    assert last != averaged
+    trained = whole_round(tmp_path, monkeypatch, overrides, training_only=True, rounds=2)[-2].path
+    model.resume(TrainingState(state.load(trained)[1].parameters))
+    assert asked(model, x) == pytest.approx(last, rel=1e-6)
+
+
+def test_the_best_weights_are_kept_or_there_are_none(tmp_path, monkeypatch):
+    kept = {"training__keep": "best"}
+    whole_round(tmp_path, monkeypatch, kept, training_only=True)
+    best = (parameters.load(tmp_path / f"{name}.safetensors")[1] for name in ("best", "weights"))
+    assert_same_bits(*best)
+    (tmp_path / "best.safetensors").unlink()
+    with pytest.raises(DivergedError, match="no weights are the best"):
+        whole_round(tmp_path, monkeypatch, kept, training_only=True, best_loss=-1e9)
+
+
+def test_the_calibration_takes_half_the_time_of_another_timing(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(worker.calibration, "measure", lambda model, seconds, round_: asked.append(seconds) or iter(()))
+    whole_round(tmp_path, monkeypatch, {"measure__seconds_per_timing": 0.25}, training_only=True)
+    assert asked == [0.125]
