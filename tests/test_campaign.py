@@ -202,6 +202,18 @@ def test_a_step_is_begun_again_as_often_as_is_allowed_in_all_calls(tmp_path):
     assert [path.name for path in (tmp_path / "fails").glob("*.json")] == ["record.json"]  # its own one is replaced
 
 
+def test_each_attempt_has_a_name_of_its_own_though_the_folder_before_becomes_the_next(tmp_path):
+    (wanted,) = of("long").step
+    with locked(tmp_path) as (state, _):
+        for expected in ("long", "long-2", "long-3", "long-4"):
+            folder = state.begin(wanted, tmp_path, "cut off")
+            assert folder.name == expected
+            (folder / ".unfinished-run").touch()
+            for suffix in (".job", ".ended", ".log"):  # as a job leaves them
+                job.beside(folder, suffix).touch()
+    assert [path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()] == ["long-4"]
+
+
 def test_steps_that_share_folder_and_command_keep_all_their_records(tmp_path):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "record.json").write_text("of an earlier campaign")

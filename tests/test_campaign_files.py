@@ -26,6 +26,17 @@ STEP = '[[step]]\nname = "a"\nfolder = "a"\ncommand = ["run"]\n'
         ('device = "cpu"\n' + STEP + "matrix.seeds = [0, 1, 0]", "seeds: 0 is listed twice"),
         ('device = "cpu"\n' + STEP + "matrix.seeds = [true]", "step.0.matrix.seeds.0"),
         (
+            'device = "cpu"\n' + STEP + f"matrix.seeds = [{2**63}]",
+            f"seeds.0: found {2**63}, expected less than or equal to {2**63 - 1}",
+        ),
+        *(
+            (
+                'device = "cpu"\n' + STEP.replace('"run"', f'"run", "{option}", "x"'),
+                f"{option.partition('=')[0]} is in the command",
+            )
+            for option in ("--device=cpu", "--output", "--resume")
+        ),
+        (
             'device = "cpu"\n' + STEP + 'matrix.backends = ["torch", "jaxx"]',
             "'jaxx' is no backend; expected one of torch",
         ),

@@ -11,7 +11,7 @@ from PIL import Image
 
 import backends
 from backends import Architecture, parameters
-from bench.commands import cli
+from bench.commands import cli, options
 from bench.errors import BenchError
 from bench.records import environment
 from bench.running import runner
@@ -94,6 +94,11 @@ def test_help_names_every_command(nice_bench):
         (["run", "--protocol", "smoke", "--mode", "eager"], "--mode 'eager': expected BACKEND=VALUE"),
         (["run", "--protocol", "smoke", "--mode", "torch=eager,,", "--mode", "jx=jit"], "--mode 'jx=jit': expected"),
         (["run", "--protocol", "smoke", "--python", "mxnet=python"], "BACKEND one of torch"),
+        (["run", "--protocol", "smoke", "--python", "jax=a", "--python", "jax=b"], "'jax=b': jax has a already"),
+        (["run", "--protocol", "smoke", "--backends", "numpy", "--mode", "jax=jit"], "jax is not among the backends"),
+        (["sweep", "--backends", "numpy", "--mode", "jax=jit"], "jax is not among the backends that are run: numpy"),
+        (["profile", "--backends", "jax", "--mode", "torch=eager"], "torch is not among the backends"),
+        (["agree", "--devices", "2", "--weights", "none.safetensors"], "--weights is of no use with --devices"),
         (["run", "--protocol", "smoke", "--batch", "0"], "training.batch: found 0, expected greater than 0"),
         (["run", "--protocol", "smoke", "--epochs", "0"], "training.epochs: found 0"),
         (["run", "--protocol", "smoke", "--epochs", "2", "--rounds", "3"], "training.rounds is 3; expected at most"),
@@ -111,6 +116,10 @@ def test_help_names_every_command(nice_bench):
         (["plots"], "results: no such file or folder"),
         (["tables"], "results: no such file or folder"),
         (["tables", "."], "no records in .; `nice-bench run` makes some"),
+        (["tables", "results", "--into", "text.md"], "RECORDS is of no use with --into"),
+        (["tables", "--into", "text.md", "--all"], "--all is of no use with --into"),
+        (["tables", "--write", "out", "--format", "latex"], "--format is of no use with --write"),
+        (["tables", "--formats", "latex"], "--formats is of no use without --write"),
         (["sample", "none.safetensors"], "none.safetensors: no such file"),
         (
             ["sample", "none.safetensors", "--kind", "mosaic"],
@@ -203,6 +212,10 @@ def test_an_interruption_ends_with_130(nice_bench, monkeypatch):
     done = nice_bench("run", "--protocol", "smoke")
     assert done.code == 130
     assert done.err.splitlines()[-1] == "nice-bench: interrupted; what was measured until then is kept"
+
+
+def test_sizes_that_are_given_in_two_options_are_all_swept():
+    assert options.sizes(["batch=8,16", "width=3", "batch=4,8"]) == {"batch": [8, 16, 4], "width": [3]}
 
 
 # tables

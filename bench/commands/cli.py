@@ -124,7 +124,7 @@ def run(
         backends=options.backend_names(chosen),
         device=device,
         precision=precision,
-        modes=options.modes_of(mode),
+        modes=options.modes_of(mode, options.backend_names(chosen)),
         devices=counts,
         nodes=place.nodes if place else 1,
         weak=scaling == "weak",
@@ -211,6 +211,7 @@ for name, command, example in (
 
 @app.command("tables", epilog="Example: nice-bench tables results --all --format markdown")
 def show_tables(
+    context: typer.Context,
     folders: Folders = None,
     every: Annotated[
         bool, typer.Option("--all", help="All tables. [default: the answers; of runs, their speed and accuracy]")
@@ -226,6 +227,14 @@ def show_tables(
     ] = None,
 ) -> None:
     """Say who is fastest, and make tables from records."""
+    given = options.on_command_line(context)
+    for option, others in (("text", {"folders", "write", "style", "formats", "every"}), ("write", {"style", "every"})):
+        if option in given and (unused := sorted(given & others)):
+            named = {"text": "--into", "style": "--format", "every": "--all", "folders": "RECORDS"}
+            option, other = (named.get(name, f"--{name}") for name in (option, unused[0]))
+            raise BenchError(f"{other} is of no use with {option}")
+    if "formats" in given and write is None:
+        raise BenchError("--formats is of no use without --write")
     if text is not None:
         made = readme.refresh(text)
         with writing(text) as temporary:
@@ -331,6 +340,8 @@ def agree(
     names = [*options.backend_names(chosen)] if chosen is not None else _importable()
     if chosen is None and devices:
         names = [name for name in names if backends.backend_class(name).parallel_modes]
+    if trained is not None and devices:
+        raise BenchError("--weights is of no use with --devices: no round trip is made there")
     on = resolve_device(device)
     with options.interruptible():
         made = agreement_runs.run(

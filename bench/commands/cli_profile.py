@@ -38,7 +38,7 @@ def profile(
         backends=options.backend_names(chosen),
         device=device,
         precision=precision,
-        modes=options.modes_of(mode),
+        modes=options.modes_of(mode, options.backend_names(chosen)),
         seed=seed,
         folder=options.folder(output, f"profile-{loaded.name}"),
         interpreters=options.pairs(python, "--python"),

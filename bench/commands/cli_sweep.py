@@ -56,7 +56,7 @@ def sweep(
         backends=options.backend_names(chosen),
         device=device,
         precision=precision,
-        modes=options.modes_of(mode),
+        modes=options.modes_of(mode, options.backend_names(chosen)),
         folder=options.folder(output, "sweep"),
         interpreters=options.pairs(python, "--python"),
         timeout=timeout,

@@ -145,25 +145,30 @@ def among(option: str, given: str, known: Collection[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def modes_of(given: list[str] | None) -> dict[str, list[str]]:
-    """What the --mode options say, by backend: each mode once."""
+def modes_of(given: list[str] | None, chosen: Collection[str]) -> dict[str, list[str]]:
+    """What the --mode options say, by backend: each mode once; of backends that are `chosen`."""
     found: dict[str, list[str]] = {}
     for entry in given or []:
         for name, modes in pairs([entry], "--mode").items():
+            if name not in chosen:
+                raise BenchError(
+                    f"--mode {entry!r}: {name} is not among the backends that are run: {', '.join(chosen)}"
+                )
             found[name] = list(dict.fromkeys([*found.get(name, []), *listed([modes])]))
     return found
 
 
 def pairs(given: list[str] | None, option: str) -> dict[str, str]:
     """What BACKEND=VALUE says, by backend; `option` is the option's name, for the error."""
-    found = {}
+    found: dict[str, str] = {}
     for entry in given or []:
         name, equals, value = entry.partition("=")
         if not equals or not value or name not in backends.REGISTRY:
             raise BenchError(
                 f"{option} {entry!r}: expected BACKEND=VALUE, BACKEND one of {', '.join(backends.REGISTRY)}"
             )
-        found[name] = value
+        if found.setdefault(name, value) != value:
+            raise BenchError(f"{option} {entry!r}: {name} has {found[name]} already")
     return found
 
 
@@ -174,11 +179,11 @@ def listed(given: list[str] | None) -> list[str]:
 
 def sizes(given: list[str] | None) -> dict[str, list[int]]:
     """What AXIS=N,N,… says, by axis."""
-    found = {}
+    found: dict[str, list[int]] = {}
     for entry in given or []:
         axis, _, numbers = entry.partition("=")
         each = listed([numbers])
         if not each or not all(number.isdecimal() and int(number) for number in each):
             raise BenchError(f"--values {entry!r}: expected AXIS=N,N,… with positive integers")
-        found[axis] = [int(number) for number in each]
+        found[axis] = list(dict.fromkeys([*found.get(axis, []), *map(int, each)]))
     return found

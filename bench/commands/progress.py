@@ -71,7 +71,7 @@ class LiveProgress:
         if isinstance(event, EpochDone):
             point = event.point
             part = point.test_loss is None and point.note is None  # of an epoch: what is selected on is not looked at
-            state = f"loss {_nats(point.train_loss)}, " + ("" if part else f"test {_nats(point.test_loss)}, ")
+            state = f"loss {_nats(point.train_loss)}, " + ("" if part else f"selection {_nats(point.test_loss)}, ")
             state += f"{point.seconds:.1f} s"
             self._progress.update(self._here.task, advance=1, state=state)
             if not self.console.is_terminal:

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 import backends
 from bench.errors import BenchError, explain
 from bench.inputs import protocol
+from bench.records.fields import MOST_SEED
 
 COMMANDS = ("run", "agree", "sweep", "peers", "profile")
 """Those that take --device and --output."""
@@ -110,7 +111,7 @@ class Matrix(Strict):
     precisions: Axis[Literal["float64", "float32", "tf32", "bfloat16"]] | None = None
     backends: Axis[Backend] | None = None
     modes: dict[Backend, Axis[Word]] = {}
-    seeds: Axis[Annotated[int, Field(ge=0, lt=2**64, strict=True)]] | None = None
+    seeds: Axis[Annotated[int, Field(ge=0, le=MOST_SEED, strict=True)]] | None = None
 
     @model_validator(mode="after")
     def _modes_of_its_backends(self) -> Self:
@@ -160,6 +161,8 @@ class Step(Strict):
         if name not in COMMANDS:
             raise ValueError(f"the command begins with {name!r}; expected one of {', '.join(COMMANDS)}")
         given = {part.partition("=")[0] for part in self.command}
+        if own := sorted(given & {"--device", "--output", "--resume"}):
+            raise ValueError(f"{own[0]} is in the command; the campaign itself says that")
         for option in sorted({key for each in self.combinations() for key in each}):
             if option not in AXES.get(name, ()):
                 raise ValueError(f"its matrix sets {option}, which `{name}` does not take from a matrix")

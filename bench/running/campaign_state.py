@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, ValidationError
 from bench.errors import BenchError, writing
 from bench.records import numbered, slug
 from bench.running.campaign import Campaign, Step
-from bench.running.job import INTERRUPTED, Ending
+from bench.running.job import INTERRUPTED, Ending, beside
 from bench.running.runner import UNFINISHED
 
 STATE = "campaign.state"
@@ -93,6 +93,8 @@ class State(BaseModel):
         before, outcome = self.steps.get(step.name), self.of(step)
         for name in numbered(slug(step.name)):
             folder = output / ATTEMPTS / name
+            if any(beside(folder, suffix).exists() for suffix in (".job", ".ended", ".log")):
+                continue  # of an attempt whose folder has become that of the next
             with suppress(FileExistsError):
                 folder.mkdir(parents=True)
                 break
