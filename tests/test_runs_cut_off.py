@@ -203,6 +203,20 @@ def test_a_run_of_another_machine_or_with_missing_epochs_is_not_gone_on_with(tmp
         resume(tmp_path, Workers())
 
 
+def test_a_run_that_goes_on_under_other_software_names_both(tmp_path):
+    record = run(tmp_path, Workers({"a": 1})).records["a"]
+    (path,) = tmp_path.glob("*.json")
+    older = {"packages": {"torch": "2.11"}, "git": {"commit": "f" * 40, "dirty": False}, "framework": {"a": "1.0"}}
+    other = record.model_copy(update={"environment": record.environment | older})
+    path.write_text(records.layout(other.model_dump(mode="json")))
+    found = resume(tmp_path, Workers()).records["a"].environment
+    now = environment.fingerprint()
+    assert found["begun_with"] == older
+    assert (found["packages"], found["git"]) == (now["packages"], now["git"])
+    unchanged = run(tmp_path / "b", Workers({"a": 1})), resume(tmp_path / "b", Workers()).records["a"]
+    assert "begun_with" not in unchanged[1].environment
+
+
 def test_the_same_run_does_not_go_on_twice_at_once(tmp_path):
     run(tmp_path, Workers({"a": 1}))
 
@@ -281,7 +295,9 @@ CPU = {"cpu": "one", "cores": 2, "cpu_quota": None, "variables": {}, "gpus": [{"
 @pytest.mark.parametrize(
     ("device", "changed", "same"),
     [
-        ("cpu", {"variables": {"OMP_NUM_THREADS": "1"}}, True),
+        ("cpu", {"variables": {"OMP_NUM_THREADS": "2"}}, True),
+        ("cpu", {"variables": {"OMP_NUM_THREADS": "1"}}, False),
+        ("gpu", {"variables": {"OMP_NUM_THREADS": "1"}}, True),
         ("cpu", {"gpus": []}, True),
         ("cpu", {"cpu": "another"}, False),
         ("gpu", {"cpu": "another"}, True),
@@ -292,5 +308,7 @@ def test_a_machine_is_the_same_by_what_trains_there(tmp_path, monkeypatch, devic
     made = training(tmp_path)
     made.record = made.record.model_copy(update={"plan": made.record.plan.model_copy(update={"device": device})})
     monkeypatch.setattr(environment, "fingerprint", lambda: CPU)
+    monkeypatch.setattr(environment, "cores", lambda: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with nullcontext() if same else pytest.raises(BenchError, match="its run was measured on"):
         made._take_up(made.record.model_copy(update={"environment": CPU | changed}))

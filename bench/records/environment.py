@@ -73,6 +73,10 @@ THROTTLE_REASONS = {
 }
 
 
+BEGUN_WITH = "begun_with"
+"""The key, in a record of a run that went on under other software, of what it began with: packages, framework, git."""
+
+
 def fingerprint() -> dict[str, Any]:
     """Describe this machine, its software and the state of this source, as JSON values."""
     return {

@@ -26,7 +26,7 @@ from bench.inputs import data
 from bench.inputs.protocol import Protocol
 from bench.records import Kind, Measurement, Plan, Record, RecordError, environment
 from bench.running import variant
-from bench.running.messages import Event, Finished, StateLeft, WorkerPlan
+from bench.running.messages import Event, Finished, Started, StateLeft, WorkerPlan
 from bench.running.variant import Device, Listener, Variant, carry_out, new_run_id, resolve_device, scratch
 from bench.running.worker_environment import cache_environment
 
@@ -209,8 +209,8 @@ class Training(Variant[WorkerPlan]):
     def _take_up(self, record: Record) -> None:
         """Go on with a record: without what was measured after the state, which is measured again."""
         here, there = (
-            environment.machine(self.device, found | {"variables": {}})
-            for found in (environment.fingerprint(), record.environment)
+            environment.machine(self.device, found)
+            for found in (environment.fingerprint() | {"variables": super().variables()}, record.environment)
         )
         if here != there:
             raise BenchError(f"{self.request.folder}: its run was measured on {there}; this is {here}")
@@ -250,6 +250,15 @@ class Training(Variant[WorkerPlan]):
 
     def _file(self, name: str) -> str:
         return str(self.scratch / f"{name}.safetensors")
+
+    def _take(self, event: Event) -> None:
+        """Keep, where the run goes on under other software, what it began with."""
+        before = self.record.environment if self.done and isinstance(event, Started) else {}
+        super()._take(event)
+        now = self.record.environment
+        software = [key for key in ("packages", "framework", "git") if before.get(key, now.get(key)) != now.get(key)]
+        if begun := before.get(environment.BEGUN_WITH, {key: before[key] for key in software}):
+            self._change(environment=now | {environment.BEGUN_WITH: begun})
 
     def on_disk(self, event: Event) -> None:
         """A state counts from here on."""

@@ -11,7 +11,7 @@ import pandas as pd
 
 import backends
 from bench.records import Measurement, Record
-from bench.records.environment import machine
+from bench.records.environment import BEGUN_WITH, machine
 
 TEXT: Final = "string"
 ABOUT = ("run", "created", "status", "reason", "protocol", "protocol_digest", "backend", "device", "machine")
@@ -35,9 +35,15 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     Columns: `COLUMNS`, then one `at_<key>` per key of any measurement's context. The order of rows depends on the
     records alone, not on the order they come in.
     """
-    rows = [row for record in sorted(records, key=order) for row in _rows(record)]
-    contexts = sorted({name for row in rows for name in row} - set(COLUMNS))
-    data = pd.DataFrame(rows, columns=[*COLUMNS, *contexts], dtype=object).astype(COLUMNS)
+    return numbered(records).drop(columns="record")
+
+
+def numbered(records: Iterable[Record]) -> pd.DataFrame:
+    """Return the same with a number for each record, in the column `record`."""
+    columns = COLUMNS | {"record": "int64"}
+    rows = [row | {"record": i} for i, each in enumerate(sorted(records, key=order)) for row in _rows(each)]
+    contexts = sorted({name for row in rows for name in row} - set(columns))
+    data = pd.DataFrame(rows, columns=[*columns, *contexts], dtype=object).astype(columns)
     for name in contexts:
         data[name] = _context_column(data[name])
     return data
@@ -59,11 +65,17 @@ def machine_of(record: Record) -> str:
 def versions_of(record: Record) -> str:
     """Return the framework's version, as "jax 0.10.2, jaxlib 0.10.2"; empty where it is not installed.
 
-    The packages of a backend that isn't built in are not known here, so its own word is taken.
+    The packages of a backend that isn't built in are not known here, so its own word is taken. Of a run that went on
+    under another version it is both.
     """
     known = backends.BUILT_IN.get(record.plan.backend)
-    found = record.environment.get("packages" if known else "framework", {})
-    return ", ".join(f"{name} {found[name]}" for name in (known.packages if known else found) if name in found)
+    part = "packages" if known else "framework"
+    all_found = [each.get(part, {}) for each in (record.environment.get(BEGUN_WITH, {}), record.environment)]
+    named = [
+        ", ".join(f"{name} {found[name]}" for name in (known.packages if known else found) if name in found)
+        for found in all_found
+    ]
+    return ", then ".join(dict.fromkeys(filter(None, named)))
 
 
 def order(record: Record) -> tuple[Any, ...]:
