@@ -289,7 +289,7 @@ def test_losses_differ_by_nats_and_have_no_ratio():
     row = only(compared(losses(-100.0), losses(-99.0, run="b")), "final train loss")
     assert figure(row) == "+1.00 nats"
     assert (row.verdict, plain(row)["compared"], plain(row)["value"]) == ("unclear", "difference", 1.0)
-    assert only(compared(losses(-100.0), losses(-100.0, run="b")), "best test loss").verdict == "same"
+    assert only(compared(losses(-100.0), losses(-100.0, run="b")), "best selection loss").verdict == "same"
 
 
 def test_seeds_in_common_are_pairs():

@@ -33,7 +33,7 @@ def test_what_there_is_nothing_to_say_about_is_one_row():
     ]
     a, b = (record(run=run, curve=points(-5.0, -6.0, test=[-3.0]), measurements=errors) for run in "ab")
     shown = table(compared(a, b)).shown
-    assert list(shown["figure"]) == ["3 errors of rounding", "final train loss, best train loss, best test loss"]
+    assert list(shown["figure"]) == ["3 errors of rounding", "final train loss, best train loss, best selection loss"]
     assert list(shown["change [95 %]"]) == ["× 1.0–1.0", "0 nats"]
     shown = table(compared([a, record("jax", run="a", curve=points(-5.0))], [])).shown
     assert list(shown["backend"]) == ["torch", "jax"]

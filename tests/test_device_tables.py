@@ -28,6 +28,22 @@ def test_strong_scaling_is_of_the_same_batch_and_weak_of_that_of_each_device():
     assert two["reduced a step, MB"] == "76.50"
 
 
+def test_networks_of_one_protocols_name_are_not_divided_by_each_other():
+    small = run_of(2, 128, 9000.0, protocol_digest="f" * 16, architecture={"dim": 4, "hidden_units": 100})
+    table = devices([RUNS[0], RUNS[2], small])
+    assert "speed-up" not in table.shown  # there is none
+    assert "Protocol article" in table.caption
+    other_batch = run_of(2, 128, 1500.0, protocol_digest="e" * 16)  # as another batch has, too
+    assert row(devices([RUNS[0], other_batch]), devices="2")["speed-up"] == "1.50"
+
+
+def test_a_table_that_is_folded_names_the_devices_in_each_part_and_what_failed_below():
+    failed = run_of(4, 128, 1.0, "jax", status="failed", reason="no room")
+    table = devices([*RUNS, failed])
+    assert {"devices", "mode", "batch"} & {*table.shown} <= {*table.labels}
+    assert "Not complete: jax, AMD EPYC, 2 cores, 4 devices, article, float32: failed (no room)." in table.caption
+
+
 def test_the_reduction_by_itself_stands_beside_the_step_and_its_floor():
     two, one = (row(devices(RUNS), devices=count, batch="128") for count in ("2", "1"))
     assert (two["step, ms"], two["floor, ms"], two["reduction alone, ms"]) == ("85.33", "50.0", "12.5")  # 128/1500

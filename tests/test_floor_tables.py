@@ -92,6 +92,16 @@ def test_what_a_run_that_failed_had_measured_is_in_neither_table():
         assert make([run_of("torch"), failed]).raw.equals(make([run_of("torch")]).raw)
 
 
+def test_what_failed_is_named_and_a_step_that_was_disturbed_says_so():
+    busy = run_of("torch")
+    busy.measurements.append(measurement("training", "others_share", 0.6, "1", round=1))
+    failed = record("jax", status="failed", reason="boom")
+    table = floor_tables.floors([busy, failed])
+    assert row(table, backend="torch")["step, ms"] == "180.0, disturbed: others used 60 % of the machine"
+    for each in (table, floor_tables.forward_floors([busy, failed])):
+        assert "Not complete: jax, AMD EPYC, 2 cores, article, float32: failed (boom)." in each.caption
+
+
 def test_the_tables_are_among_all_tables():
     runs = [run_of("jax"), run_of("torch")]
     found = {table.name: table for table in tables.all_tables(runs)}

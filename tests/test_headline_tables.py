@@ -173,3 +173,24 @@ def test_over_seeds_a_likelihood_has_its_range_and_no_standard_error():
         for seed in (0, 1)
     ]
     assert row(headline(made))["test log-likelihood, nats"] == "1981.50 [1980.00–1983.00]"
+
+
+def test_a_record_that_is_there_twice_takes_no_longer():
+    first_call = measurement("startup", "first_call_seconds", 7.0, "s", round=1)
+    curve = points(-1.0, -2.0, test=(-1900.0, -2000.0))  # of 1.5 s an epoch
+    one = record(loss="nll", curve=curve, measurements=[*seconds(1.5), first_call])
+    other = record(
+        loss="article", run="b", measurements=[*seconds(1.5), first_call, *target(2.0, 3.0)], target_loss=-1.0
+    )
+    for times in (1, 2):
+        assert row(headline([one] * times))["to target"] == "10.0 s, epoch 2"
+        assert row(headline([other] * times))["to target"] == "10.0 s, epoch 2"
+        assert row(likelihood_times([one] * times))["to 1980.5 nats"] == "10.00 s, epoch 2"
+
+
+def test_without_a_target_of_its_own_a_likelihoods_is_the_papers_and_is_named():
+    made = record(loss="nll", curve=points(-1.0, test=(-2000.0,)), measurements=seconds(1.5))
+    table = headline([made])
+    assert row(table)["to target"] == "1.50 s, epoch 1"
+    assert "Target: a log-likelihood of 1980.50 nats." in table.caption
+    assert "Target:" not in headline([record(measurements=seconds(1.5))]).caption

@@ -120,15 +120,15 @@ def test_what_says_the_same_in_other_words_is_left_out():
     assert {each.quantity.label for each in observations([record(measurements=more)])} == {"s/epoch"}
 
 
-LOSSES = ("final train loss", "best train loss", "final test loss", "best test loss")
+LOSSES = ("final train loss", "best train loss", "final test loss", "best selection loss")
 
 
 def test_losses_are_those_of_the_curve_the_last_one_by_its_epoch():
     made = record(curve=points(-4.0, -9.0, -8.0, test=(-1.0, -3.0, -2.0)))
     for curve in (made.curve, made.curve[::-1]):
         found = made.model_copy(update={"curve": curve})
-        assert [of(found, name) for name in LOSSES] == [[-8.0], [-9.0], [-2.0], [-3.0]]
-    (quantity,) = {each.quantity for each in observations([made]) if each.quantity.label == "final test loss"}
+        assert [of(found, name) for name in LOSSES] == [[-8.0], [-9.0], [], [-3.0]]
+    (quantity,) = {each.quantity for each in observations([made]) if each.quantity.label == "best selection loss"}
     assert (quantity.topic, quantity.unit, quantity.form) == ("loss", "nats", "loss")
 
 
@@ -145,7 +145,7 @@ def test_final_losses_are_the_measured_ones_where_there_are_some():
 
 def test_a_loss_that_was_no_number_is_neither_final_nor_best():
     made = record(curve=points(-4.0, None, test=(None, -2.0)))
-    assert [of(made, name) for name in LOSSES] == [[], [-4.0], [-2.0], [-2.0]]
+    assert [of(made, name) for name in LOSSES] == [[], [-4.0], [], [-2.0]]
 
 
 def test_to_target_counts_the_first_call_of_the_first_process():

@@ -207,6 +207,7 @@ REFUSED = [
     ("temperature = 0.8", "temperature = -1", "measure.temperature: found -1, expected greater than"),
     ('name = "smoke"', 'name = "../smoke"', 'name: found "../smoke"'),
     ("[data]", "[data", "not TOML"),
+    ('loss = "article"', 'loss = "nll"', "training.target_of is 'training'; expected 'selection' where the loss"),
 ]
 
 

@@ -116,11 +116,11 @@ def test_lowest_test_losses_are_reported_with_the_spread_over_seeds():
         for backend, shift in (("torch", 0.0), ("jax", 0.5))
         for seed in (0, 1, 2)
     ]
-    assert one(sentences_on(*several), "Lowest test") == (
-        "Lowest test article loss: JAX -101.500 and PyTorch -101.000, within 0.50 nats of each other (medians over 3 "
-        "seeds, which differ by up to 2.0 nats)."
+    assert one(sentences_on(*several), "Lowest selection") == (
+        "Lowest selection article loss: JAX -101.500 and PyTorch -101.000, within 0.50 nats of each other (medians over "
+        "3 seeds, which differ by up to 2.0 nats)."
     )
-    assert "one seed, so how far seeds differ is not known" in one(sentences_on(several[0]), "Lowest test")
+    assert "one seed, so how far seeds differ is not known" in one(sentences_on(several[0]), "Lowest selection")
 
 
 def test_the_target_is_reached_or_not():

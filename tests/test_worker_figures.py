@@ -69,7 +69,7 @@ class Others:
 
 def plan_of(round_=1, best_loss=None, **overrides):
     return WorkerPlan(
-        protocol=protocol.load("smoke", **{"training__loss": "nll", **overrides}),
+        protocol=protocol.load("smoke", **{"training__loss": "nll", "training__target_of": "selection", **overrides}),
         backend="numpy",
         device="cpu",
         precision="float32",

@@ -283,7 +283,11 @@ def test_a_later_round_goes_on_from_the_state_and_measures_no_start(tmp_path, mo
 
 
 def test_where_an_average_is_evaluated_the_likelihood_without_it_is_told_too(tmp_path, monkeypatch):
-    overrides = DATA_DEPENDENT | {"optimiser__name": "adamw", "training__loss": "nll"}
+    overrides = DATA_DEPENDENT | {
+        "optimiser__name": "adamw",
+        "training__loss": "nll",
+        "training__target_of": "selection",
+    }
     told, asked = [], likelihood.mean_log_prob
     monkeypatch.setattr(likelihood, "mean_log_prob", lambda model, x: told.append((model, x)) or asked(model, x))
     events = whole_round(tmp_path, monkeypatch, overrides)

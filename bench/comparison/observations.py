@@ -173,10 +173,12 @@ def _quantity(measurement: Measurement) -> Quantity | None:
 def _losses(record: Record) -> Iterator[Measurement]:
     """Final and best losses, as the table of accuracy has them: measured where they were, else from the curve."""
     measured = {m.quantity: m.value for m in record.measurements if m.measure in ("training", "likelihood")}
-    final = {"train": "final_train_loss", "test": "test_loss"}
-    for part in ("train", "test"):
-        curve = [getattr(point, f"{part}_loss") for point in sorted(record.curve, key=lambda point: point.epoch)]
-        finite = [loss for loss in curve if loss is not None]
-        last = measured.get(final[part], curve[-1] if curve else None)
-        for name, value in (("final", last), ("best", min(finite, default=None))):
-            yield Measurement.of("loss", f"{name} {part} loss", value, "nats")
+    points = sorted(record.curve, key=lambda point: point.epoch)
+    train, selection = ([getattr(point, f"{part}_loss") for point in points] for part in ("train", "test"))
+    for name, value in (
+        ("final train loss", measured.get("final_train_loss", train[-1] if train else None)),
+        ("best train loss", min((loss for loss in train if loss is not None), default=None)),
+        ("final test loss", measured.get("test_loss")),
+        ("best selection loss", min((loss for loss in selection if loss is not None), default=None)),
+    ):
+        yield Measurement.of("loss", name, value, "nats")

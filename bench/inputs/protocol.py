@@ -144,6 +144,8 @@ class Protocol(_Section):
                 "initial.log_scale is 'data'; expected initial.kernels 'he_normal', so that latents begin as pixels, "
                 "and pixels.training_noise, so that each of them varies"
             )
+        if rule.loss == "nll" and rule.target_loss is not None and rule.target_of == "training":
+            raise ValueError("training.target_of is 'training'; expected 'selection' where the loss is a likelihood's")
         if self.data.select == "validation" and not self.data.validation:
             raise ValueError("data.validation is 0; expected a number of images, since data.select is 'validation'")
         return self

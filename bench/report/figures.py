@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 
 from bench.figures.palette import colour_of
 from bench.report.panels import OUTLINE, Group, Panel, axis, error_bars, line, look, panel, thinned, ticks
-from bench.tables import KINDS, final_losses, largest_difference
+from bench.tables import CURVES, KINDS, final_losses, largest_difference
 from bench.tables.device_tables import devices
 from bench.tables.frame import PRECISIONS, rank
 from bench.tables.labels import SECTION, groups, place, said, section_label
@@ -47,13 +47,13 @@ def series_of(rows: pd.DataFrame) -> list[str]:
 
 
 def losses(rows: pd.DataFrame) -> Iterator[Panel]:
-    """A panel for each of training and test loss, and one for how far apart the series are."""
+    """A panel for the losses of training, one for those of what is selected on, and one for how far apart they are."""
     points = rows[rows["measure"] == "curve"]
     if points.empty or points["loss"].nunique() != 1:
         return
     kind, names = KINDS[str(points["loss"].iloc[0])], series_of(rows)
     apart = []
-    for part, said_part in (("train", "Training"), ("test", "Test")):
+    for part, said_part in (("train", "Training"), ("test", "Selection")):
         its = pick(points, "curve", f"{part}_loss")
         if its["value"].notna().sum() == 0:
             continue
@@ -104,7 +104,7 @@ def _differences(its: pd.DataFrame, names: list[str], part: str) -> list:
             "marker": style["marker"] | {"size": 6},
             "line": style["line"] | {"dash": dash, "width": 2 if two else 4},
         }
-        name = f"{part}: {f'{said(pair[1])} to {said(pair[0])}' if two else 'any two'}"
+        name = f"{CURVES[part]}: {f'{said(pair[1])} to {said(pair[0])}' if two else 'any two'}"
         heights = [value if value > 0 else None for value in by_epoch.values()]
         traces.append(go.Scatter(x=list(by_epoch), y=heights, name=name, mode="lines+markers", **style))
     return traces
@@ -259,7 +259,7 @@ def seeds(rows: pd.DataFrame) -> Iterator[Panel]:
     for part, symbol in (("train", "circle"), ("test", "circle-open")):
         for name in names:
             final = final_losses(rows[rows["series"] == name], part).dropna(subset=["value"])
-            values = final.groupby(RECORD)["value"].median().reset_index()
+            values = final.groupby([*RECORD, "seed"])["value"].median().reset_index()
             if len(values):
                 colour, label = colour_of(name, names), f"{said(name)}, {part}"
                 marker = {"color": colour, "symbol": symbol, "size": 10, "line": {"color": colour, "width": 2}}

@@ -14,7 +14,7 @@ from bench.comparison.answers import UNWATCHED, Section, worst_by_series
 from bench.tables import KINDS, trained
 from bench.tables.headline_tables import to_target
 from bench.tables.labels import LOSS_DIGITS, groups, said
-from bench.tables.pivot import Spread, over_rounds, pick
+from bench.tables.pivot import RECORD, Spread, over_rounds, pick
 from bench.tables.render import at_most, listed, number
 from bench.tables.series_tables import round_trips_of
 
@@ -56,13 +56,13 @@ def targets(rows: pd.DataFrame) -> Iterator[str]:
 
 
 def best_losses(rows: pd.DataFrame) -> Iterator[str]:
-    """The lowest test loss of each, how far apart they are, and the spread over seeds where there is one."""
+    """The lowest loss of each on what is selected on, how far apart these are, and their spread over seeds, if any."""
     curve = pick(rows, "curve", "test_loss").dropna(subset=["value"])
     if curve.empty or curve["loss"].nunique() != 1:
         return
     kind, spreads = KINDS[str(curve["loss"].iloc[0])], {}
     for key, its in groups(curve, ["series"]):
-        lowest = its.groupby(["run", "seed"], dropna=False)["value"].min()
+        lowest = its.groupby(RECORD)["value"].min()
         spreads[str(key["series"])] = Spread(float(lowest.median()), float(lowest.min()), float(lowest.max()))
     ordered = sorted(spreads.items(), key=lambda item: item[1].middle)
     parts = [f"{said(name)} {number(s.middle, LOSS_DIGITS)}" for name, s in ordered]
@@ -74,7 +74,7 @@ def best_losses(rows: pd.DataFrame) -> Iterator[str]:
         seeds = f"medians over {count} seeds, which differ by up to {at_most(over)} nats"
     else:
         seeds = "one seed, so how far seeds differ is not known"
-    yield f"Lowest test {kind.removesuffix(', nats')}: {listed(parts)}{within} ({seeds})."
+    yield f"Lowest selection {kind.removesuffix(', nats')}: {listed(parts)}{within} ({seeds})."
 
 
 def likelihood(rows: pd.DataFrame) -> Iterator[str]:

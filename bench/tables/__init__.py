@@ -56,6 +56,8 @@ LIKELIHOOD = (  # quantity, heading, digits
     ("bits_per_dim", "bits/dim", 4),
 )
 KINDS = {"article": "article loss", "nll": "−log p, nats"}
+CURVES = {"train": "train", "test": "selection"}
+"""Which losses a curve has, and what they are called: the second are of the images that the protocol selects on."""
 
 
 def all_tables(records: Iterable[Record], *, brief: bool = False) -> list[Table]:
@@ -174,10 +176,11 @@ def accuracy(records: Source) -> Table:
         cells: dict[str, str] = {}
         for part in ("train", "test"):
             final, best, epochs = _losses(rows, part)
-            heading = f"{part} {KINDS[str(key['loss'])]}"
-            figures |= {f"final {heading}": final.middle, f"best {heading}": best.middle}
+            kind = KINDS[str(key["loss"])]
+            last, lowest = f"final {part} {kind}", f"best {CURVES[part]} {kind}"
+            figures |= {last: final.middle, lowest: best.middle}
             at = f" (epoch {'–'.join(map(str, sorted({min(epochs), max(epochs)})))})" if epochs else ""
-            cells |= {f"final {heading}": final.text(LOSS_DIGITS), f"best {heading}": best.text(LOSS_DIGITS) + at}
+            cells |= {last: final.text(LOSS_DIGITS), lowest: best.text(LOSS_DIGITS) + at}
         for quantity, heading, digits in LIKELIHOOD:
             picked = trained(pick(rows, "likelihood", quantity))
             found = over_rounds(picked)
@@ -189,7 +192,8 @@ def accuracy(records: Source) -> Table:
             table.add(key, numbers_of(rows) | figures, _labels(key, rows) | cells, rows, ROW)
     notes = [
         *kinds_of_loss(data),
-        "Best: the lowest over the epochs, for the test loss a choice made on the test set.",
+        "Best: the lowest over the epochs. Selection: of the images that are evaluated after each epoch, which are set",
+        "apart from the training images or, where a protocol says so as the article's does, are the test set.",
         "Log-likelihood: dequantised test images, mean ± standard error over noise draws.",
     ]
     if not anything:
@@ -204,9 +208,9 @@ def curves(records: Iterable[Record]) -> Table:
     table = Rows()
     for key, rows in groups(used, [*SECTION, "at_epoch"]):
         figures: Row = {}
-        for part in ("train", "test"):
+        for part, said in CURVES.items():
             for loss, some in groups(pick(rows, "curve", f"{part}_loss"), ["loss"]):
-                kind = f"{part} {KINDS[str(loss['loss'])]}"
+                kind = f"{said} {KINDS[str(loss['loss'])]}"
                 for series, its in groups(some, ["series"]):
                     figures[f"{series['series']} {kind}"] = over_rounds(its).middle
                 apart, relative = largest_difference(some)
@@ -238,10 +242,10 @@ def _losses(rows: pd.DataFrame, part: str) -> tuple[Spread, Spread, list[int]]:
 
 
 def final_losses(rows: pd.DataFrame, part: str) -> pd.DataFrame:
-    """Return the rows of final losses, `part` "train" or "test": as measured or, without that, where a curve ends."""
+    """Return the rows of final losses, `part` "train" or "test": as measured; of training else where its curve ends."""
     measured = pick(rows, "training", "final_train_loss") if part == "train" else pick(rows, "likelihood", "test_loss")
-    final, curve = trained(measured), pick(rows, "curve", f"{part}_loss")
-    if final.empty and not curve.empty:
+    final, curve = trained(measured), pick(rows, "curve", "train_loss")
+    if part == "train" and final.empty and not curve.empty:
         ends = curve.groupby(RECORD, dropna=False)["at_epoch"].transform("max")
         final = curve[curve["at_epoch"] == ends]
     return final

@@ -22,12 +22,17 @@ NOTES = (
 
 def devices(records: Source) -> Table:
     """Return images a second by the number of devices: a row a machine, protocol, precision, variant and number."""
-    data = prepare(records)
-    data = data[data["status"] == "ok"]
+    whole = prepare(records)
+    single_network = (
+        whole.groupby("plan_protocol")["network"].transform("nunique") == 1
+    )  # whatever its batches and digests
+    named = whole["plan_protocol"] + " (network " + whole["network"].str.slice(0, 8) + ")"
+    whole = whole.assign(protocol=whole["plan_protocol"].where(single_network, named))
+    data = whole[whole["status"] == "ok"]
     if not (data["devices"] > 1).any():
         return Table("devices", "Devices side by side", "", pd.DataFrame(), pd.DataFrame(), ())
     machines = data["machine"].str.replace(r", \d+ devices( on \d+ nodes)?$", "", regex=True)
-    data, table = data.assign(protocol=data["plan_protocol"], machine=machines), Rows()
+    data, table = data.assign(machine=machines), Rows()
     several = (data["nodes"] > 1).any()
     for key, rows in groups(data, BACKEND):
         if not (rows["devices"] > 1).any():
@@ -68,4 +73,4 @@ def devices(records: Source) -> Table:
             }
             shown = [name for name in (*BACKEND, *SIZE) if name != "nodes" or several]
             table.add(key | size, figures, cells, its, shown)
-    return table.table("devices", "Devices side by side", data, NOTES)
+    return table.table("devices", "Devices side by side", whole, NOTES)

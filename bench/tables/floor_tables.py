@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from bench.tables.labels import ROW, SECTION, Row, Source, groups, prepare
+from bench.tables.labels import ROW, SECTION, Row, Source, disturbed, disturbed_note, groups, prepare
 from bench.tables.pivot import RECORD, Rows, over_rounds, pick, section_of
 from bench.tables.render import Table, number
 
@@ -53,8 +53,8 @@ def machine_floors(data: pd.DataFrame) -> dict[tuple[str, ...], float]:
 
 def floors(records: Source) -> Table:
     """Return rates and floor of a training step, chain and step as multiples of it: a row a backend and mode."""
-    data = prepare(records)
-    data = data[data["status"] == "ok"]
+    whole = prepare(records)
+    data = whole[whole["status"] == "ok"]
     used, table = data[data["measure"].isin(["floor", "training"])], Rows()
     without: list[str] = []
     for key, rows in groups(used, ROW):
@@ -75,16 +75,16 @@ def floors(records: Source) -> Table:
         chain = figures["chain_over_floor"]
         wrong = not math.isnan(chain) and not LEAST_CHAIN <= chain <= MOST_CHAIN
         cells["chain × floor"] = number(chain, 3) + " †" * wrong
-        cells["step, ms"] = number(figures["step_seconds"] * 1e3, 4)
+        cells["step, ms"] = number(figures["step_seconds"] * 1e3, 4) + disturbed_note(disturbed(rows))
         cells["step × floor"] = number(figures["step_over_floor"], 3)
         table.add(key, figures, cells, rows, ROW)
-    return table.table("floor", "The floor of a training step", data, (*NOTES, *without), used=used, failures=False)
+    return table.table("floor", "The floor of a training step", whole, (*NOTES, *without), used=used)
 
 
 def forward_floors(records: Source) -> Table:
     """Return sampling and density as multiples of the floor of a pass: a row a backend, operation and batch."""
-    data = prepare(records)
-    data = data[data["status"] == "ok"]
+    whole = prepare(records)
+    data = whole[whole["status"] == "ok"]
     density = (data["measure"] == "likelihood") & (data["quantity"] == "images_per_second")
     used, table = data[data["quantity"].isin(["forward_seconds", "latency"]) | density], Rows()
     for key, rows in groups(used, ROW):
@@ -101,7 +101,7 @@ def forward_floors(records: Source) -> Table:
                 cells |= {"floor, ms": number(floor[batch] * 1e3, 4), "× floor": number(figures["over_floor"], 3)}
                 table.add(key, figures, cells, rows, ROW)
     title = "Sampling and density against the floor"
-    return table.table("floor-forward", title, data, FORWARD_NOTES, used=used, failures=False)
+    return table.table("floor-forward", title, whole, FORWARD_NOTES, used=used)
 
 
 def _by_batch(rows: pd.DataFrame) -> dict[float, float]:

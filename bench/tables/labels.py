@@ -13,8 +13,8 @@ import pandas as pd
 import backends
 from bench.measures.disturbance import LIMIT
 from bench.records import Record
-from bench.records.fields import plural
-from bench.tables.frame import BACKENDS, PRECISIONS, frame, rank
+from bench.records.fields import digest_of, plural
+from bench.tables.frame import BACKENDS, PRECISIONS, numbered, rank
 from bench.tables.render import number
 
 SECTION = ["machine", "protocol", "precision"]
@@ -22,6 +22,8 @@ SECTION = ["machine", "protocol", "precision"]
 
 ROW = [*SECTION, "backend", "mode"]
 LOSS_DIGITS = 6
+PAPER = 1980.5
+"""The paper's test log-likelihood in nats (arXiv 1410.8516, table 1): the target where a likelihood has no other."""
 
 CONTEXTS = dict.fromkeys(("at_epoch", "at_round", "at_batch", "at_trips", "at_coupling"), "Int64") | dict.fromkeys(
     ("at_weights", "at_inputs", "at_direction"), "string"
@@ -37,18 +39,21 @@ Source = Iterable[Record] | pd.DataFrame
 def prepare(records: Source) -> pd.DataFrame:
     """Return the frame with labels that keep apart what must not be mixed (see the head of this file).
 
-    `series` is what a backend's column is called; `plan_protocol` and `plan_backend` keep the plain names.
+    `series` is what a backend's column is called; `plan_protocol` and `plan_backend` keep the plain names; `network`
+    stands for architecture, optimiser and loss.
     """
     if isinstance(records, pd.DataFrame):
         return records
     records = list(records)
-    data = frame(records)
+    data = numbered(records)
     for name, kind in CONTEXTS.items():
         if name not in data:
             data[name] = pd.Series(pd.NA, index=data.index, dtype=kind)
-    captions = {(record.plan.protocol, record.plan.protocol_digest): record.plan.caption for record in records}
-    keys = zip(data["protocol"], data["protocol_digest"], strict=True)
-    data["caption"] = pd.Series([captions[key] for key in keys], dtype="string")
+    keys = list(zip(data["protocol"], data["protocol_digest"], strict=True))
+    plans = {(record.plan.protocol, record.plan.protocol_digest): record.plan for record in records}
+    data["caption"] = pd.Series([plans[key].caption for key in keys], dtype="string")
+    networks = {key: digest_of([its.architecture, its.optimiser, its.loss]) for key, its in plans.items()}
+    data["network"] = pd.Series([networks[key] for key in keys], dtype="string")
     for name in ("reason", "mode", "versions"):
         data[name] = data[name].fillna("")
     data["plan_protocol"], data["plan_backend"] = data["protocol"], data["backend"]
@@ -149,8 +154,11 @@ def disturbed_note(share: float | None) -> str:
 
 
 def targets(data: pd.DataFrame) -> list[str]:
-    """Return a sentence that names the targets: a log-likelihood, or a loss that is none."""
-    given = data.dropna(subset=["target_loss"])
+    """Return a sentence that names the targets: a log-likelihood, by default the paper's, or a loss that is none."""
+    given = data.assign(
+        target_loss=data["target_loss"].where(data["loss"] != "nll", data["target_loss"].fillna(-PAPER))
+    )
+    given = given.dropna(subset=["target_loss"])
     several, parts = given["protocol"].nunique() > 1, []
     for key, _ in groups(given, ["protocol", "target_loss", "loss"]):
         loss = float(key["target_loss"])

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ import pandas as pd
 from bench.tables.labels import ROW, SECTION, Row, disturbed, groups, incomplete, provenance
 from bench.tables.render import MISSING, Table, number, spread
 
-RECORD = ["run", "seed"]  # the columns in which the records of one row differ
+RECORD = ["record"]  # the column in which the records of one row differ
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class Spread:
 
 def over_rounds(rows: pd.DataFrame, missing: float | None = None) -> Spread:
     """Summarise the values of one quantity; `missing` stands in for those recorded as having no value."""
-    values = rows[[*RECORD, "value", "low", "high"]].copy()
+    values = rows[["record", "value", "low", "high"]].copy()
     if missing is not None:
         values["value"] = values["value"].fillna(missing)
     values = values.dropna(subset=["value"])
     if values.empty:
         return Spread()
-    by_record: dict[tuple[Any, ...], list[float]] = {}  # (a groupby would take most of the time of all tables)
-    for run, seed, value in zip(values["run"], values["seed"], values["value"], strict=True):
-        by_record.setdefault((run, seed), []).append(value)
+    by_record: dict[int, list[float]] = {}  # (a groupby would take most of the time of all tables)
+    for record, value in zip(values["record"], values["value"], strict=True):
+        by_record.setdefault(record, []).append(value)
     per_record = [float(np.median(part)) for part in by_record.values()]
     low, high = float(values["value"].min()), float(values["value"].max())
     if len(values) == 1 and values[["low", "high"]].notna().all(axis=None):
@@ -99,9 +99,11 @@ class Rows:
     raw: list[Row] = field(default_factory=list)
     shown: list[dict[str, str]] = field(default_factory=list)
     used: list[pd.DataFrame] = field(default_factory=list)
+    labels: dict[str, None] = field(default_factory=dict)
 
     def add(self, key: Row, figures: Row, cells: Mapping[str, str], used: pd.DataFrame, labels: Sequence[str]) -> None:
         """Add a row; of its keys it shows those named in `labels`."""
+        self.labels |= dict.fromkeys(labels)
         self.raw.append(key | figures)
         self.shown.append({name: str(key[name]) or MISSING for name in labels} | dict(cells))
         self.used.append(used)
@@ -126,8 +128,8 @@ class Rows:
         same = [name for name in (*SECTION, "runs", "seeds") if name in shown and shown[name].nunique() == 1]
         shown = shown.drop(columns=[*same, *(column for column in shown if (shown[column] == MISSING).all())])
         failed = incomplete(data[data["protocol"].isin(used["protocol"])]) if failures else []
-        own = {*ROW, "status", "runs", "seeds", "quantity"}
-        labels = tuple(str(column) for column in shown if column in own or f"at_{column}" in used)
+        own = {*self.labels, "status", "runs", "seeds"}
+        labels = tuple(str(column) for column in shown if column in own)
         caption = " ".join([*failed, *provenance(used), *notes])
         return Table(name, title, caption, shown, pd.DataFrame(self.raw), labels)
 

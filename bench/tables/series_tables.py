@@ -19,6 +19,9 @@ def agreement(records: Source) -> Table:
     return _by_series("agreement", "Agreement", data, used, ["at_weights", "quantity"], notes, worst=True)
 
 
+FEW = "; of fewer than six timings the lowest and the highest"
+
+
 def sampling(records: Source) -> Table:
     """Return throughput and latency of sampling, and throughput of log p, by batch: a column per backend."""
     data = prepare(records)
@@ -26,7 +29,7 @@ def sampling(records: Source) -> Table:
     used = data[(data["measure"] == "sampling") | density].copy()
     names = {"samples_per_second": "samples/s", "latency": "latency, s", "images_per_second": "log p, images/s"}
     used["quantity"] = [names.get(name, name) for name in used["quantity"]]
-    notes = ["Median [95 % interval]; over several rounds or seeds, their median [lowest–highest]."]
+    notes = [f"Median [95 % interval{FEW}]; over several rounds or seeds, their median [lowest–highest]."]
     return _by_series("sampling", "Sampling and density throughput", data, used, ["quantity", "at_batch"], notes)
 
 
@@ -39,7 +42,7 @@ def micro(records: Iterable[Record]) -> Table:
     data["protocol"] = data["plan_protocol"].where(~several, data["plan_protocol"] + digests)
     used = data[data["measure"] == "micro"].copy()
     used[["value", "low", "high"]] *= 1e6
-    notes = ["µs a call: median [95 % interval] within one process; over several runs, their median [lowest–highest]."]
+    notes = [f"µs a call: median [95 % interval within one process{FEW}]; of several runs, their median and range."]
     return _by_series("micro", "Micro-benchmarks, µs", data, used, ["at_operation", "at_batch"], notes)
 
 
