@@ -117,8 +117,8 @@ def test_lowest_test_losses_are_reported_with_the_spread_over_seeds():
         for seed in (0, 1, 2)
     ]
     assert one(sentences_on(*several), "Lowest selection") == (
-        "Lowest selection article loss: JAX -101.500 and PyTorch -101.000, within 0.50 nats of each other (medians over "
-        "3 seeds, which differ by up to 2.0 nats)."
+        "Lowest selection article loss: JAX -101.500 and PyTorch -101.000, within 0.50 nats of each other (medians "
+        "over 3 seeds, which differ by up to 2.0 nats)."
     )
     assert "one seed, so how far seeds differ is not known" in one(sentences_on(several[0]), "Lowest selection")
 
