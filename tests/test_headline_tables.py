@@ -6,7 +6,8 @@ import pytest
 from record_factories import XEON, likelihood, measurement, points, record, row, seconds
 
 from bench import tables
-from bench.tables.headline_tables import headline, likelihood_times
+from bench.tables.headline_tables import headline, likelihood_times, passing
+from bench.tables.labels import prepare
 
 
 def floors(products, memory, steps=10):
@@ -194,3 +195,44 @@ def test_without_a_target_of_its_own_a_likelihoods_is_the_papers_and_is_named():
     assert row(table)["to target"] == "1.50 s, epoch 1"
     assert "Target: a log-likelihood of 1980.50 nats." in table.caption
     assert "Target:" not in headline([record(measurements=seconds(1.5))]).caption
+
+
+def test_what_is_shown_has_its_numbers_behind_it_and_a_title():
+    first_call = measurement("startup", "first_call_seconds", 7.0, "s", round=1)
+    curve = points(-1.0, -2.0, test=(-1900.0, -2000.0))
+    made = record("jax", loss="nll", curve=curve, measurements=[*seconds(4.0), first_call, *likelihood(1990.0, 0.5)])
+    nothing = record("torch", status="failed", reason="died", loss="nll")
+    other = record("jax", protocol="paper", protocol_digest="p" * 16, loss="nll", measurements=seconds(2.0))
+    table = headline([nothing, made, other])
+    assert table.title == "In short: article, paper"
+    assert table.raw["backend"].tolist() == ["jax", "jax"]
+    raw = table.raw.iloc[0]
+    expected = {"seconds_per_epoch": 4.0, "times_fastest": 1.0, "first_call_seconds": 7.0, "log_likelihood": 1990.0}
+    expected |= {"epochs_to_target": 2.0, "seconds_to_target": 10.0}
+    assert {name: raw[name] for name in expected} == expected
+    times = likelihood_times([nothing, made])
+    assert times.title == "Time to a likelihood"
+    shown = row(times, backend="jax")
+    assert (shown["first call, s"], times.raw.iloc[0]["first_call_seconds"]) == ("7.00", 7.0)
+    assert times.raw.iloc[0]["seeds"] == 1
+    assert "Machine: AMD EPYC, 2 cores." in times.caption
+
+
+def test_seeds_are_counted_where_they_differ():
+    made = [
+        record(name, run=f"{name}{seed}", seed=seed, loss="nll", curve=points(-1.0, test=(-2000.0,)))
+        for name, seeds in (("torch", (0, 1)), ("jax", (0,)))
+        for seed in seeds
+    ]
+    shown = likelihood_times(made).shown
+    assert shown[["backend", "seeds"]].values.tolist() == [["torch", "2"], ["jax", "1"]]
+
+
+def test_a_run_without_losses_or_cut_off_too_early_hides_none_after_it():
+    def made(seed, status, *test):
+        curve = points(*(-1.0 for _ in test), test=test)
+        return record(run=f"r{seed}", seed=seed, status=status, loss="nll", curve=curve, measurements=seconds(1.5))
+
+    for early in (made(0, "failed"), made(0, "failed", -5.0)):
+        epochs, spent = passing(prepare([early, made(1, "ok", -5.0, -2000.0)]), 1980.5)
+        assert (epochs.middle, spent.middle) == (2.0, 3.0)

@@ -237,7 +237,7 @@ def _losses(rows: pd.DataFrame, part: str) -> tuple[Spread, Spread, list[int]]:
     curve = pick(rows, "curve", f"{part}_loss")
     final = final_losses(rows, part)
     finite = curve.dropna(subset=["value"])
-    best = finite.loc[[its["value"].idxmin() for _, its in finite.groupby(RECORD, dropna=False)]]
+    best = finite.loc[[its["value"].idxmin() for _, its in finite.groupby(RECORD)]]
     return over_rounds(final), over_rounds(best), [int(epoch) for epoch in best["at_epoch"]] if len(best) else []
 
 
@@ -246,7 +246,7 @@ def final_losses(rows: pd.DataFrame, part: str) -> pd.DataFrame:
     measured = pick(rows, "training", "final_train_loss") if part == "train" else pick(rows, "likelihood", "test_loss")
     final, curve = trained(measured), pick(rows, "curve", "train_loss")
     if part == "train" and final.empty and not curve.empty:
-        ends = curve.groupby(RECORD, dropna=False)["at_epoch"].transform("max")
+        ends = curve.groupby(RECORD)["at_epoch"].transform("max")
         final = curve[curve["at_epoch"] == ends]
     return final
 

@@ -75,7 +75,7 @@ def to_target(rows: pd.DataFrame) -> tuple[Spread, Spread]:
         return passing(rows, mark)
     # A target that was not reached counts as reached after an infinite time: leaving it out would flatter.
     epochs, seconds = (pick(rows, "training", f"{what}_to_target") for what in ("epochs", "seconds"))
-    first_calls = pick(rows, "startup", "first_call_seconds").groupby(RECORD, dropna=False)["value"].sum()
+    first_calls = pick(rows, "startup", "first_call_seconds").groupby(RECORD)["value"].sum()
     seconds = seconds.merge(first_calls.rename("first_call"), how="left", left_on=RECORD, right_index=True)
     seconds["value"] += seconds["first_call"].fillna(0)
     return over_rounds(epochs, missing=math.inf), over_rounds(seconds, missing=math.inf)
