@@ -116,6 +116,14 @@ def test_devices_side_by_side_are_a_curve_of_speed_up_with_the_efficiency_at_its
     assert (weak.data[1]["x"], weak.data[1]["y"], weak.data[1]["text"]) == ([2], [1.8], ["0.90"])
 
 
+def test_networks_of_one_protocols_name_have_curves_of_their_own():
+    made = [side_by_side(count, rate) for count, rate in ((1, 1000.0), (2, 1500.0))]
+    small = {"protocol_digest": "f" * 16, "architecture": {"dim": 4, "hidden_units": 9}}
+    made += [side_by_side(count, rate, **small) for count, rate in ((1, 2000.0), (2, 3600.0))]
+    panels = [panel for group in groups_of(made) for panel in group.panels if panel.name.startswith("devices")]
+    assert sorted(tuple(panel.data[1]["y"]) for panel in panels) == [(1.5,), (1.8,)]
+
+
 def test_each_machine_and_precision_has_a_curve_of_its_own_devices_alone():
     made = [side_by_side(1, 1000.0), side_by_side(2, 9.0, precision="bfloat16")]  # neither has what the other lacks
     for where in ({"machine": XEON}, {"precision": "float64"}):

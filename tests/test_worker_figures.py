@@ -299,12 +299,13 @@ DATA_DEPENDENT = {
 }
 
 
-def test_initial_weights_are_those_of_the_protocols_rules_and_training_images():
-    plan = plan_of(**DATA_DEPENDENT)
+@pytest.mark.parametrize("permutations", ["patterns", "shuffled"])
+def test_initial_weights_are_those_of_the_protocols_rules_and_training_images(permutations):
+    plan = plan_of(**DATA_DEPENDENT | {"initial__permutations": permutations})
     given = data.load("mnist-subset").train_images, plan.protocol.training_pixels()
     architecture = plan.protocol.make_architecture()
     assert_same_bits(
-        worker.model_of(plan)[1], initial_parameters(architecture, 3, "he_normal", "data", "patterns", given)
+        worker.model_of(plan)[1], initial_parameters(architecture, 3, "he_normal", "data", permutations, given)
     )
 
 
@@ -327,6 +328,12 @@ def test_both_are_measured_with_the_noise_of_the_protocol_and_the_run(seen):
     _, _, optimiser, pixels, seed, _ = seen["agreement.trajectory"]
     assert (optimiser, pixels, seed) == (plan.protocol.make_optimiser(), Pixels(1 / 255, 0.25), 3)
     assert seen["likelihood.measure"][2] == 3
+
+
+def test_the_start_is_held_in_the_precision_of_the_model(seen):
+    plan = plan_of().model_copy(update={"precision": "float64"})
+    list(worker._at_the_start(worker.model_of(plan)[0], by_level(), plan))
+    assert {array.dtype for array in seen["agreement.trajectory"][0].values()} == {np.dtype("float64")}
 
 
 def test_a_few_steps_take_no_more_images_than_there_are(seen):

@@ -277,7 +277,8 @@ def side_by_side(data: pd.DataFrame, rows: pd.DataFrame) -> Iterator[Panel]:
     raw, alike = devices(data).raw, rows.iloc[0]
     if raw.empty:
         return
-    of_protocol = raw["protocol"] == alike["plan_protocol"]
+    protocol = alike["plan_protocol"]
+    of_protocol = raw["protocol"].isin([protocol, f"{protocol} (network {alike['network'][:8]})"])
     here = raw[of_protocol & (raw["machine"] == alike["machine"]) & (raw["precision"] == alike["precision"])]
     here = here[here["devices"] > 1]
     for scaling, batches in (("strong", alike["batch"]), ("weak", alike["batch"] * here["devices"])):
