@@ -33,6 +33,13 @@ def test_networks_of_one_protocols_name_are_not_divided_by_each_other():
     table = devices([RUNS[0], RUNS[2], small])
     assert "speed-up" not in table.shown  # there is none
     assert "Protocol article" in table.caption
+    scheduled = [
+        {"optimiser": {"name": "adamw", "epochs": epochs}, "protocol_digest": f"{epochs}" * 16} for epochs in (1, 2)
+    ]
+    made = [
+        run_of(count, 128, rate, **each) for count, rate, each in zip((1, 2), (1000.0, 1500.0), scheduled, strict=True)
+    ]
+    assert row(devices(made), devices="2")["speed-up"] == "1.50"  # the schedule's length is no other network
     other_batch = run_of(2, 128, 1500.0, protocol_digest="e" * 16)  # as another batch has, too
     assert row(devices([RUNS[0], other_batch]), devices="2")["speed-up"] == "1.50"
 

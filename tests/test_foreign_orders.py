@@ -75,13 +75,19 @@ def test_numbers_say_the_order_of_layers_whatever_the_file_does(tmp_path):
 
 
 @pytest.mark.parametrize("integers", [False, True])
-def test_masks_and_permutations_that_words_name_are_refused(tmp_path, integers):
+def test_the_order_of_masks_and_permutations_that_words_name_takes_a_probe(tmp_path, integers):
     even = torch.arange(DIM) % 2
     named = {"mask_odd": even.float(), "mask_even": 1.0 - even}
     if integers:
         named = {"order_there": torch.arange(DIM).flip(0), "order_back": torch.arange(DIM)}
     source = saved(tmp_path, Flow(couplings=2).state_dict() | named)
     assert f"{' and '.join(sorted(named))} differ in a word, which says no order" in refused(source)
+    if not integers:
+        model = Flow(couplings=2, masked=True)
+        masks = model.state_dict()["masks"]
+        state = {name: each for name, each in model.state_dict().items() if name != "masks"}
+        source = saved(tmp_path, state | {"mask_a": masks[0], "mask_b": masks[1]})
+        assert_same_flow(source, model.says, probe=saved_probe(tmp_path, model.says))
 
 
 @pytest.mark.parametrize("count", [0, 1, DIM // 2, 2 * DIM])

@@ -194,6 +194,8 @@ def test_without_a_target_of_its_own_a_likelihoods_is_the_papers_and_is_named():
     table = headline([made])
     assert row(table)["to target"] == "1.50 s, epoch 1"
     assert "Target: a log-likelihood of 1980.50 nats." in table.caption
+    without = record("jax", protocol="other", protocol_digest="o" * 16, measurements=seconds(1.0))
+    assert "Target: article, a log-likelihood of" in headline([made, without]).caption
     assert "Target:" not in headline([record(measurements=seconds(1.5))]).caption
 
 

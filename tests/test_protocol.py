@@ -270,6 +270,13 @@ def test_nothing_is_kept_of_another_optimiser_but_of_the_same(tmp_path):
     assert found == RMSProp()
 
 
+def test_the_target_is_that_of_the_bases_loss_alone(tmp_path):
+    other = protocol.load(based(tmp_path, "[training]", 'loss = "nll"', base="article")).training
+    assert (other.loss, other.target_loss, other.target_of, other.batch) == ("nll", None, "training", 128)
+    same = protocol.load(based(tmp_path, "[training]", 'loss = "article"', base="article")).training
+    assert same.target_loss == -2200.0
+
+
 def test_a_base_that_is_none_is_refused_and_name_and_caption_are_a_files_own(tmp_path):
     assert "base is 'artcle'; expected one of article, " in refusal(based(tmp_path, base="artcle"))
     message = refusal(based(tmp_path, own=()))

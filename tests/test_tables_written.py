@@ -48,13 +48,11 @@ def test_in_short_runs_have_speed_and_accuracy_and_other_records_all_their_table
     ]
     found = tables.in_short(made)
     assert [table.name for table in found] == ["speed", "accuracy", "micro"]
-    assert "Machine: AMD EPYC" in found[0].caption
-    assert "Machine: AMD EPYC" not in found[1].caption
 
 
 def test_a_sentence_of_captions_is_said_once():
     made = said_once([captioned("a", "One. Two."), captioned("b", "Two. Three, or 1.5."), captioned("c", "One. Two.")])
-    assert [table.caption for table in made] == ["One. Two.", "Three, or 1.5.", ""]
+    assert [table.caption for table in made] == ["One. Two.", "Three, or 1.5.", "One."]  # by the one before, whole
 
 
 @pytest.fixture

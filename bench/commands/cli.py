@@ -119,12 +119,13 @@ def run(
     counts = options.device_counts(devices, shared, place.nodes if place else 1)
     if max(counts) == 1 and resume is None:
         place = None
+    names = options.backend_names(chosen)
     request = runner.Request(
         protocol=loaded,
-        backends=options.backend_names(chosen),
+        backends=names,
         device=device,
         precision=precision,
-        modes=options.modes_of(mode, options.backend_names(chosen)),
+        modes=options.modes_of(mode, names if resume is None or chosen else backends.REGISTRY),
         devices=counts,
         nodes=place.nodes if place else 1,
         weak=scaling == "weak",

@@ -17,7 +17,7 @@ from bench.errors import BenchError
 from bench.records import RecordError, collection
 from bench.records.fields import MOST_SEED, printable
 from bench.running.variant import DEFAULT_BACKENDS
-from bench.tables.render import WIDTH, Table, render
+from bench.tables.render import WIDTH, Table, render, said_once
 
 Chosen = Annotated[
     str | None, typer.Option("--backends", help=f"Comma-separated. [default: {','.join(DEFAULT_BACKENDS)}]")
@@ -105,8 +105,9 @@ def columns() -> int:
 
 
 def show(made: Sequence[Table] | Table, style: str = "text") -> None:
-    """Print tables."""
-    typer.echo(render(made, style, columns()))
+    """Print tables; as text, what two captions in a row say is in the first alone."""
+    several = [made] if isinstance(made, Table) else made
+    typer.echo(render(said_once(several) if style == "text" else several, style, columns()))
 
 
 def on_command_line(context: typer.Context) -> set[str]:
@@ -167,8 +168,7 @@ def pairs(given: list[str] | None, option: str) -> dict[str, str]:
             raise BenchError(
                 f"{option} {entry!r}: expected BACKEND=VALUE, BACKEND one of {', '.join(backends.REGISTRY)}"
             )
-        if found.setdefault(name, value) != value:
-            raise BenchError(f"{option} {entry!r}: {name} has {found[name]} already")
+        found[name] = value
     return found
 
 

@@ -230,8 +230,13 @@ def _entries(name_or_path: str) -> dict[str, Any]:
     for section, its in entries.items():
         usual = whole.get(section)
         if isinstance(its, dict) and isinstance(usual, dict):
-            another = its.get("name", usual.get("name")) != usual.get("name")  # an optimiser, of which nothing is kept
-            its = its if another else {**usual, **its}
+            if its.get("name", usual.get("name")) != usual.get("name"):  # another optimiser, whose settings are its own
+                usual = {}
+            if its.get("loss", usual.get("loss")) != usual.get(
+                "loss"
+            ):  # another loss, of which the target says nothing
+                usual = {key: value for key, value in usual.items() if key not in ("target_loss", "target_of")}
+            its = {**usual, **its}
         whole[section] = its
     return whole
 

@@ -47,7 +47,7 @@ from bench.tables.pivot import (
     with_error,
 )
 from bench.tables.profile_tables import profile
-from bench.tables.render import SUFFIXES, Table, number, render, said_once, to_csv
+from bench.tables.render import SUFFIXES, Table, number, render, to_csv
 from bench.tables.series_tables import agreement, invertibility, micro, sampling
 from bench.tables.sweep_tables import scaling
 
@@ -81,7 +81,7 @@ def in_short(records: Iterable[Record]) -> list[Table]:
     records = list(records)
     runs, others = ([each for each in records if (each.plan.kind == "run") == wanted] for wanted in (True, False))
     made = [table for table in all_tables(runs, brief=True) if table.name in ("speed", "accuracy")]
-    return said_once([*made, *all_tables(others, brief=True)])
+    return [*made, *all_tables(others, brief=True)]
 
 
 def write(records: Iterable[Record], folder: str | Path, formats: Sequence[str] = ("markdown", "csv")) -> list[Path]:

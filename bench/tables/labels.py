@@ -52,7 +52,10 @@ def prepare(records: Source) -> pd.DataFrame:
     keys = list(zip(data["protocol"], data["protocol_digest"], strict=True))
     plans = {(record.plan.protocol, record.plan.protocol_digest): record.plan for record in records}
     data["caption"] = pd.Series([plans[key].caption for key in keys], dtype="string")
-    networks = {key: digest_of([its.architecture, its.optimiser, its.loss]) for key, its in plans.items()}
+    rules = {
+        key: {name: each for name, each in its.optimiser.items() if name != "epochs"} for key, its in plans.items()
+    }
+    networks = {key: digest_of([its.architecture, rules[key], its.loss]) for key, its in plans.items()}
     data["network"] = pd.Series([networks[key] for key in keys], dtype="string")
     for name in ("reason", "mode", "versions"):
         data[name] = data[name].fillna("")
@@ -159,7 +162,7 @@ def targets(data: pd.DataFrame) -> list[str]:
         target_loss=data["target_loss"].where(data["loss"] != "nll", data["target_loss"].fillna(-PAPER))
     )
     given = given.dropna(subset=["target_loss"])
-    several, parts = given["protocol"].nunique() > 1, []
+    several, parts = data["protocol"].nunique() > 1, []
     for key, _ in groups(given, ["protocol", "target_loss", "loss"]):
         loss = float(key["target_loss"])
         likelihood = f"a log-likelihood of {number(-loss, LOSS_DIGITS)} nats"

@@ -63,14 +63,14 @@ class Table:
 
 
 def said_once(made: Iterable[Table]) -> list[Table]:
-    """Tables that are read one after the other, each without the sentences that a caption before has said."""
+    """Tables that are read one after the other, each without the sentences that are in the caption before it."""
     said: set[str] = set()
     found = []
     for table in made:
         sentences = table.caption.rstrip(".").split(". ")
         caption = ". ".join(each for each in sentences if each not in said)
         found.append(replace(table, caption=f"{caption}." if caption else ""))
-        said |= set(sentences)
+        said = set(sentences)
     return found
 
 

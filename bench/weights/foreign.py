@@ -64,6 +64,11 @@ def fit(content: Content, given: Sequence[str] = (), probe: Path | None = None) 
             f"probe shows it.\n{HOW['keras']}"
         )
     parts = networks.find(content)
+    if probe is None and parts.unordered:
+        raise BenchError(
+            f"{content.source}: {' and '.join(parts.unordered[0])} differ in a word, which says no order; expected "
+            f"numbers, or a probe.\n{HOW['keras' if content.keras else 'torch']}"
+        )
     spaces = _spaces(content, parts, options)
     if probe is None:
         reading = _declared(content, parts, spaces, options)

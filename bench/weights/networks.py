@@ -30,6 +30,7 @@ class Parts:
         masks: [D] of 0 and 1 of each coupling; none where the file has none.
         permutations: [D] of each coupling, or one for all; likewise.
         unproved: choices that names and shapes seem to settle, but that another kind of network could bring about too.
+        unordered: names of two masks or permutations that differ in a word, whose order is that of the alphabet alone.
     """
 
     divisions: list[tuple[Choices, list[Network]]]
@@ -37,6 +38,7 @@ class Parts:
     masks: list[NDArray]
     permutations: list[NDArray]
     unproved: list[str]
+    unordered: list[tuple[str, str]]
 
 
 def find(content: Content) -> Parts:
@@ -72,11 +74,7 @@ def find(content: Content) -> Parts:
     square = all(kernel.shape[0] == kernel.shape[1] for kernel, _ in layers.values())
     unproved = ["couplings"] * (square or not _grouped(list(layers))[1]) + ["hidden_layers"] * square
     unproved += ["layers"] * _worded(layers, dim)
-    for some in (masks, indices):
-        if pair := _told_by_a_word(_sorted(some)):
-            raise ParameterError(
-                f"{content.source}: {' and '.join(pair)} differ in a word, which says no order; expected numbers"
-            )
+    unordered = [pair for some in (masks, indices) if (pair := _told_by_a_word(_sorted(some)))]
     if odd := [name for name in indices if arrays[name].size != dim]:
         raise ParameterError(
             f"{content.source}: {odd[0]} holds {arrays[odd[0]].size} integers from 0 up; expected a permutation of "
@@ -91,7 +89,7 @@ def find(content: Content) -> Parts:
             raise ParameterError(
                 f"{content.source}: a mask has {int(row.sum())} of {row.size} entries set; expected {dim // 2} of {dim}"
             )
-    return Parts(divisions, arrays[scales[0]].reshape(-1), rows, permutations, unproved)
+    return Parts(divisions, arrays[scales[0]].reshape(-1), rows, permutations, unproved, unordered)
 
 
 def _is_mask(array: NDArray, name: str) -> bool:
