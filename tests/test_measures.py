@@ -58,7 +58,7 @@ def test_the_mean_over_chunks_is_the_mean_over_all(count):
 @pytest.mark.parametrize(("loss", "constant"), [("article", 6 * math.log(2 * math.pi)), ("nll", 0.0)])
 def test_the_test_loss_is_reported_as_the_protocol_says(loss, constant):
     model, x = shared("numpy"), images() / 255
-    found = likelihood.test_loss(model, x, protocol.load("smoke", training__loss=loss))
+    found = likelihood.test_loss(model, x, protocol.load("smoke", training__loss=loss, training__target_of="selection"))
     assert found == pytest.approx(-model.log_prob(x).mean() - constant)
 
 

@@ -321,7 +321,7 @@ RECIPE = {
 
 def test_the_average_of_the_weights_is_what_is_selected_on_kept_and_measured(tmp_path):
     entries = smoke().model_dump() | RECIPE
-    entries["training"] |= {"loss": "nll", "rounds": 1}
+    entries["training"] |= {"loss": "nll", "target_of": "selection", "rounds": 1}
     plan = make_plan(tmp_path, protocol.validate(entries, source="test"))
     events = events_of(plan)
     model, _ = worker.model_of(plan)
