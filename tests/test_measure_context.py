@@ -1,5 +1,6 @@
 """What figures are called and are of: tables and comparisons find them by measure, quantity, unit and context."""
 
+import contextlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ from backends.numpy_backend import NumpyBackend
 from bench.inputs import protocol
 from bench.inputs.protocol import Point
 from bench.measures import agreement, calibration, floor, invertibility, likelihood, resources, sampling, sweep
+from bench.measures.floor import numpy_workloads
 from bench.measures.timing import Timing
 
 QUICK = protocol.load("smoke", measure__dequantisation_draws=4, measure__seconds_per_timing=1e-9)
@@ -110,6 +112,10 @@ def test_floors(monkeypatch):
     units |= {"train_step_seconds": "s", "train_epoch_seconds": "s", "chain_seconds": "s"}
     found = named(floor.measure(model, QUICK, 8, 4))
     assert found == {quantity: ("floor", unit, None, {"round": 4}) for quantity, unit in units.items()}
+    model.replicas = 2
+    monkeypatch.setattr(numpy_workloads, "reducing", lambda *_: contextlib.nullcontext(lambda: None), raising=False)
+    shared_out = named(floor.measure(model, QUICK, 8, 4))
+    assert shared_out == found | {"reduction_seconds": ("floor", "s", None, {"round": 4})}
     passes = [(m.measure, m.quantity, m.unit, m.context) for m in floor.measure_forward(model, QUICK)]
     assert passes == [("floor", "forward_seconds", "s", {"batch": batch}) for batch in (1, 64)]
 

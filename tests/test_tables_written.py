@@ -2,12 +2,16 @@
 
 import gzip
 import math
+import re
 
 import pandas as pd
 import pytest
 from record_factories import measurement, points, record, row, seconds
 
 from bench import tables
+from bench.errors import BenchError
+from bench.records import save
+from bench.tables import readme
 from bench.tables.frame import frame
 from bench.tables.render import Table, render, said_once, to_csv
 
@@ -138,3 +142,54 @@ def test_differences_are_among_those_that_have_the_epoch_and_of_equal_losses_non
     ).shown.to_dict("records")
     assert shown["max difference train article loss"] == "0.877"  # three digits, and losses have two decimals
     assert shown["torch train article loss"] == "-1000.12"
+
+
+@pytest.fixture
+def page(tmp_path):
+    """Write a text and give its path, beside two folders of records: of torch's run and of jax's."""
+    for name in ("torch", "jax"):
+        save(record(name, measurements=seconds(1.0), curve=points(-1.0)), tmp_path / name)
+
+    def write(text):
+        path = tmp_path / "page.md"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+def test_a_text_has_the_tables_that_its_blocks_name_in_their_order_and_all_else_as_it_was(page):
+    text = page(
+        "# Größe\n\n<!-- tables speed accuracy: torch -->\nold\n<!-- end tables -->\nbetween\n"
+        "<!-- tables speed: jax -->\n<!-- end tables -->\nthe end\n"
+    )
+    found = readme.refresh(text)
+    assert found == (
+        "# Größe\n\n<!-- tables speed accuracy: torch -->\n\n"
+        + render(said_once([shown(tables.speed, "torch"), shown(tables.accuracy, "torch")]), "markdown").strip()
+        + "\n\n<!-- end tables -->\nbetween\n<!-- tables speed: jax -->\n\n"
+        + render([shown(tables.speed, "jax")], "markdown").strip()
+        + "\n\n<!-- end tables -->\nthe end\n"
+    )
+    text.write_text(found)
+    assert readme.refresh(text) == found  # and once made, stays
+
+
+def shown(table, backend):
+    return table([record(backend, measurements=seconds(1.0), curve=points(-1.0))])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("no block", "page.md: no block of tables; expected <!-- tables speed: results -->"),
+        (b"\xff", "page.md: not a text in UTF-8"),
+        (
+            "<!-- tables speed peers headlines: jax -->\n<!-- end tables -->",
+            "page.md: no table 'peers' in jax; it has headline, speed, accuracy, curves-article",
+        ),
+    ],
+)
+def test_a_text_that_has_no_such_tables_is_told(page, text, told):
+    with pytest.raises(BenchError, match=re.escape(told)):
+        readme.refresh(page(text))

@@ -220,7 +220,12 @@ def floors(monkeypatch):
 
         def working(seconds):
             factors = disturbed()
-            return lambda *_: lambda: setattr(clock, "time", clock.time + seconds * next(factors))
+
+            def make(given, _):
+                assert given is model
+                return lambda: setattr(clock, "time", clock.time + seconds * next(factors))
+
+            return make
 
         monkeypatch.setattr(numpy_workloads, "products", working(products))
         monkeypatch.setattr(numpy_workloads, "chained", working(1.25 * products))
@@ -228,7 +233,8 @@ def floors(monkeypatch):
         if reduction is not None:  # of which the first call takes an hour, and all are counted
 
             @contextmanager
-            def reducing(model, calls):
+            def reducing(given, calls):
+                assert given is model
                 seconds = iter([3600.0, *(reduction * f for f in itertools.islice(disturbed(), calls - 1))])
                 yield lambda: setattr(clock, "time", clock.time + next(seconds))
                 assert next(seconds, None) is None
@@ -302,6 +308,22 @@ def test_the_floor_of_a_pass_is_that_of_its_products_or_its_bytes_at_each_batch_
     bandwidth = 2 * 2**28 / 0.5
     by_bytes = {batch: model.architecture.forward_bytes(batch, 8) / bandwidth for batch in (1, 4, 8)}
     assert found == pytest.approx(dict.fromkeys((1, 4, 8), 3.0) if decides == "products" else by_bytes)
+
+
+def test_no_floor_is_taken_of_a_pass_that_would_take_too_long(monkeypatch):
+    monkeypatch.setattr(floor, "time_calls", lambda model, call, budget: Timing(9.0, 9.0, 9.0, 3, call()))
+    monkeypatch.setattr(numpy_workloads, "products", lambda _, shapes: lambda: 3.0)
+    monkeypatch.setattr(numpy_workloads, "memory", lambda _, size: lambda: 0.5)
+    rule = {
+        "measure__sampling_batches": [1, 2, 4],
+        "measure__likelihood_batch": 8,
+        "measure__longest_call_seconds": 6.0,
+    }
+    found = floor.measure_forward(create("numpy"), protocol.load("smoke", **rule))
+    assert [m.context["batch"] for m in found] == [1, 2, 4, 8]  # each takes as long as the one before, not twice
+    rule["measure__longest_call_seconds"] = 5.9
+    found = floor.measure_forward(create("numpy"), protocol.load("smoke", **rule))
+    assert [m.context["batch"] for m in found] == [1]
 
 
 # Density

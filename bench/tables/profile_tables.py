@@ -30,10 +30,10 @@ NOTES = (
 def profile(records: Source) -> Table:
     """Return where the time of a training step goes, as medians over runs; the caption names those that failed."""
     data = prepare(records)
-    used, table = data[data["measure"] == "profile"], Rows()
-    for key, rows in groups(used, ROW):
+    table = Rows()
+    for key, rows in groups(data[data["measure"] == "profile"], ROW):
         medians = rows.groupby("quantity")["value"].median()
         figures: Row = {quantity: float(medians.get(quantity, math.nan)) for quantity, *_ in COLUMNS}
         cells = {heading: number(figures[quantity] * factor, digits) for quantity, heading, factor, digits in COLUMNS}
         table.add(key, figures, cells, rows, ROW)
-    return table.table("profile", "Where a training step's time goes", data, NOTES, used=used)
+    return table.table("profile", "Where a training step's time goes", data, NOTES)
