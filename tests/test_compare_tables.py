@@ -233,6 +233,109 @@ def test_sides_that_have_names_are_said():
     assert "B is" not in made.shown  # what a row is of says it
 
 
+def cells(row):
+    """The cells of the only row of the table of this row."""
+    ((made),) = table([row]).shown.to_dict("records")
+    return made
+
+
+def of(row, **changes):
+    """The row with other properties of its quantity."""
+    return replace(row, pair=replace(row.pair, quantity=replace(row.pair.quantity, **changes)))
+
+
+def test_a_unit_stands_behind_its_figures_unless_they_have_none():
+    row = replace(estimated("loss", 1.0), verdict="worse", a=-1234.5678, b=-1233.5678)
+    assert cells(row)["A → B"] == "-1234.57 → -1233.57 nats"  # six digits, of which losses have two behind the point
+    rate = of(replace(estimated("time", 0.1), verdict="worse", a=12.34567, b=2.0), unit="s")
+    assert cells(rate)["A → B"] == "12.35 → 2.000 s"
+    for unit in ("relative", "× floor"):
+        assert cells(of(rate, unit=unit))["A → B"] == "12.35 → 2.000"
+    assert cells(replace(rate, b=math.nan))["A → B"] == "12.35 → – s"
+    assert "A → B" not in cells(replace(rate, a=math.nan, b=math.nan))
+
+
+def test_a_figure_of_a_part_says_which():
+    batch = [measurement("sampling", "latency", 0.1, "s", 0.09, 0.11, 5, batch=64)]
+    row = only(compared(record(measurements=batch), record(run="b", measurements=batch)), "sampling")
+    assert row.pair.context
+    assert plain(row)["of"] == row.pair.context
+    assert cells(replace(row, verdict="worse"))["figure"] == f"sampling, {row.pair.context}"
+
+
+def test_observations_are_counted_on_either_side():
+    row = replace(estimated("time", 0.1), n=(5, 4))
+    assert (plain(row)["a_observations"], plain(row)["b_observations"]) == (5, 4)
+
+
+def together(*rows):
+    return table(rows).shown.to_dict("records")
+
+
+def test_what_is_the_same_is_one_row_for_each_thing_that_it_may_differ_in():
+    same = replace(estimated("time", 0.0), verdict="same", note="")
+    labelled = [of(same, label=name) for name in "uvwxy"]
+    assert [cells["figure"] for cells in together(*labelled[:3])] == ["u, v, w"]
+    assert [cells["figure"] for cells in together(*labelled[:4])] == ["u, v, w and 1 more"]
+    assert [cells["figure"] for cells in together(*labelled)] == ["u, v, w and 2 more"]
+    (single,) = together(same)
+    assert single["A → B"] == "10.00 → 10.00 s"
+    (two,) = together(*labelled[:2])
+    assert "A → B" not in two
+    assert two["change [95 %]"].startswith("× 1.0")
+    apart = replace(same, estimate=Estimate(0.01))  # the same within noise, but not equal
+    assert len(together(of(apart, label="u"), of(apart, label="v"))) == 2
+    noise = [of(replace(same, noise=its), label=name) for its, name in (("rounds", "u"), ("runs", "v"))]
+    assert len(together(*noise)) == 2
+
+
+def test_errors_of_rounding_are_one_row_with_the_least_and_the_largest_ratio():
+    errors = [replace(estimated("error", math.log(ratio)), verdict="same", note="") for ratio in (2.0, 0.5, 4.0)]
+    (shown,) = together(*errors)
+    assert (shown["figure"], shown["change [95 %]"]) == ("3 errors of rounding", "× 0.50–4.0")
+    equal = [of(replace(estimated("time", 0.0), verdict="same", note="", noise=errors[0].noise), label=n) for n in "uv"]
+    assert [cells["figure"] for cells in together(*errors, *equal)] == ["3 errors of rounding", "u, v"]
+    worse = [replace(each, verdict="worse") for each in errors]
+    assert len(together(*worse)) == 3
+
+
+def test_what_cannot_be_compared_is_one_row_for_each_reason():
+    gone = replace(estimated("time", math.nan), verdict="incomparable")
+    reasons = ["other machine", "other machine", "other precision"]
+    rows = [
+        of(replace(gone, pair=replace(gone.pair, reason=why)), label=name)
+        for why, name in zip(reasons, "uvw", strict=True)
+    ]
+    shown = together(*rows)
+    assert [(cells["figure"], cells["observations"]) for cells in shown] == [
+        ("u, v", "other machine"),
+        ("w", "other precision"),
+    ]
+    several = [replace(row, estimate=Estimate(0.1)) for row in rows[:2]]
+    assert "change [95 %]" not in together(*several)[0]  # which would be the first one's
+
+
+def test_a_run_held_against_itself_is_one_row_of_all_its_backends():
+    made = [record(name, run="a", measurements=times()) for name in ("torch", "jax")]
+    rows = [replace(row, noise=ITSELF, verdict="same") for row in compared(made, made) if not row.whole]
+    ((shown),) = together(*rows)
+    assert shown["backend"] == "torch, jax"
+    assert "change [95 %]" not in shown
+
+
+def test_a_side_is_named_where_the_rows_do_not_say_it():
+    one, other = replace(estimated("time", 0.1), verdict="worse"), replace(estimated("time", 0.2), verdict="worse")
+    named = [replace(row, pair=replace(row.pair, b_name=name)) for row, name in ((one, "new"), (other, "newer"))]
+    shown = table(named).shown
+    assert list(shown["B is"]) == ["new", "newer"]
+    as_backends = [replace(row, pair=replace(row.pair, b_name=row.pair.about.backend)) for row in (one, other)]
+    assert "B is" not in table([as_backends[0], replace(as_backends[1], pair=replace(other.pair, b_name="tor"))]).shown
+
+
+def test_a_wide_table_repeats_verdict_backend_and_figure():
+    assert table([estimated("time", 0.1)]).labels == ("verdict", "backend", "figure")
+
+
 def test_nothing_is_an_empty_table():
     made = table([], ["Nothing."])
     assert (len(made.shown), made.caption) == (0, "Nothing.")
