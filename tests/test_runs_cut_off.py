@@ -1,5 +1,7 @@
 """Runs by workers that are no processes: what is left of them, and how one that was cut off goes on."""
 
+import errno
+import fcntl
 import json
 from contextlib import nullcontext
 from pathlib import Path
@@ -57,7 +59,12 @@ class Workers:
             if self.dies.get(plan.backend) == epoch - 1:
                 return Finished(status="failed", reason="it broke"), False
             point = EpochPoint(
-                epoch=epoch, train_loss=-1.0 * epoch, test_loss=-2.0 * epoch, seconds=1.0, round=plan.round
+                epoch=epoch,
+                train_loss=-1.0 * epoch,
+                test_loss=-2.0 * epoch,
+                seconds=1.0,
+                others=0.1 * epoch,
+                round=plan.round,
             )
             take([EpochDone(point=point)])
             if plan.backend not in self.silent or epoch == done + plan.epochs:
@@ -129,7 +136,8 @@ def test_a_run_goes_on_from_its_latest_state(tmp_path, dies, round_, epochs, res
     assert (record.status, [p.epoch for p in record.curve], record.run) == ("ok", [1, 2, 3, 4], first.records["a"].run)
     at = ("resumed_after_epochs", round_)
     rest = [each for each in ROUNDS if each not in kept and not (resumed and each == ("import_seconds", round_))]
-    assert figures(record) == [*kept, at, *rest, *ENDING]
+    others = [("others_share", round_)] if resumed else []
+    assert figures(record) == [*kept, at, *rest, *others, *ENDING]
     (said,) = [m for m in record.measurements if m.quantity == "resumed_after_epochs"]
     assert (said.measure, said.value, said.unit) == ("startup", dies, "epochs")
     assert len(collection.load_all(tmp_path)) == 1
@@ -215,6 +223,31 @@ def test_a_run_that_goes_on_under_other_software_names_both(tmp_path):
     assert (found["packages"], found["git"]) == (now["packages"], now["git"])
     unchanged = run(tmp_path / "b", Workers({"a": 1})), resume(tmp_path / "b", Workers()).records["a"]
     assert "begun_with" not in unchanged[1].environment
+
+
+def test_of_a_round_that_went_on_what_others_used_is_of_all_its_epochs(tmp_path):
+    def share(record):
+        return next(((m.value, m.context, m.n) for m in record.measurements if m.quantity == "others_share"), None)
+
+    three = {"training__epochs": 3, "training__rounds": 1}
+    whole = run(tmp_path / "whole", Workers(), **three).records["a"]
+    assert share(whole) is None  # which is for the worker to say
+    run(tmp_path / "cut", Workers({"a": 2}), **three)
+    value, context, n = share(resume(tmp_path / "cut", Workers()).records["a"])
+    assert value == pytest.approx((0.1 + 0.2 + 0.3) / 3)
+    assert (context, n) == ({"round": 1}, 3)
+
+
+def test_a_folder_is_locked_where_only_files_open_for_writing_can_be(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner.fcntl, "flock", fcntl.lockf)  # as NFS 4 does it
+    assert run(tmp_path, Workers()).records["a"].status == "ok"
+
+    def refused(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(runner.fcntl, "flock", refused)
+    with pytest.raises(BenchError, match=r"request\.json: can't be locked \(No locks available\)"):
+        run(tmp_path / "b", Workers())
 
 
 def test_the_same_run_does_not_go_on_twice_at_once(tmp_path):

@@ -78,9 +78,10 @@ def run(request: Request, listener: Listener) -> list[Record]:
         for each in variants:
             if each.record.status == "ok" or not each.state.is_file():
                 shutil.rmtree(each.scratch, ignore_errors=True)
-        if not any(path.is_dir() for path in folder.iterdir()):
-            shutil.rmtree(folder, ignore_errors=True)
-        return made
+        ended = not any(path.is_dir() for path in folder.iterdir())
+    if ended:  # after the lock is closed: on NFS an open file leaves its folder
+        shutil.rmtree(folder, ignore_errors=True)
+    return made
 
 
 def trainings(request: Request, run_id: str, folder: Path) -> list[Training]:
@@ -125,11 +126,13 @@ def _unfinished_folder(request: Request, run_id: str) -> Iterator[Path]:
             temporary.write_bytes(
                 REQUEST.dump_json(request, exclude={"folder", "command", "stopped", "supervise", "run"})
             )
-    with path.open(encoding="utf-8") as lock:
+    with path.open("r+", encoding="utf-8") as lock:  # NFS locks only what is open for writing
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BenchError(f"{request.folder}: its run {run_id} is still going on") from None
+        except OSError as error:
+            raise BenchError(f"{path}: can't be locked ({error.strerror}); choose another --output") from error
         yield folder
 
 
@@ -248,6 +251,15 @@ class Training(Variant[WorkerPlan]):
             resumed=self.done > begin,
         )
 
+    def _share_of_others(self, round_: int) -> None:
+        """Put the share that others used in a round that went on here in place of that of the epochs made since."""
+        known = [(p.others, p.seconds) for p in self.record.curve if p.round == round_ and p.others is not None]
+        kept = [m for m in self.record.measurements if (m.quantity, m.context.get("round")) != ("others_share", round_)]
+        self._change(measurements=kept)
+        if known:
+            share = sum(others * seconds for others, seconds in known) / sum(seconds for _, seconds in known)
+            self.add(Measurement.of("training", "others_share", share, "1", round=round_, n=len(known)))
+
     def _file(self, name: str) -> str:
         return str(self.scratch / f"{name}.safetensors")
 
@@ -272,6 +284,8 @@ class Training(Variant[WorkerPlan]):
 
     def conclude(self) -> Finished:
         """What follows from the whole curve; and the weights are put beside the record."""
+        if self.done > self.ends[self.first_round - 1]:
+            self._share_of_others(self.first_round)
         training, curve, measurements = self.protocol.training, self.record.curve, self.record.measurements
         if curve and curve[-1].train_loss is not None:
             self.add(Measurement.of("training", "final_train_loss", curve[-1].train_loss, "nats"))
