@@ -9,7 +9,9 @@ import time
 from threading import Thread
 
 import pytest
+from record_factories import record
 
+from bench import records
 from bench.errors import BenchError
 from bench.records import collection
 from bench.running import campaign, engines, job
@@ -225,8 +227,9 @@ def test_steps_that_share_folder_and_command_keep_all_their_records(tmp_path):
     assert "runs/a-b-2" in (tmp_path / "kept" / "calls-4").read_text()
 
 
-def test_device_and_folder_are_handed_on_and_each_command_gets_the_interpreters(tmp_path):
+def test_device_and_folder_are_handed_on_and_each_command_gets_the_interpreters(tmp_path, monkeypatch):
     """`agree` is run by that of its backend, with a worker's variables; the others hand them to their workers."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nenv > {tmp_path}/of-jax\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
@@ -242,7 +245,9 @@ def test_device_and_folder_are_handed_on_and_each_command_gets_the_interpreters(
     assert handed["run"] == f"run works {where['run']} --python jax={python}"
     assert handed["agree"] == f"agree works --backends jax {where['agree']}"
     assert handed["agree-other"] == f"agree works --backends=torch {where['agree-other']}"
-    assert "XLA_PYTHON_CLIENT_PREALLOCATE=false" in (tmp_path / "of-jax").read_text().splitlines()
+    variables = (tmp_path / "of-jax").read_text().splitlines()
+    assert "XLA_PYTHON_CLIENT_PREALLOCATE=false" in variables
+    assert not [name for name in variables if name.startswith("OMP_NUM_THREADS=")]  # of another node than this
     by = {line.split(":")[0]: str(python) in line.split(" -c ")[0] for line in told if " -c " in line}
     assert by == {"run": False, "agree": True, "agree-other": False}
 
@@ -277,6 +282,57 @@ def test_records_are_kept_in_the_steps_folder_without_weights_and_traces_the_new
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["calls", "process", "record.json"]
     assert (tmp_path / "kept" / "record.json").read_text() == "sweep"
     assert (tmp_path / "runs" / "works" / "record.json").read_text() == "run"
+
+
+def ended(folder, step, code, *made, unfinished=False):
+    """Let an attempt at a step end with this exit code; what became of it."""
+    with locked(folder) as (state, _):
+        attempt = state.begin(step, folder, "cut off")
+        for each in made:
+            records.save(each, attempt)
+        if unfinished:
+            (attempt / ".unfinished-run").mkdir()
+        return state.end(step.name, job.Ending(exit_code=code, seconds=1.0), folder)
+
+
+def test_a_run_that_was_asked_to_end_while_it_wrote_its_tables_is_done(tmp_path):
+    (step,) = of("long").step
+    assert ended(tmp_path / "a", step, job.INTERRUPTED, record(), record("jax")).status == "done"
+    assert sorted(path.name for path in (tmp_path / "a" / "long").iterdir()) == [
+        "article-jax-cpu-float32-seed0.json",
+        "article-torch-cpu-float32-seed0.json",
+    ]
+    for name, (made, more) in {
+        "nothing": ((), {}),
+        "unfinished": ((record(),), {"unfinished": True}),
+        "failed": ((record(), record("jax", status="failed", reason="r")), {}),
+    }.items():
+        assert ended(tmp_path / name, step, job.INTERRUPTED, *made, **more).status == "cut off"
+        assert not (tmp_path / name / "long").exists()
+    sweep = campaign.Step(name="s", folder="s", command=("sweep",))  # whose other axes are yet to be measured
+    assert ended(tmp_path / "s", sweep, job.INTERRUPTED, record(kind="sweep")).status == "cut off"
+
+
+@pytest.mark.parametrize("code", [-9, 137])
+def test_a_run_that_was_killed_goes_on(tmp_path, code):
+    (step,) = of("long").step
+    outcome = ended(tmp_path, step, code, unfinished=True)
+    assert (outcome.status, outcome.reason) == ("cut off", f"killed (exit code {code})")
+    with locked(tmp_path) as (state, _):
+        assert (state.begin(step, tmp_path, "cut off") / ".unfinished-run").exists()
+
+
+def test_pages_are_not_kept_so_that_records_have_their_names(tmp_path):
+    steps = [campaign.Step(name=name, folder="kept", command=("run", name)) for name in ("a", "b")]
+    for seed, step in enumerate(steps):
+        with locked(tmp_path) as (state, _):
+            attempt = state.begin(step, tmp_path, "cut off")
+            records.save(record(seed=seed), attempt)
+            (attempt / "report.html").touch()
+            state.end(step.name, job.Ending(exit_code=0, seconds=1.0), tmp_path)
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == [
+        f"article-torch-cpu-float32-seed{seed}.json" for seed in (0, 1)
+    ]
 
 
 def test_a_step_that_fails_keeps_what_it_made(tmp_path):

@@ -19,8 +19,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
+from bench import records
 from bench.errors import BenchError, writing
-from bench.records import numbered, slug
+from bench.records import RecordError, numbered, slug
 from bench.running.campaign import Campaign, Step
 from bench.running.job import INTERRUPTED, Ending, beside
 from bench.running.runner import UNFINISHED
@@ -28,7 +29,8 @@ from bench.running.runner import UNFINISHED
 STATE = "campaign.state"
 LOCK = "campaign.lock"
 ATTEMPTS = "runs"
-WEIGHTS = ".safetensors"
+WEIGHTS, PAGE = ".safetensors", ".html"
+KILLED = (137, 143)  # exit codes of a shell or a container for SIGKILL and SIGTERM
 
 
 class Outcome(BaseModel):
@@ -115,6 +117,11 @@ class State(BaseModel):
     def end(self, name: str, ending: Ending, output: Path, reason: str = "") -> Outcome:
         """Note how the latest attempt at a step has ended, and keep its records unless it was cut off."""
         code, outcome = ending.exit_code, self.steps[name]
+        if code == INTERRUPTED and outcome.command[0] == "run" and _is_whole(output / ATTEMPTS / outcome.attempt):
+            code = 0  # it was asked to end while it wrote its tables
+        if code < 0 or code in KILLED:  # for want of memory, say: what it left goes on
+            code = INTERRUPTED
+            reason = reason or f"killed (exit code {ending.exit_code})"
         if code != INTERRUPTED:
             made, before = _free_names(output / ATTEMPTS / outcome.attempt, output, outcome), outcome.kept
             outcome.kept = tuple(dict.fromkeys([*before, *made]))
@@ -185,12 +192,22 @@ def _read(output: Path) -> State:
         raise BenchError(f"{path}: not the state of a campaign; choose another --output") from error
 
 
+def _is_whole(attempt: Path) -> bool:
+    """Whether an attempt at a run has left the records of all that was asked for, and they are good."""
+    found = list(attempt.glob("*.json"))
+    if not found or any(attempt.glob(f"{UNFINISHED}*")):
+        return False
+    with suppress(RecordError):
+        return all(records.load(path).status == "ok" for path in found)
+    return False
+
+
 def _free_names(attempt: Path, output: Path, outcome: Outcome) -> dict[str, Path]:
-    """The files of an attempt, but for weights and those in subfolders, by the names in `output` to copy them to.
+    """The files of an attempt, but for weights, pages and those in subfolders, by the names in `output` to copy to.
 
     They replace what earlier attempts at the same step left. What is there of another step or run stays: where one
     name is taken, all of them get -2, -3, …, so that a picture and its caption stay together.
     """
-    made = [path for path in sorted(attempt.iterdir()) if path.is_file() and path.suffix != WEIGHTS]
+    made = [path for path in sorted(attempt.iterdir()) if path.is_file() and path.suffix not in (WEIGHTS, PAGE)]
     tried = ({f"{outcome.folder}/{path.stem}{added}{path.suffix}": path for path in made} for added in numbered(""))
     return next(names for names in tried if all(name in outcome.kept or not (output / name).exists() for name in names))

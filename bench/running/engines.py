@@ -187,6 +187,7 @@ def _command(
         return [*program, *command]
     variables = worker_environment(backend, python, campaign.device)
     variables |= cache_environment(attempt.with_name(".compiled").absolute() / backend, variables)
+    del variables["OMP_NUM_THREADS"]  # this machine's cores, not those of the node that the job will have
     changed = sorted(f"{name}={value}" for name, value in variables.items() - os.environ.items())
     return ["env", *changed, python, *program[1:], *command]
 
