@@ -156,6 +156,7 @@ def test_something_that_tries_the_port_is_no_node(monkeypatch):
         (SRUN | {"SLURM_STEP_NODELIST": "gpu[003-004,007],big1"}, (1, 4, "gpu003", 61443)),
         (SRUN | {"SLURM_STEP_NODELIST": "n[7,9]-ib"}, (1, 4, "n7-ib", 61443)),
         (SRUN | {"SLURM_STEP_NODELIST": "a-1,b-2"}, (1, 4, "a-1", 61443)),
+        (SRUN | {"SLURM_STEP_NODELIST": "r[1-2]c[03-04]-ib,z[5,6]"}, (1, 4, "r1c03-ib", 61443)),
         (SRUN | {"SLURM_STEP_NODELIST": "a", "MASTER_ADDR": "b", "MASTER_PORT": "9"}, (1, 4, "b", 9)),
         ({"RANK": "2", "WORLD_SIZE": "3", "MASTER_ADDR": "h", "MASTER_PORT": "9"}, (2, 3, "h", 9)),
     ],
@@ -171,6 +172,7 @@ def test_a_place_is_what_the_environment_says(variables, expected):
         ({"RANK": "0"}, "the environment has no usable 'WORLD_SIZE'"),
         ({"RANK": "3", "WORLD_SIZE": "3", "MASTER_ADDR": "h", "MASTER_PORT": "9"}, "rank 3 of 3 makes no sense"),
         (SRUN, "no usable 'SLURM_STEP_NODELIST'"),
+        (SRUN | {"SLURM_STEP_NODELIST": ""}, "no usable"),
     ],
 )
 def test_an_environment_that_makes_no_sense_is_refused(variables, message):

@@ -22,6 +22,13 @@ def test_memory_is_not_grabbed_ahead_unless_the_user_says_so(monkeypatch):
     assert worker_environment("jax", sys.executable, "gpu")["XLA_PYTHON_CLIENT_PREALLOCATE"] == "true"
 
 
+def test_gpus_are_counted_as_the_driver_counts_them_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    assert worker_environment("torch", sys.executable, "gpu")["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    assert worker_environment("torch", sys.executable, "gpu")["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
+
+
 PACKAGES = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
 
 

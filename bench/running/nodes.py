@@ -73,13 +73,13 @@ def here(variables: Mapping[str, str] = os.environ) -> Place | None:
             host, port = variables["MASTER_ADDR"], int(variables["MASTER_PORT"])
         elif "SLURM_STEP_NUM_TASKS" in variables:  # of `srun` alone: a batch script has none
             rank, count = int(variables["SLURM_PROCID"]), int(variables["SLURM_STEP_NUM_TASKS"])
-            first = re.sub(r"^([^,\[]*)(?:\[(\w+)[^\]]*\])?([^,]*).*", r"\1\2\3", variables["SLURM_STEP_NODELIST"])
-            host = variables.get("MASTER_ADDR", first)
+            first = re.findall(r"(?:[^,\[]|\[[^\]]*\])+", variables["SLURM_STEP_NODELIST"])[0]  # as r[1-2]c[3-4]
+            host = variables.get("MASTER_ADDR", re.sub(r"\[(\w+)[^\]]*\]", r"\1", first))
             step = int(variables["SLURM_JOB_ID"]) + int(variables.get("SLURM_STEP_ID", 0))
             port = int(variables.get("MASTER_PORT", 61440 + step % 4096))  # above those that systems give away
         else:
             return None
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, IndexError) as error:
         raise BenchError(f"several nodes: the environment has no usable {error}") from error
     if not 0 <= rank < count:
         raise BenchError(f"several nodes: rank {rank} of {count} makes no sense")

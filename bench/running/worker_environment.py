@@ -20,6 +20,7 @@ def worker_environment(backend: str, interpreter: str, device: str) -> dict[str,
     variables = dict(os.environ)
     if (ROOT / "pyproject.toml").is_file():  # a checkout; where nice-bench is installed, each interpreter has its own
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), variables.get("PYTHONPATH")]))
+    variables.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the driver's, by which the GPU that is watched is found
     variables.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     variables.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     variables.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
