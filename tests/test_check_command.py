@@ -81,6 +81,9 @@ def test_update_makes_the_reference_of_records_and_they_pass_by_it(kept, check, 
         (["--backends", "theano"], "expected some of torch"),
         (["nowhere"], "nowhere: no such file or folder"),
         (["nowhere", "--only", "trajectory-narrow-float32"], "--only is of no use with RECORDS"),
+        (["nowhere", "--device", "gpu"], "--device is of no use with RECORDS"),
+        (["nowhere", "--output", "there"], "--output is of no use with RECORDS"),
+        (["--margin", "3"], "--margin is of no use without --update"),
     ],
 )
 def test_mistakes_are_errors(check, arguments, message):
@@ -119,6 +122,14 @@ def test_records_without_a_reference_are_an_error(check, tmp_path):
     done = check(tmp_path)
     assert done.code == 1
     assert "no reference in results/references for mine cpu float32" in done.err
+
+
+def test_records_without_a_reference_beside_others_are_named(kept, check):
+    assert "not judged" not in check(kept.folder, *kept.options).err
+    records.save(run_of("torch", losses=falling(), protocol="mine"), kept.folder)
+    done = check(kept.folder, *kept.options)
+    assert done.code == 0
+    assert f"not judged, since {kept.path} has no reference for them: mine cpu float32" in " ".join(done.err.split())
 
 
 def test_the_table_shows_what_fails_first_in_every_format():

@@ -109,6 +109,7 @@ def test_help_names_every_command(nice_bench):
         (["sweep", "--axis", ""], "--axis '': expected some of batch, width, depth, couplings"),
         (["sweep", "--axis", "height"], "--axis 'height': expected some of batch, width, depth, couplings"),
         (["sweep", "--values", "batch=0"], "--values 'batch=0': expected AXIS=N,N,… with positive integers"),
+        (["sweep", "--values", f"batch={2**53 + 1}"], "expected AXIS=N,N,… with positive integers"),
         (["sweep", "--axis", "batch", "--values", "depth=3"], "values of depth, which isn't swept; the axes are batch"),
         (["sweep", "--operations", "train,encode"], "--operations 'train,encode': expected some of log_prob, sample"),
         (["sweep", "--operations", ""], "--operations '': expected some of log_prob, sample, train"),

@@ -87,6 +87,18 @@ def test_tables_are_on_disk_before_anything_is_printed(nice_bench, talkers, monk
     assert Path("out/report.html").is_file()
 
 
+def test_answers_are_printed_though_the_tables_cannot_be_written(nice_bench, talkers, monkeypatch):
+    def full(*_):
+        raise BenchError("no space left")
+
+    monkeypatch.setattr(cli.tables, "write", full)
+    done = nice_bench("run", "--protocol", "smoke", "--device", "cpu", "--output", "out")
+    assert done.code == 0
+    assert "Fastest?" in done.out
+    assert "not made: no space left" in done.out
+    assert Path("out/report.html").is_file()
+
+
 def test_tables_have_the_width_of_the_terminal(tmp_path):
     leader, follower = os.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 77, 0, 0))

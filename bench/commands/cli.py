@@ -177,12 +177,17 @@ def _show(made: list[Record], folder: Path, shown: str) -> None:
     from bench.report import page  # here, since plotly would slow every command's start down
 
     there = collection.load_all(folder, [])
-    tables.write(there, folder / "tables")
-    try:
-        where = str(page.write(there, [folder], folder / "report.html"))
-    except BenchError as error:  # the answers of a run of hours are printed all the same
-        where = f"not made: {error}"
-    places = {"Tables": f"{folder / 'tables'}", "Report": where, "Records, weights": str(folder)}
+    places = {}
+    for name, path, write in (
+        ("Tables", folder / "tables", lambda path: tables.write(there, path)),
+        ("Report", folder / "report.html", lambda path: page.write(there, [folder], path)),
+    ):
+        try:
+            write(path)
+            places[name] = str(path)
+        except BenchError as error:  # the answers of a run of hours are printed all the same
+            places[name] = f"not made: {error}"
+    places["Records, weights"] = str(folder)
     typer.echo(answers.verdict(answers.sections(made), places))
     options.say_which(made, there)
     if shown != "none":

@@ -19,6 +19,7 @@ from bench.running.variant import Request, resolve_device
 
 
 def check(
+    context: typer.Context,
     folders: Annotated[
         list[Path] | None,
         typer.Argument(help="Records, or folders of records, to judge; nothing is run. [default: run the check]"),
@@ -51,8 +52,11 @@ def check(
     Step by step and over seeds; the exit code is 1 if one is off.
     Speed is compared too, by ratios to what was measured in the same process; a slow-down alone doesn't fail.
     """
-    if folders and only:
-        raise BenchError("--only is of no use with RECORDS: leave one of them out")
+    given = options.on_command_line(context)
+    if folders and (unused := sorted(given & {"only", "device", "output", "timeout", "python"})):
+        raise BenchError(f"--{unused[0]} is of no use with RECORDS, of which nothing is run: leave one of them out")
+    if "margin" in given and not update:
+        raise BenchError("--margin is of no use without --update")
     names, parts = options.backend_names(chosen), _parts(only)
     where = Request(
         folder=options.folder(output, "check"),
@@ -82,6 +86,9 @@ def check(
         return
     judged = checks.judge(found, references, names)
     options.show(verdicts.table(judged))
+    unknown = [" ".join(group) for group in checks.grouped(found).keys() - checks.with_reference(found, references)]
+    if unknown:
+        options.say(f"not judged, since {references} has no reference for them: {', '.join(sorted(unknown))}")
     if not folders:
         typer.echo(f"Records: {where.folder}")
     _refuse(judged, fail_if_slower=fail_if_slower)

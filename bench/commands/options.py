@@ -15,7 +15,7 @@ from bench import records
 from bench.commands.progress import LiveProgress, errors
 from bench.errors import BenchError
 from bench.records import RecordError, collection
-from bench.records.fields import MOST_SEED, printable
+from bench.records.fields import MOST_COUNTED, MOST_SEED, printable
 from bench.running.variant import DEFAULT_BACKENDS
 from bench.tables.render import WIDTH, Table, render, said_once
 
@@ -183,7 +183,7 @@ def sizes(given: list[str] | None) -> dict[str, list[int]]:
     for entry in given or []:
         axis, _, numbers = entry.partition("=")
         each = listed([numbers])
-        if not each or not all(number.isdecimal() and int(number) for number in each):
+        if not each or not all(number.isdecimal() and 0 < int(number) <= MOST_COUNTED for number in each):
             raise BenchError(f"--values {entry!r}: expected AXIS=N,N,… with positive integers")
         found[axis] = list(dict.fromkeys([*found.get(axis, []), *map(int, each)]))
     return found
