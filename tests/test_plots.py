@@ -215,6 +215,20 @@ def test_figures_whose_names_come_out_alike_are_all_kept(tmp_path):
     assert all(path.is_file() for path in paths)
 
 
+def test_the_time_of_an_epoch_says_what_was_disturbed_and_what_did_not_end():
+    busy = measurement("training", "others_share", 0.6, "1", round=1)
+    made = [
+        record(curve=points(-1.0), measurements=[*seconds(1.0), busy]),
+        record("jax", curve=points(-1.0), measurements=seconds(2.0)),
+        record("tensorflow", curve=points(-1.0), measurements=seconds(3.0), status="failed", reason="interrupted"),
+    ]
+    [(_, figure)] = plots.training_figures(made)
+    caption = " ".join(" ".join(texts(figure)).split())
+    assert "torch, disturbed: others used 60 % of the machine." in caption
+    assert "Not complete: tensorflow, AMD EPYC, 2 cores, article, float32: failed (interrupted)." in caption
+    assert caption.count("disturbed") == 1
+
+
 def test_records_without_sweeps_give_no_figure(tmp_path):
     assert plots.write([record()], tmp_path) == []
 

@@ -100,6 +100,14 @@ def test_a_figure_of_a_backend_that_failed_is_not_drawn_beside_the_others():
     assert panel_of(made, "epoch").data[1]["y"] == ["PyTorch"]
 
 
+def test_a_figure_of_times_says_which_were_disturbed():
+    busy = measurement("training", "others_share", 0.6, "1", round=1)
+    quiet = trained("torch")
+    loud = quiet.model_copy(update={"run": "b", "measurements": [*quiet.measurements, busy]})
+    assert "disturbed: others used 60 % of the machine." in panel_of([loud], "epoch").caption
+    assert "disturbed" not in panel_of([quiet], "epoch").caption
+
+
 def side_by_side(count, rate, batch=128, **options):
     made = [measurement("training", "images_per_second", rate, "images/s", round=1)]
     return record(run=f"{count} of {batch} {options}", devices=count, batch=batch, measurements=made, **options)

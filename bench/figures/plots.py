@@ -19,7 +19,7 @@ from bench.errors import BenchError, writing
 from bench.figures.palette import colour_of
 from bench.records import Record, numbered, slug
 from bench.tables.floor_tables import machine_floors
-from bench.tables.labels import SECTION, groups, prepare, provenance
+from bench.tables.labels import SECTION, disturbances, groups, incomplete, prepare, provenance
 from bench.tables.pivot import over_rounds, pick
 from bench.tables.sweep_tables import AXIS_NAMES, OPERATION_NAMES, Curve, curves, exponent, knee, sweeps
 
@@ -122,7 +122,7 @@ def training_figures(records: Sequence[Record]) -> Iterator[tuple[str, Figure]]:
         timed = {one: over_rounds(pick(rows[rows["series"] == one], "training", "seconds_per_epoch")) for one in series}
         if not any(spread.middle > 0 for spread in timed.values()):
             continue
-        caption = " ".join([*provenance(rows), TRAINING_CAPTION])
+        caption = " ".join([*incomplete(rows), *disturbances(rows), *provenance(rows), TRAINING_CAPTION])
         figure, (losses, seconds) = canvas(2, "Loss by epoch, and the time of an epoch", caption)
         for place, one in enumerate(series):
             curve = pick(rows[rows["series"] == one], "curve", "train_loss").groupby("at_epoch")["value"].median()

@@ -19,7 +19,7 @@ from bench.report.panels import OUTLINE, Group, Panel, axis, error_bars, line, l
 from bench.tables import CURVES, KINDS, final_losses, largest_difference
 from bench.tables.device_tables import devices
 from bench.tables.frame import PRECISIONS, rank
-from bench.tables.labels import SECTION, groups, place, said, section_label
+from bench.tables.labels import SECTION, disturbances, groups, place, said, section_label
 from bench.tables.pivot import RECORD, over_rounds, pick
 from bench.tables.render import MISSING, number
 from bench.tables.series_tables import round_trips_of, worst_of
@@ -137,6 +137,7 @@ def epoch_times(rows: pd.DataFrame) -> Iterator[Panel]:
     if any(math.isfinite(value) for value in floors):
         traces.append(markers("floor", floors, names, bar))
     caption = "The floor is the least time that the products and bytes of an epoch take on this machine, in the median."
+    caption = " ".join([*disturbances(rows), caption])
     layout = {
         "xaxis": axis("seconds an epoch", rangemode="tozero"),
         "yaxis": axis("", autorange="reversed", type="category"),

@@ -155,12 +155,14 @@ def speed(records: Source) -> Table:
             table.add(key, numbers_of(rows) | figures, _labels(key, rows) | cells, rows, ROW)
     notes = [
         "s/epoch: median over rounds [lowest–highest], first call apart (within the round where there was one).",
-        "First call: cold in a run's first process, warm in later ones, which find what that one left in caches.",
+        "First call: cold in a run's first process, warm in later ones, which find what that one left in caches. On a",
+        "GPU it holds an epoch's work where an epoch is one call (scan, xla), else a few steps'.",
         "× fastest: against the fastest of the same machine, protocol and precision that nothing disturbed.",
         "× floor: against the least time that the products and bytes of a step take on this machine.",
         "Memory × needed: what the process takes on top of its framework (on a GPU: of the device's memory), against",
-        "parameters, moments, gradients and one epoch's inputs, in the first round, as the peak is. Harness: the share",
-        "of training's time that is neither an epoch nor an evaluation: streams, progress, records.",
+        "parameters, moments, gradients and one epoch's inputs, in the first round, as the peak is; of a GPU torch's",
+        "is what its allocator has reserved, the others' what was in use. Harness: the share of training's time that",
+        "is neither an epoch nor an evaluation: streams, progress, records.",
         *targets(data),
         CLOCK,
     ]

@@ -156,6 +156,13 @@ def disturbed_note(share: float | None) -> str:
     return f", disturbed: others used {number(100 * share, 2)} % of the machine" if share is not None else ""
 
 
+def disturbances(data: pd.DataFrame) -> list[str]:
+    """Return a sentence that lists beside what others used the machine, and how much of it."""
+    shares = {str(key["series"]): disturbed(rows) for key, rows in groups(data, ["series"])}
+    parts = [f"{name}{disturbed_note(share)}" for name, share in shares.items() if share is not None]
+    return [f"{'; '.join(parts)}."] if parts else []
+
+
 def targets(data: pd.DataFrame) -> list[str]:
     """Return a sentence that names the targets: a log-likelihood, by default the paper's, or a loss that is none."""
     given = data.assign(
