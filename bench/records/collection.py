@@ -20,8 +20,8 @@ def load_all(paths: str | Path | Iterable[str | Path], skipped: list[RecordError
 
     With a list `skipped`, the error of a file that is no valid record goes there, and the others are read.
 
-    Below a folder, subfolders are left out that hold what is not meant to be kept (`runs`), runs with planted faults as
-    older versions of `nice-bench check` kept them (`…-planted`), or what a run that was cut off has left (hidden ones).
+    Below a folder, subfolders are left out that hold what is not meant to be kept (`runs`), or what a run that was cut
+    off has left (hidden ones).
     Name such a folder, or one inside it, to read it.
 
     Raises:
@@ -68,7 +68,7 @@ def _refuse(error: OSError) -> NoReturn:
 
 def _kinds(folders: Iterable[str]) -> set[str]:
     """Return which kinds of folders that are left out are among these."""
-    patterns = {"runs": r"runs", "planted": r".*-planted", "hidden": r"\.(?!\.$).+"}
+    patterns = {"runs": r"runs", "hidden": r"\.(?!\.$).+"}
     return {kind for kind, pattern in patterns.items() if any(re.fullmatch(pattern, name) for name in folders)}
 
 
