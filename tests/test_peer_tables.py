@@ -92,6 +92,36 @@ def test_one_that_was_not_asked_for_has_no_row():
     }
 
 
+def test_what_every_row_has_behind_it():
+    raw = peer_tables.peers([MEASURED]).raw
+    assert set(raw["size"]) == {"4 × 5 × 1000"}
+    assert raw["log_prob_error"].isna().tolist() == [name != "zuko" for name in raw["peer"]]
+    assert raw.dtypes["trained_error"] == "float64"
+    lost = record(measurements=[*times("zuko", 0.2), measurement("log_prob_error", None, "zuko", "relative")])
+    assert peer_tables.peers([lost]).shown["status"].tolist() == ["ok"]
+
+
+def test_a_note_of_a_figure_that_is_there_is_no_reason():
+    noted = [measurement("step_seconds", 0.2, "zuko", note="warm", round=1)]
+    assert by_peer(peer_tables.peers([record(measurements=noted)]))["zuko 1.6.0"]["status"] == "ok"
+
+
+def test_a_record_of_before_packages_were_recorded_has_peers_without_a_version():
+    old = record(measurements=times("zuko", 0.2))
+    old = old.model_copy(update={"environment": {"cpu": "AMD EPYC", "cores": 2}})
+    assert set(by_peer(peer_tables.peers([old]))) == {"zuko"}
+
+
+def test_machines_come_first_then_the_older_record_then_backends_in_their_order():
+    def at(day, backend):
+        made = record(backend, measurements=times(OURS, 0.1))
+        return made.model_copy(update={"created": f"2026-01-0{day}T00:00:00+00:00"})
+
+    table = peer_tables.peers([at(2, "jax"), at(2, "torch"), at(1, "tensorflow")])
+    assert list(table.shown["framework"]) == ["tensorflow", "torch", "jax"]
+    assert table.title == "Other libraries on the same work"
+
+
 def test_where_the_framework_is_missing_every_peer_says_so():
     rows = by_peer(peer_tables.peers([record("jax", status="unavailable", reason="no jax here")]))
     assert {"flowjax", "distrax", "keras fit"} < set(rows)
@@ -110,6 +140,7 @@ def test_peers_are_in_their_own_table_and_in_no_other():
     failed = record("jax", status="failed", reason="ended by SIGSEGV")
     assert [table.name for table in tables.all_tables([MEASURED, failed])] == ["peers"]
     assert peer_tables.peers([]).raw.empty
+    assert peer_tables.peers([]).caption == ""
 
 
 def test_a_table_that_is_too_wide_is_folded_by_the_labels_that_it_has():

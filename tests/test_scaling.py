@@ -40,7 +40,20 @@ def test_what_is_left_of_the_fixed_cost_at_the_largest_sizes_is_not_taken_for_a_
 def test_without_a_fixed_cost_there_is_no_knee():
     found = fit(BATCHES, 1e-3 * BATCHES)
     assert (found.fixed, found.knee) == (0, 0)
-    assert found.exponent == pytest.approx(1)
+    assert (found.exponent, found.coefficient) == (pytest.approx(1), pytest.approx(1e-3))
+    assert (found.points, found.note) == (14, "")
+
+
+def test_without_a_fixed_cost_the_standard_error_is_that_of_a_straight_line_through_the_logarithms():
+    checked = 0
+    for seed in range(10):
+        times = noisy(1e-3 * BATCHES, seed, 0.003)  # so little that the robust loss is that of least squares
+        (slope, _), covariance = np.polyfit(np.log(BATCHES), np.log(times), 1, cov=True)
+        if (found := fit(BATCHES, times)).fixed == 0:
+            assert found.exponent == pytest.approx(slope, abs=1e-4)
+            assert found.exponent_error == pytest.approx(math.sqrt(covariance[0, 0]), rel=0.02)
+            checked += 1
+    assert checked > 2
 
 
 def test_noise_leaves_the_exponent_unbiased_and_the_standard_error_is_its_scatter():
@@ -64,6 +77,10 @@ def test_one_odd_point_pulls_little(place, factor):
         ([1, 2, 3], [1, 2, 3], "too few points (3)"),
         ([1, 2, 3, 4], [1, 1.1, 1.2, 1.3], "0 of 4 times ≥ 3 × the least"),
         ([1, 2, 4, 8, 16], [1, 1, 1, 1, 9], "1 of 5 times ≥ 3 × the least"),
+        ([1, 2, 4, 8, 16], [1, 1, 1, 1, 3], "1 of 5 times ≥ 3 × the least"),
+        ([1, 2, 4, 8, 16], [1, 9, 8, 7, 6], "too uncertain"),  # it falls again
+        ([1, 2, 4, 8, 16], [1, 2**8, 4**8, 8**8, 16**8], "too uncertain"),  # beyond any model
+        ([1, 2, 4, 8, 16], [1, 2**6.01, 4**6.01, 8**6.01, 16**6.01], "too uncertain"),
         ([1, 2, 4, 8, 16, 32], [1, 9, 2, 20, 1, 30], "too uncertain"),
         ([1, 2, 4, 8, 16, 32], [9, 9, 9, 1, 1, 1], "0 of 6 times ≥ 3 × the least"),
     ],
@@ -75,7 +92,7 @@ def test_what_the_points_do_not_determine_is_said(sizes, times, note):
     assert all(math.isnan(value) for value in (found.exponent, found.exponent_error, found.fixed, found.knee))
 
 
-@pytest.mark.parametrize(("sizes", "times"), [([1, 2], [1]), ([0, 1, 2, 3], [1] * 4), ([1, 2, 3, 4], [1, 1, 1, -1])])
+@pytest.mark.parametrize(("sizes", "times"), [([1, 2], [1]), ([0, 1, 2, 3], [1] * 4), ([1, 2, 3, 4], [1, 1, 1, 0])])
 def test_nonsense_is_refused(sizes, times):
     with pytest.raises(ValueError, match="expected positive numbers"):
         fit(sizes, times)

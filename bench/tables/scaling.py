@@ -84,7 +84,8 @@ def fit(n: Sequence[float] | NDArray, seconds: Sequence[float] | NDArray) -> Sca
     variance = 2 * float(found.cost) / (count - jacobian.shape[1])
     error = math.sqrt(np.linalg.pinv(jacobian.T @ jacobian)[-1, -1] * variance)
     log_knee = (log_fixed - log_coefficient) / max(exponent, 1e-9)
-    if error > LARGEST_ERROR or log_knee > log_n.max() or exponent >= LARGEST_EXPONENT:
+    at_the_bound = exponent > 0.999 * LARGEST_EXPONENT  # which the search comes near and never reaches
+    if error > LARGEST_ERROR or log_knee > log_n.max() or at_the_bound:
         return Scaling(points=count, note="p too uncertain")
     if negligible:
         return Scaling(exponent, error, 0.0, math.exp(log_coefficient), 0.0, count)
