@@ -204,13 +204,19 @@ def test_a_step_is_begun_again_as_often_as_is_allowed_in_all_calls(tmp_path):
     assert [path.name for path in (tmp_path / "fails").glob("*.json")] == ["record.json"]  # its own one is replaced
 
 
+def unfinished(attempt):
+    """Leave what a run leaves that was cut off."""
+    (attempt / ".unfinished-run").mkdir(exist_ok=True)
+    (attempt / ".unfinished-run" / "request.json").touch()
+
+
 def test_each_attempt_has_a_name_of_its_own_though_the_folder_before_becomes_the_next(tmp_path):
     (wanted,) = of("long").step
     with locked(tmp_path) as (state, _):
         for expected in ("long", "long-2", "long-3", "long-4"):
             folder = state.begin(wanted, tmp_path, "cut off")
             assert folder.name == expected
-            (folder / ".unfinished-run").touch()
+            unfinished(folder)
             for suffix in (".job", ".ended", ".log"):  # as a job leaves them
                 job.beside(folder, suffix).touch()
     assert [path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()] == ["long-4"]
@@ -284,14 +290,14 @@ def test_records_are_kept_in_the_steps_folder_without_weights_and_traces_the_new
     assert (tmp_path / "runs" / "works" / "record.json").read_text() == "run"
 
 
-def ended(folder, step, code, *made, unfinished=False):
+def ended(folder, step, code, *made, cut_off=False):
     """Let an attempt at a step end with this exit code; what became of it."""
     with locked(folder) as (state, _):
         attempt = state.begin(step, folder, "cut off")
         for each in made:
             records.save(each, attempt)
-        if unfinished:
-            (attempt / ".unfinished-run").mkdir()
+        if cut_off:
+            unfinished(attempt)
         return state.end(step.name, job.Ending(exit_code=code, seconds=1.0), folder)
 
 
@@ -304,7 +310,7 @@ def test_a_run_that_was_asked_to_end_while_it_wrote_its_tables_is_done(tmp_path)
     ]
     for name, (made, more) in {
         "nothing": ((), {}),
-        "unfinished": ((record(),), {"unfinished": True}),
+        "unfinished": ((record(),), {"cut_off": True}),
         "failed": ((record(), record("jax", status="failed", reason="r")), {}),
     }.items():
         assert ended(tmp_path / name, step, job.INTERRUPTED, *made, **more).status == "cut off"
@@ -316,10 +322,21 @@ def test_a_run_that_was_asked_to_end_while_it_wrote_its_tables_is_done(tmp_path)
 @pytest.mark.parametrize("code", [-9, 137])
 def test_a_run_that_was_killed_goes_on(tmp_path, code):
     (step,) = of("long").step
-    outcome = ended(tmp_path, step, code, unfinished=True)
+    outcome = ended(tmp_path, step, code, cut_off=True)
     assert (outcome.status, outcome.reason) == ("cut off", f"killed (exit code {code})")
     with locked(tmp_path) as (state, _):
-        assert (state.begin(step, tmp_path, "cut off") / ".unfinished-run").exists()
+        assert (state.begin(step, tmp_path, "cut off") / ".unfinished-run" / "request.json").exists()
+
+
+def test_an_attempt_that_was_killed_before_it_said_what_it_is_of_begins_anew(tmp_path):
+    (step,) = of("long").step
+    with locked(tmp_path) as (state, _):
+        (state.begin(step, tmp_path, "cut off") / ".unfinished-run").mkdir()
+        again = state.begin(step, tmp_path, "cut off")
+        assert list(again.iterdir()) == []
+        assert "--resume" not in engines._command(step, of("long"), again, (), ())
+        unfinished(again)
+        assert "--resume" in engines._command(step, of("long"), again, (), ())
 
 
 def test_pages_are_not_kept_so_that_records_have_their_names(tmp_path):

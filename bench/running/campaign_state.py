@@ -101,7 +101,7 @@ class State(BaseModel):
                 folder.mkdir(parents=True)
                 break
         cut = output / ATTEMPTS / outcome.attempt if outcome and outcome.status == "cut off" else folder
-        if any(cut.glob(f"{UNFINISHED}*")):
+        if can_go_on(cut):
             cut.replace(folder)
         self.steps[step.name] = Outcome(
             status=status,
@@ -190,6 +190,11 @@ def _read(output: Path) -> State:
         return State.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else State()
     except ValidationError as error:
         raise BenchError(f"{path}: not the state of a campaign; choose another --output") from error
+
+
+def can_go_on(attempt: Path) -> bool:
+    """Whether an attempt has left a run that was cut off after it was written down what it is of."""
+    return any(attempt.glob(f"{UNFINISHED}*/request.json"))
 
 
 def _is_whole(attempt: Path) -> bool:

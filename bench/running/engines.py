@@ -22,8 +22,7 @@ from pydantic import ValidationError
 from bench.errors import BenchError
 from bench.running import job
 from bench.running.campaign import Campaign, Resources, Step
-from bench.running.campaign_state import ATTEMPTS, Outcome, State, locked
-from bench.running.runner import UNFINISHED
+from bench.running.campaign_state import ATTEMPTS, Outcome, State, can_go_on, locked
 from bench.running.worker_environment import cache_environment, worker_environment
 
 PROGRAM = (sys.executable, "-m", "bench")
@@ -177,7 +176,7 @@ def _command(
     compiles is kept for the next attempt: most of its time on a GPU goes there.
     """
     command = [*step.command, "--device", campaign.device, "--output", str(attempt)]
-    if any(attempt.glob(f"{UNFINISHED}*")):
+    if can_go_on(attempt):
         command += ["--resume", str(attempt)]
     if step.command[0] != "agree":
         return [*program, *command, *(part for given in interpreters for part in ("--python", given))]
