@@ -1,7 +1,9 @@
 """The table of devices side by side, from synthetic records whose figures are worked out by hand here."""
 
+import re
+
 import pytest
-from record_factories import measurement, record, row, seconds
+from record_factories import XEON, measurement, record, row, seconds
 
 from bench.tables.device_tables import devices
 
@@ -9,8 +11,8 @@ from bench.tables.device_tables import devices
 def run_of(count, batch, rate, backend="torch", **more):
     made = [*seconds(1.0), measurement("training", "images_per_second", rate, "images/s", round=1)]
     if count > 1:
-        made.append(measurement("training", "reduced_bytes", 76.5e6, "bytes", round=1))
-        made += [measurement("floor", "reduction_seconds", 0.0125, "s", round=1)]
+        made.append(measurement("training", "reduced_bytes", 76_545_001, "bytes", round=1))
+        made += [measurement("floor", "reduction_seconds", 0.012649, "s", round=1)]
         made += [measurement("floor", "train_step_seconds", 0.05, "s", round=1)]
     run = f"{count} of {batch} {more.get('mode')}"
     return record(backend, run=run, devices=count, batch=batch, measurements=made, **more)
@@ -25,7 +27,34 @@ def test_strong_scaling_is_of_the_same_batch_and_weak_of_that_of_each_device():
     assert (two["images/s"], two["speed-up"]) == ("1500", "1.50")
     assert (two["efficiency, strong"], two["efficiency, weak"]) == ("0.750", "0.938")  # 1500/2/1000, 1500/2/800
     assert (four["speed-up"], four["efficiency, strong"], four["efficiency, weak"]) == ("–", "–", "0.750")
-    assert two["reduced a step, MB"] == "76.50"
+    assert two["reduced a step, MB"] == "76.55"
+    assert (table.name, table.title) == ("devices", "Devices side by side")
+    raw = table.raw.set_index(["devices", "batch"]).loc[2, 128]
+    assert (raw["images_per_second"], raw["speed_up"], raw["step_seconds"]) == (1500.0, 1.5, 128 / 1500)
+
+
+def test_a_rate_below_one_is_one_like_any_other():
+    assert row(devices([run_of(1, 128, 0.5), run_of(2, 128, 1.0)]), devices="2")["speed-up"] == "2.00"
+
+
+def test_machines_are_kept_apart_and_named_without_their_devices():
+    made = [run_of(count, 128, rate) for count, rate in ((1, 1000.0), (2, 1500.0))]
+    made += [run_of(count, 128, rate, machine=XEON) for count, rate in ((1, 100.0), (2, 180.0), (4, 300.0))]
+    table = devices(made)
+    assert set(table.shown["machine"]) == {"AMD EPYC, 2 cores", "Intel Xeon, 4 cores"}
+    assert row(table, machine="Intel Xeon, 4 cores", devices="2")["speed-up"] == "1.80"
+    assert "nodes" not in table.shown
+
+
+def test_nodes_have_a_column_where_there_are_several():
+    table = devices([run_of(1, 128, 1000.0), run_of(4, 128, 3000.0, nodes=2)])
+    assert list(table.shown["nodes"]) == ["1", "2"]
+    assert set(table.shown["speed-up"]) == {"1.00", "3.00"}
+
+
+def test_a_backend_on_one_device_alone_has_no_row():
+    table = devices([run_of(1, 128, 9.0), run_of(1, 128, 1000.0, "jax"), run_of(2, 128, 1500.0, "jax")])
+    assert set(table.raw["backend"]) == {"jax"}
 
 
 def test_networks_of_one_protocols_name_are_not_divided_by_each_other():
@@ -33,6 +62,9 @@ def test_networks_of_one_protocols_name_are_not_divided_by_each_other():
     table = devices([RUNS[0], RUNS[2], small])
     assert "speed-up" not in table.shown  # there is none
     assert "Protocol article" in table.caption
+    named = [row["protocol"] for row in devices([*RUNS[:2], small]).raw.to_dict("records")]
+    assert len(set(named)) == 2
+    assert all(re.fullmatch(r"article \(network [0-9a-f]{8}\)", name) for name in named)
     scheduled = [
         {"optimiser": {"name": "adamw", "epochs": epochs}, "protocol_digest": f"{epochs}" * 16} for epochs in (1, 2)
     ]
@@ -53,7 +85,7 @@ def test_a_table_that_is_folded_names_the_devices_in_each_part_and_what_failed_b
 
 def test_the_reduction_by_itself_stands_beside_the_step_and_its_floor():
     two, one = (row(devices(RUNS), devices=count, batch="128") for count in ("2", "1"))
-    assert (two["step, ms"], two["floor, ms"], two["reduction alone, ms"]) == ("85.33", "50.0", "12.5")  # 128/1500
+    assert (two["step, ms"], two["floor, ms"], two["reduction alone, ms"]) == ("85.33", "50.0", "12.6")  # 128/1500
     assert (one["step, ms"], one["floor, ms"], one["reduction alone, ms"]) == ("128.0", "–", "–")
 
 

@@ -2,8 +2,6 @@
 
 import math
 
-import pandas as pd
-
 from bench.tables.labels import Source, disturbed, disturbed_note, groups, prepare
 from bench.tables.pivot import Rows, over_rounds, pick
 from bench.tables.render import Table, number
@@ -23,14 +21,11 @@ NOTES = (
 def devices(records: Source) -> Table:
     """Return images a second by the number of devices: a row a machine, protocol, precision, variant and number."""
     whole = prepare(records)
-    single_network = (
-        whole.groupby("plan_protocol")["network"].transform("nunique") == 1
-    )  # whatever its batches and digests
+    # Whatever its batches and digests:
+    single_network = whole.groupby("plan_protocol")["network"].transform("nunique") == 1
     named = whole["plan_protocol"] + " (network " + whole["network"].str.slice(0, 8) + ")"
     whole = whole.assign(protocol=whole["plan_protocol"].where(single_network, named))
     data = whole[whole["status"] == "ok"]
-    if not (data["devices"] > 1).any():
-        return Table("devices", "Devices side by side", "", pd.DataFrame(), pd.DataFrame(), ())
     machines = data["machine"].str.replace(r", \d+ devices( on \d+ nodes)?$", "", regex=True)
     data, table = data.assign(machine=machines), Rows()
     several = (data["nodes"] > 1).any()
@@ -62,13 +57,13 @@ def devices(records: Source) -> Table:
             ):
                 figures[quantity] = over_rounds(pick(its, measure, quantity)).middle
             cells = {
-                "images/s": number(rate, 4) + disturbed_note(share),
+                "images/s": number(rate) + disturbed_note(share),
                 "speed-up": number(figures["speed_up"], 3),
                 "efficiency, strong": number(figures["strong_efficiency"], 3),
                 "efficiency, weak": number(figures["weak_efficiency"], 3),
-                "step, ms": number(figures["step_seconds"] * 1e3, 4),
+                "step, ms": number(figures["step_seconds"] * 1e3),
                 "floor, ms": number(figures["train_step_seconds"] * 1e3, 3),
-                "reduced a step, MB": number(figures["reduced_bytes"] / 1e6, 4),
+                "reduced a step, MB": number(figures["reduced_bytes"] / 1e6),
                 "reduction alone, ms": number(figures["reduction_seconds"] * 1e3, 3),
             }
             shown = [name for name in (*BACKEND, *SIZE) if name != "nodes" or several]
