@@ -9,6 +9,7 @@ from backends.architecture import flops
 from bench import tables
 from bench.measures.floor import chain, sizes, workloads
 from bench.tables import floor_tables
+from bench.tables.labels import prepare
 
 
 def floor(quantity, value, unit="s", **at):
@@ -82,7 +83,70 @@ def test_sampling_and_density_are_held_against_a_pass_at_their_batch():
     table = floor_tables.forward_floors([run_of("jax")])
     assert row(table, operation="sample")["× floor"] == "1.20"
     assert row(table, operation="log p")["× floor"] == "1.25"
-    assert len(table.shown) == 2
+    assert list(table.shown) == ["backend", "operation", "batch", "ms", "floor, ms", "× floor"]
+    assert table.shown.values.tolist() == [
+        ["jax", "sample", "4096", "600.0", "500.0", "1.20"],
+        ["jax", "log p", "2000", "250.0", "200.0", "1.25"],
+    ]
+    assert list(table.raw["operation"]) == ["sample", "log p"]
+    assert (list(table.raw["batch"]), list(table.raw["seconds"])) == ([4096, 2000], [0.6, 0.25])
+    assert (table.name, table.title) == ("floor-forward", "Sampling and density against the floor")
+    assert "AMD EPYC, 2 cores" in table.caption
+
+
+def test_only_the_rate_of_densities_is_one():
+    likelihood = measurement("likelihood", "test_loss", 3.0, "nats", batch=4096)
+    trained = measurement("training", "images_per_second", 3.0, "images/s", batch=4096)
+    made = run_of("jax")
+    with_more = made.model_copy(update={"measurements": [*made.measurements, likelihood, trained]})
+    assert floor_tables.forward_floors([with_more]).raw.equals(floor_tables.forward_floors([made]).raw)
+
+
+def test_a_run_without_a_floor_says_why_and_keeps_no_other_from_having_one():
+    def without(name, note):
+        return record(
+            name,
+            measurements=[
+                measurement("floor", "train_step_seconds", None, "s", note=note, round=1),
+                measurement("floor", "training_ratio", None, "1", note="no ratio", round=1),
+                measurement("training", "seconds_per_epoch", 1.0, "s", round=1),
+            ],
+        )
+
+    table = floor_tables.floors([without("first", "no rate"), without("second", "no module"), run_of("torch")])
+    assert list(table.raw["backend"]) == ["torch"]
+    assert "first: no rate." in table.caption
+    assert "second: no module." in table.caption
+    assert "no ratio" not in table.caption
+    assert (table.name, table.title) == ("floor", "The floor of a training step")
+
+
+def test_floors_need_no_chain_and_show_no_rates_that_were_not_measured():
+    parts = ("train_step_seconds", "train_epoch_seconds", "training_ratio", "seconds_per_epoch")
+    made = run_of("torch")
+    few = made.model_copy(update={"measurements": [m for m in made.measurements if m.quantity in parts]})
+    (shown,) = floor_tables.floors([few]).shown.to_dict("records")
+    assert shown == {"backend": "torch", "step, ms": "180.0", "step × floor": "1.20"}
+
+
+def test_rounds_of_several_runs_are_rounds_of_their_own():
+    fast, slow = run_of("torch", products=0.1), run_of("torch", products=0.3)
+    table = floor_tables.floors([fast, slow.model_copy(update={"run": "b"})])
+    assert table.raw["products_seconds"].item() == pytest.approx(0.25)  # the median of 0.1, 0.2, 0.3 and 0.6
+
+
+def test_the_machines_floor_is_the_least_of_any_library_times_the_steps_of_an_epoch():
+    data = prepare([run_of("torch", products=0.1), run_of("jax", products=0.05)])
+    assert list(floor_tables.machine_floors(data).values()) == [pytest.approx(0.05 * 500)]
+    by_bytes = prepare([run_of("torch", products=0.01)])
+    assert list(floor_tables.machine_floors(by_bytes).values()) == [pytest.approx(0.02 * 500)]
+    by_reduction = run_of("torch")
+    by_reduction.measurements.append(floor("reduction_seconds", 0.7, round=1))
+    assert list(floor_tables.machine_floors(prepare([by_reduction])).values()) == [pytest.approx(0.7 * 500)]
+    made = run_of("torch")
+    for lacking in ("products_seconds", "bytes_seconds", "train_epoch_seconds", "train_step_seconds"):
+        without = [m for m in made.measurements if m.quantity != lacking]
+        assert floor_tables.machine_floors(prepare([made.model_copy(update={"measurements": without})])) == {}
 
 
 def test_what_a_run_that_failed_had_measured_is_in_neither_table():

@@ -2,9 +2,12 @@
 
 import math
 
+import pytest
 from record_factories import measurement, record, row
 
 from bench import tables
+from bench.tables import series_tables
+from bench.tables.labels import prepare
 
 
 def test_agreement_takes_the_worst_and_never_hides_what_is_not_finite():
@@ -89,3 +92,104 @@ def test_sampling_shows_throughput_and_latency_with_their_intervals_by_batch():
     assert list(table.shown["batch"]) == ["1", "1024"] * 2
     assert list(table.shown["torch"]) == ["0.005000", "0.02048", "200.0 [190.0–210.0]", "50000 [49990–50010]"]
     assert list(table.raw["torch low"])[2:] == [190.0, 49_990.0]
+
+
+AGREEMENT = [measurement("agreement", "z", 1e-7, "relative", weights=weights) for weights in ("initial", "trained")]
+SAMPLING = [measurement("sampling", "latency", 0.5, "s", batch=8)]
+TIMED = [measurement("micro", "seconds", 1.5e-6, "s", 1e-6, 2e-6, 9, operation="encode", batch=16)]
+TRIPS = [
+    measurement("invertibility", "max_error", 1e-5, "grey levels", weights="initial", inputs="test", direction="x-z-x")
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "measured", "name", "title"),
+    [
+        (tables.agreement, AGREEMENT, "agreement", "Agreement"),
+        (tables.sampling, SAMPLING, "sampling", "Sampling and density throughput"),
+        (tables.micro, TIMED, "micro", "Micro-benchmarks, µs"),
+        (tables.invertibility, TRIPS, "invertibility", "Invertibility"),
+    ],
+)
+def test_tables_have_their_names_and_say_what_they_are_of(make, measured, name, title):
+    table = make([record(measurements=measured), record("jax", status="failed", reason="boom")])
+    assert (table.name, table.title) == (name, title)
+    assert "Machine: AMD EPYC, 2 cores." in table.caption
+    assert "Not complete: jax" in table.caption
+    other = [measurement("other", "z", 1.0, "s")]
+    assert make([record(measurements=other)]).raw.empty
+
+
+def test_agreement_has_a_row_for_each_weights():
+    table = tables.agreement([record(measurements=AGREEMENT)])
+    assert list(table.shown) == ["weights", "quantity", "torch"]
+    assert list(table.shown["weights"]) == ["initial", "trained"]
+
+
+def test_density_stands_with_sampling_and_what_has_no_name_of_its_own_keeps_its_own():
+    measured = [
+        *SAMPLING,
+        measurement("sampling", "other", 2.0, "s", batch=8),
+        measurement("likelihood", "images_per_second", 8000.0, "images/s", batch=8),
+        measurement("likelihood", "bits_per_dim", 3.0, "bits"),
+        measurement("training", "images_per_second", 9.0, "images/s"),
+    ]
+    shown = tables.sampling([record(measurements=measured)]).shown
+    assert dict(zip(shown["quantity"], shown["torch"], strict=True)) == {
+        "latency, s": "0.5000",
+        "log p, images/s": "8000",
+        "other": "2.000",
+    }
+    assert list(shown) == ["quantity", "batch", "torch"]
+
+
+def test_micro_benchmarks_are_in_microseconds_with_their_intervals():
+    made = [record(kind="micro", measurements=[*TIMED, *SAMPLING]), record("jax", kind="micro", measurements=TIMED)]
+    table = tables.micro(made)
+    assert list(table.shown) == ["operation", "batch", "torch", "jax"]
+    assert table.shown.values.tolist() == [["encode", "16", "1.500 [1.000–2.000]", "1.500 [1.000–2.000]"]]
+    assert (table.raw["torch low"].item(), table.raw["torch high"].item()) == pytest.approx((1.0, 2.0))
+
+
+def test_micro_benchmarks_of_one_protocol_are_told_apart_by_its_digest_alone():
+    made = [record(kind="micro", measurements=TIMED, batch=batch, epochs=batch) for batch in (1, 2)]
+    assert set(tables.micro(made).raw["protocol"]) == {"article"}
+    made += [record(kind="micro", measurements=TIMED, protocol_digest="fedcba9876543210", run="b")]
+    made += [record(kind="micro", measurements=TIMED, protocol="paper", run="c")]
+    found = set(tables.micro(made).raw["protocol"])
+    assert found == {"article (digest 01234567)", "article (digest fedcba98)", "paper"}
+
+
+def test_an_error_that_is_missing_without_a_word_is_a_dash():
+    gone = [measurement("agreement", "z", None, "relative", weights="initial", note="not asked for")]
+    shown = tables.agreement([record(measurements=gone), record("jax", measurements=AGREEMENT)]).shown
+    assert shown["jax"].tolist() == ["1.00e-07"] * 2
+    assert "torch" not in shown
+
+
+def test_brief_invertibility_says_where_the_rest_is_and_leaves_noise_out():
+    inputs = [*TRIPS, measurement("invertibility", "max_error", 9.0, "grey levels", inputs="noise", weights="initial")]
+    made = record(measurements=[*inputs, measurement("invertibility", "unknown", 3.0, "any", inputs="test")])
+    brief, whole = tables.invertibility([made], brief=True), tables.invertibility([made])
+    assert list(brief.raw["torch"]) == [1e-5]
+    assert "in the CSV file" in brief.caption
+    assert "in the CSV file" not in whole.caption
+    assert set(whole.shown["quantity"]) == {"max, grey levels", "unknown"}
+
+
+def test_the_round_trips_of_a_flow_are_those_of_test_images_once_there_and_back():
+    where = {"inputs": "test", "direction": "x-z-x", "trips": 1}
+    wanted = [measurement("invertibility", "max_error", 1.0, "grey levels", **where)]
+    others = [
+        measurement("invertibility", quantity, 2.0, "any", **where | more)
+        for quantity, more in (
+            ("rms_error", {}),
+            ("max_error", {"inputs": "noise"}),
+            ("max_error", {"direction": "z-x-z"}),
+            ("max_error", {"trips": 2}),
+            ("max_error", {"coupling": 1}),
+        )
+    ]
+    found = series_tables.round_trips_of(prepare([record(measurements=[*wanted, *others])]))
+    assert list(found["value"]) == [1.0]
+    assert series_tables.worst_of(found[:0])[1] == "–"

@@ -228,7 +228,7 @@ def curves(records: Iterable[Record]) -> Table:
         "relative: divided by the largest loss.",
     ]
     name, title = slug(f"curves-{'-'.join(protocols)}"), f"Loss by epoch: {', '.join(protocols)}"
-    return table.table(name, title, data, notes, used=used)
+    return table.table(name, title, data, notes)
 
 
 # From the frame to figures

@@ -55,9 +55,8 @@ def floors(records: Source) -> Table:
     """Return rates and floor of a training step, chain and step as multiples of it: a row a backend and mode."""
     whole = prepare(records)
     data = whole[whole["status"] == "ok"]
-    used, table = data[data["measure"].isin(["floor", "training"])], Rows()
-    without: list[str] = []
-    for key, rows in groups(used, ROW):
+    table, without = Rows(), []
+    for key, rows in groups(data[data["measure"].isin(["floor", "training"])], ROW):
         by_round = rows[rows["at_round"].notna()].pivot_table(
             index=[*RECORD, "at_round"], columns="quantity", values="value", aggfunc="median"
         )
@@ -75,10 +74,10 @@ def floors(records: Source) -> Table:
         chain = figures["chain_over_floor"]
         wrong = not math.isnan(chain) and not LEAST_CHAIN <= chain <= MOST_CHAIN
         cells["chain × floor"] = number(chain, 3) + " †" * wrong
-        cells["step, ms"] = number(figures["step_seconds"] * 1e3, 4) + disturbed_note(disturbed(rows))
+        cells["step, ms"] = number(figures["step_seconds"] * 1e3) + disturbed_note(disturbed(rows))
         cells["step × floor"] = number(figures["step_over_floor"], 3)
         table.add(key, figures, cells, rows, ROW)
-    return table.table("floor", "The floor of a training step", whole, (*NOTES, *without), used=used)
+    return table.table("floor", "The floor of a training step", whole, (*NOTES, *without))
 
 
 def forward_floors(records: Source) -> Table:
@@ -86,8 +85,8 @@ def forward_floors(records: Source) -> Table:
     whole = prepare(records)
     data = whole[whole["status"] == "ok"]
     density = (data["measure"] == "likelihood") & (data["quantity"] == "images_per_second")
-    used, table = data[data["quantity"].isin(["forward_seconds", "latency"]) | density], Rows()
-    for key, rows in groups(used, ROW):
+    table = Rows()
+    for key, rows in groups(data[data["quantity"].isin(["forward_seconds", "latency"]) | density], ROW):
         floor, latency, rates = (
             _by_batch(rows[rows["quantity"] == name]) for name in ("forward_seconds", "latency", "images_per_second")
         )
@@ -97,11 +96,11 @@ def forward_floors(records: Source) -> Table:
             if batch in floor:
                 figures: Row = {"operation": operation, "batch": batch, "seconds": seconds}
                 figures |= {"floor_seconds": floor[batch], "over_floor": seconds / floor[batch]}
-                cells = {"operation": operation, "batch": f"{batch:g}", "ms": number(seconds * 1e3, 4)}
-                cells |= {"floor, ms": number(floor[batch] * 1e3, 4), "× floor": number(figures["over_floor"], 3)}
+                cells = {"operation": operation, "batch": f"{batch:g}", "ms": number(seconds * 1e3)}
+                cells |= {"floor, ms": number(floor[batch] * 1e3), "× floor": number(figures["over_floor"], 3)}
                 table.add(key, figures, cells, rows, ROW)
     title = "Sampling and density against the floor"
-    return table.table("floor-forward", title, whole, FORWARD_NOTES, used=used)
+    return table.table("floor-forward", title, whole, FORWARD_NOTES)
 
 
 def _by_batch(rows: pd.DataFrame) -> dict[float, float]:

@@ -103,7 +103,7 @@ def _by_series(
                 figures |= {heading: found.middle, f"{heading} low": found.low, f"{heading} high": found.high}
                 cells[heading] = found.text()
         table.add(clean(key), figures, labels_of(key) | cells, rows, ())
-    return table.table(name, title, data, notes, used=used)
+    return table.table(name, title, data, notes)
 
 
 def worst_of(rows: pd.DataFrame) -> tuple[float, str]:
