@@ -72,7 +72,8 @@ def test_each_axis_operation_backend_and_machine_has_a_row():
     assert math.isnan(table.raw["exponent"][3])
     assert table.shown["exponent p"][3] == "too few points (1)"
     assert list(table.shown["machine"])[2:] == ["AMD EPYC, 2 cores", "Intel Xeon, 4 cores"]
-    assert table.name == "scaling"
+    assert (table.name, table.title) == ("scaling", "How cost grows")
+    assert "Machines: AMD EPYC, 2 cores; Intel Xeon, 4 cores." in table.caption
 
 
 def test_several_records_are_their_median_between_the_lowest_and_the_highest():
@@ -85,6 +86,17 @@ def test_several_records_are_their_median_between_the_lowest_and_the_highest():
     assert (first["low"], first["high"]) == pytest.approx((0.9 * 8.3e-3, 1.25 * 8.3e-3))
     assert list(curve.points["size"]) == SIZES
     assert (curve.axis, curve.operation, curve.key["series"]) == ("batch", "train", "torch")
+
+
+def test_two_records_are_the_mean_between_both_and_a_time_alone_is_a_point():
+    def alone(seconds, run):
+        (time, *_) = point(8, seconds)
+        return record("torch", kind="sweep", run=run, measurements=[time])
+
+    (curve,) = curves(sweeps(prepare([alone(2e-3, "a"), alone(4e-3, "b")])))
+    (only,) = curve.points.to_dict("records")
+    assert (only["size"], only["seconds"], only["low"], only["high"]) == pytest.approx((8, 3e-3, 2e-3, 4e-3))
+    assert math.isnan(only["flop_rate"])
 
 
 def left_out(*sizes, note="left out: a call would take about 99 s"):
