@@ -11,7 +11,7 @@ from record_factories import both_kinds, likelihood, measurement, points, record
 from bench import tables
 from bench.errors import BenchError
 from bench.tables.frame import frame
-from bench.tables.render import number, spread
+from bench.tables.render import Table, at_most, listed, number, render, said_once, spread
 
 
 def everything():
@@ -135,3 +135,164 @@ def test_a_spread_says_no_more_than_there_is():
     assert spread(1.0, 1.0, 1.0) == "1.000"
     assert spread(1.0, math.nan, math.nan) == "1.000"
     assert spread(-1.0, -2.0, 3.0) == "-1.000 [-2.000 to 3.000]"
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (0.1001, 2, "0.11"),
+        (0.11, 2, "0.11"),
+        (3.2100001, 3, "3.22"),
+        (1.0, 2, "1.0"),
+        (0.5, 2, "0.50"),
+        (0.0, 2, "0"),
+        (-0.1299, 2, "-0.13"),
+        (math.inf, 2, "∞"),
+        (math.nan, 2, "–"),
+    ],
+)
+def test_what_is_said_to_be_within_a_bound_is(value, digits, text):
+    assert at_most(value, digits) == text
+    if digits == 2:
+        assert at_most(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (12345678.9, 3, "12345679"),
+        (999999999.0, 3, "1.00e+09"),
+        (123456789012.0, 3, "1.23e+11"),
+        (0.000123456, 2, "0.00012"),
+        (0.0000999, 2, "0.00010"),
+        (0.0000994, 2, "9.9e-05"),
+        (9.99, 2, "10"),
+        (-math.inf, 4, "−∞"),
+        (12.0, 1, "12"),
+    ],
+)
+def test_numbers_have_as_many_digits_as_asked_for(value, digits, text):
+    assert number(value, digits) == text
+
+
+def test_a_spread_has_its_digits_and_is_left_out_where_it_is_not_known():
+    assert spread(2.0, 1.0, 3.0, 2) == "2.0 [1.0–3.0]"
+    assert spread(2.0, 1.0, 2.0) == "2.000 [1.000–2.000]"
+    assert spread(2.0, 2.0, 3.0) == "2.000 [2.000–3.000]"
+    assert spread(None, 1.0, 2.0) == "–"
+    assert spread(2.0, 1.0, None) == "2.000"
+
+
+def test_parts_are_listed_as_in_a_sentence():
+    assert [listed(list("abcd"[:count])) for count in (1, 2, 3, 4)] == ["a", "a and b", "a, b and c", "a, b, c and d"]
+
+
+SMALL = Table(
+    "small_Table-1",
+    "Small",
+    "Of 1 < 2.",
+    pd.DataFrame(
+        {"backend": ["torch", "a|b"], "status": ["ok", "failed"], "time, s": ["1.5", "–"], "p|q": ["x <y", "z"]}
+    ),
+    pd.DataFrame({"backend": ["torch", "a|b"], "seconds": [1 / 3, math.nan]}),
+    ("backend", "status"),
+)
+
+
+def test_a_table_as_markdown():
+    assert render(SMALL, "markdown") == "\n".join(
+        [
+            "### Small",
+            "",
+            "| backend   | status   |   time, s | p\\|q    |",
+            "|:----------|:---------|----------:|:--------|",
+            "| torch     | ok       |       1.5 | x &lt;y |",
+            "| a\\|b      | failed   |         – | z       |",
+            "",
+            "Of 1 &lt; 2.",
+            "",
+        ]
+    )
+    assert render([SMALL, SMALL], "markdown") == "\n".join([render(SMALL, "markdown")] * 2)
+
+
+def test_a_table_as_text_is_folded_to_the_width_with_its_labels_before_each_part():
+    assert render(SMALL, "text") == "\n".join(
+        [
+            "Small",
+            "",
+            "backend    status      time, s  p|q",
+            "---------  --------  ---------  -----",
+            "torch      ok              1.5  x <y",
+            "a|b        failed            –  z",
+            "",
+            "Of 1 < 2.",
+            "",
+        ]
+    )
+    assert render([SMALL, SMALL], "text", 33) == "\n\n".join(
+        [
+            "\n".join(
+                [
+                    "Small",
+                    "",
+                    "backend    status      time, s",
+                    "---------  --------  ---------",
+                    "torch      ok              1.5",
+                    "a|b        failed            –",
+                    "",
+                    "backend    p|q",
+                    "---------  -----",
+                    "torch      x <y",
+                    "a|b        z",
+                    "",
+                    "Of 1 < 2.",
+                    "",
+                ]
+            )
+        ]
+        * 2
+    )
+
+
+def test_long_headings_and_reasons_are_folded_between_words():
+    wide = pd.DataFrame({"a heading of many-many words": ["reason " * 9]})
+    text = render(Table("n", "T", "C.", wide, wide), "text")
+    lines = text.splitlines()
+    assert lines[2:6] == ["a heading", "of", "many-many", "words"]
+    assert lines[7:10] == ["reason reason reason reason", "reason reason reason reason", "reason"]
+
+
+def test_a_table_as_latex():
+    assert render(SMALL, "latex") == "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            r"\caption{Small. Of 1 \textless{} 2.}",
+            r"\label{tab:small--able-1}",
+            r"\begin{tabular}{llrl}",
+            r"\hline",
+            r" backend      & status   &   time, s & p\textbar{}q   \\",
+            r"\hline",
+            r" torch        & ok       &       1.5 & x \textless{}y \\",
+            r" a\textbar{}b & failed   &        -- & z              \\",
+            r"\hline",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def test_tables_as_csv_have_all_digits_and_a_title_where_there_are_several():
+    csv_of_one = "backend,seconds\ntorch,0.3333333333333333\na|b,\n"
+    assert render(SMALL, "csv") == render([SMALL], "csv") == csv_of_one
+    assert render([SMALL, SMALL], "csv") == f"# Small\n{csv_of_one}\n# Small\n{csv_of_one}"
+
+
+def test_a_caption_of_which_all_was_said_is_empty():
+    again = said_once([SMALL, SMALL, SMALL])
+    assert [table.caption for table in again] == ["Of 1 < 2.", "", ""]
+    assert said_once([]) == []
+    ends = Table("n", "T", "Of XX.", SMALL.shown, SMALL.raw)
+    assert said_once([ends])[0].caption == "Of XX."
