@@ -9,7 +9,7 @@ import backends
 from bench import tables
 from bench.commands.progress import LiveProgress
 from bench.errors import BenchError
-from bench.inputs import protocol
+from bench.inputs import data, protocol
 from bench.profiling import hlo, runs, summary, worker, xplane
 from bench.profiling.events import MARK, Category, Span, Trace, TraceError, Work, category_of, checked, window_of
 from bench.records import collection
@@ -381,6 +381,15 @@ def test_a_profiles_protocol_is_that_of_the_run_but_for_its_data_and_length():
     assert (short.architecture, short.optimiser, short.pixels) == (loaded.architecture, loaded.optimiser, loaded.pixels)
     assert (short.training.epochs, short.training.rounds, short.training.target_loss) == (1, 1, None)
     assert short.data.train == 3 * loaded.training.batch
+
+
+@pytest.mark.parametrize("name", ["recipe", "recipe-narrow"])
+def test_a_protocol_whose_scale_is_of_its_data_can_be_profiled(name):
+    loaded = protocol.load(name)
+    assert loaded.initial.log_scale == "data"
+    short = runs.shortened(loaded, 5)
+    assert short.data.train > len(data.load(short.data.dataset).train_images)
+    assert short.initial == loaded.initial.model_copy(update={"log_scale": "zeros"})
 
 
 def test_an_epoch_in_parts_can_be_profiled():
