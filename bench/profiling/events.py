@@ -92,8 +92,8 @@ def window_of(spans: list[Span]) -> Span:
 
 # Kinds of work
 
-OPTIMISER = r"adam|rms_?prop|optimi[sz]er|_foreach_|multi_tensor_apply"
-"""The operations that update parameters. Nothing but the paper's RMSProp uses torch's _foreach_ operators."""
+OPTIMISER = r"adam|rms_?prop|optimi[sz]er|_foreach_(?!copy)|multi_tensor_apply(?!.*CopyFunctor)"
+"""The operations that update parameters: also torch's on many tensors at once, but for the copy that casts kernels."""
 
 PRODUCTS = (
     r"gemm|gemv|matmul|einsum|(^|[^a-z])(add|b|badd)?mm($|[^a-z])|(^|[^a-z])dot($|[^a-z])|mkl_linear|convolution|"
