@@ -293,6 +293,20 @@ def test_of_torchs_operators_those_that_only_look_or_pass_on_are_no_work(torch_t
     assert parts == pytest.approx({"products": 2, "copies": 1, "optimiser": 1, "other": 0, "idle": 6})
 
 
+def test_what_torch_compiled_for_a_cpu_is_the_optimisers_or_other_work(torch_trace):
+    trace = torch_trace.read(
+        [
+            chrome("user_annotation", MARK, 0, 10),
+            chrome("cpu_op", "Torch-Compiled Region: 0/0", 0, 9),
+            chrome("cpu_op", "graph_0_cpp_fused_cat_index_select_relu_split_sub_2", 1, 1),
+            chrome("cpu_op", "aten::addmm", 2, 1),
+            chrome("cpu_op", "cpp_fused_neg_sum_threshold_backward_1", 3, 1),
+            chrome("cpu_op", "graph_1_cpp_fused__foreach_add__foreach_mul__foreach_sqrt_copy__select_0", 4, 1),
+        ]
+    )
+    assert [piece.category for piece in trace.work] == [OTHER, PRODUCTS, OTHER, OPTIMISER]
+
+
 def test_where_torch_ran_on_a_gpu_its_kernels_are_the_work(torch_trace):
     trace = torch_trace.read(
         [
@@ -323,6 +337,27 @@ def test_a_profile_of_torch_leaves_a_trace_that_holds_the_steps(torch_trace, tmp
     assert sum(piece.name == "aten::_fused_adam_" for piece in found.work) == steps
     assert sum(summary.divide(found).values()) == pytest.approx(found.window.end - found.window.start)
     assert (tmp_path / "trace.json.gz").stat().st_size > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # a compiler warns as it likes
+def test_a_profile_of_compiled_torch_has_the_fused_update_of_each_step(torch_trace, tmp_path):
+    from torch._inductor import config
+
+    with config.patch({"cpp.enable_kernel_profile": True}):  # as a profile's worker has it
+        reports = create("torch", TINY, mode="compile").train(images(), backends.RMSProp(), Stream(), 3)
+        next(reports)
+        found = torch_trace.trace(tmp_path, lambda: next(reports), dict)
+    assert sum(piece.category is OPTIMISER for piece in found.work) == Stream().steps
+
+
+def test_a_profiles_worker_has_torch_trace_what_it_compiles(monkeypatch, tmp_path):
+    seen, name = [], "TORCHINDUCTOR_CPP_ENABLE_KERNEL_PROFILE"
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv(name, "0")
+    monkeypatch.setattr(worker, "serve", lambda *_: seen.append(os.environ[name]) or 0)
+    assert worker.main(2, tmp_path) == 0
+    assert seen == ["1"]
 
 
 def profile(folder, names):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ WRAPPERS = {"linear", "matmul", "to", "_to_copy", "contiguous", "clone", "zeros"
 NO_WORK = {f"aten::{name}" for name in VIEWS | ALLOCATIONS | WRAPPERS}
 """Operators that leave the work to others nested in them, or have none."""
 
-COMPILED = "cpp_fused"
+COMPILED = re.compile(r"(graph_\d+_)?cpp_fused")
+"""What `torch.compile` makes for a CPU, named after the operators fused in it; those of RMSProp are _foreach_ ones."""
 
 
 def trace(folder: Path, call: Callable[[], Any], compiled: Callable[[], Categories]) -> Trace:
@@ -48,14 +50,19 @@ def read(events: list[dict[str, Any]]) -> Trace:
             [_span(event) for event in runtime if pattern.search(event["name"])] for pattern in (LAUNCH, WAIT)
         )
         return Trace(window, on_device, launches, waits)
-    operators = [e for e in events if e["cat"] == "cpu_op" and e["name"].startswith(("aten::", "mkl", COMPILED))]
-    return Trace(window, [_work(event) for event in operators if event["name"] not in NO_WORK])
+    operators = [event for event in events if event["cat"] == "cpu_op" and event["name"] not in NO_WORK]
+    return Trace(window, [_work(e) for e in operators if e["name"].startswith(("aten::", "mkl")) or _compiled(e)])
 
 
 def _work(event: dict[str, Any]) -> Work:
-    name = event["name"]
-    category = Category.OTHER if name.startswith(COMPILED) else category_of(name)
+    name, category = event["name"], category_of(event["name"])
+    if _compiled(event) and category is not Category.OPTIMISER:  # one copy in it doesn't make it one
+        category = Category.OTHER
     return Work(name, category, f"{event['pid']}/{event['tid']}", _span(event))
+
+
+def _compiled(event: dict[str, Any]) -> bool:
+    return COMPILED.match(event["name"]) is not None
 
 
 def _span(event: dict[str, Any]) -> Span:

@@ -6,6 +6,7 @@ one never runs, so that its inputs are on their way during the third, as they ar
 """
 
 import importlib
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ EPOCHS = 4
 
 def main(steps: int, folder: Path) -> int:
     """Carry out the plan on standard input, into a folder; its events go to what standard output was."""
+    # Read when torch is imported: code that it compiles for a CPU stands in a trace only if it says when it runs.
+    os.environ["TORCHINDUCTOR_CPP_ENABLE_KERNEL_PROFILE"] = "1"
     with tempfile.TemporaryDirectory() as dump:
         hlo.dump_into(Path(dump))
         return serve(WorkerPlan, lambda plan: profile(plan, steps, folder, Path(dump)))
