@@ -356,6 +356,7 @@ def adam(
     return p - lr * (m * row[0]) / (jnp.sqrt(v * row[1]) + optimiser.epsilon), m, v
 
 
+@jax.named_scope("optimiser")
 def adamw(
     optimiser: AdamW, p: Array, g: Array, m: Array, v: Array, average: Array, row: Array
 ) -> tuple[Array, Array, Array, Array]:

@@ -2,8 +2,9 @@
 
 import os
 
+import numpy as np
 import pytest
-from factories import TINY, Stream, backend_names, create, images
+from factories import TINY, Stream, backend_names, create, images, requires
 
 import backends
 from bench import tables
@@ -210,6 +211,21 @@ def test_modules_that_share_the_names_of_instructions_are_kept_apart(tmp_path):
     (tmp_path / "module_0002.jit_other.cpu_after_optimizations-buffer-assignment.txt").write_text("no module")
     found = hlo.categories(tmp_path)
     assert (found["jit_step", "ynn_fusion.1"], found["jit_other", "ynn_fusion.1"]) == (PRODUCTS, OTHER)
+
+
+@requires("jax")
+@pytest.mark.parametrize("optimiser", [backends.Adam(), backends.AdamW(1e-3, epochs=1), backends.RMSProp()])
+def test_all_that_jax_does_to_update_a_parameter_is_the_optimisers(optimiser):
+    import jax
+
+    from backends import jax_backend
+
+    rule = getattr(jax_backend, optimiser.name)
+    arrays = [np.ones((8, 8), np.float32)] * (2 + len(optimiser.moments)) + [np.ones(3, np.float32)]
+    text = jax.jit(lambda *arrays: rule(optimiser, *arrays)).lower(*arrays).compile().as_text()
+    found = set(hlo.parse(text).categories().values())
+    assert OPTIMISER in found
+    assert OTHER not in found
 
 
 # Reading
