@@ -253,6 +253,17 @@ def test_on_a_cpu_xlas_instructions_and_tensorflows_operations_are_work():
     assert (trace.launches, trace.waits) == (None, None)
 
 
+def test_tensorflows_operations_in_the_scope_of_the_update_are_the_optimisers():
+    names = ["optimiser/mul_3:Mul", "while/body/optimiser/AssignVariableOp:AssignVariableOp", "optimiser/Const:Const"]
+    names += ["mul_3:Mul", "gradient_tape/MatMul:MatMul"]
+    found = [OPTIMISER, OPTIMISER, OTHER, PRODUCTS]
+    trace = xplane.read([event(MARK, 0, 10), *(event(name, 1, 2) for name in names)], {})
+    assert [piece.category for piece in trace.work] == found
+    gpu = "/device:GPU:0", "Stream #14(Compute)/1"
+    kernels = (event("void kernel<float>", 1, 2, *gpu, tf_op=name) for name in names if not name.endswith("Const"))
+    assert [piece.category for piece in xplane.read([event(MARK, 0, 10), *kernels], {}).work] == found
+
+
 def test_on_a_gpu_streams_are_work_and_the_host_launches_and_waits():
     gpu = "/device:GPU:0"
     trace = xplane.read(

@@ -61,7 +61,7 @@ def read(events: Iterable[Event], compiled: Categories) -> Trace:
 def _kernel(event: Event, compiled: Categories) -> Category:
     """Return the kind of work of an event on a GPU's stream: by the instruction that it runs, else by its name."""
     known = _compiled(event, compiled) if "hlo_op" in event.stats else None
-    by_name = (category_of(name) for name in (str(event.stats.get("tf_op", "")).rpartition(":")[2], event.name))
+    by_name = (_of_operation(str(event.stats.get("tf_op", ""))), category_of(event.name))
     return known or next((category for category in by_name if category is not Category.OTHER), Category.OTHER)
 
 
@@ -70,7 +70,12 @@ def _operator(event: Event, compiled: Categories) -> Category | None:
     if "hlo_op" in event.stats:
         return _compiled(event, compiled)
     operation = OPERATION.match(event.name)
-    return category_of(operation[1]) if operation and operation[1] not in NO_WORK else None
+    return _of_operation(event.name) if operation and operation[1] not in NO_WORK else None
+
+
+def _of_operation(name: str) -> Category:
+    """Return the kind of work of TensorFlow's `name:Type`: the optimiser's if it has that scope, else by its type."""
+    return Category.OPTIMISER if category_of(name) is Category.OPTIMISER else category_of(name.rpartition(":")[2])
 
 
 def _compiled(event: Event, compiled: Categories) -> Category | None:
