@@ -283,6 +283,15 @@ def test_on_a_gpu_streams_are_work_and_the_host_launches_and_waits():
     assert (trace.launches, trace.waits) == ([Span(0, 1)], [Span(5, 9)])
 
 
+def test_a_kernel_of_xlas_whose_instruction_is_not_told_is_known_by_its_name():
+    names = ["loop_multiply_fusion_2", "loop_add_fusion", "loop_other_fusion"]
+    kernels = (event(name, 1, 2, "/device:GPU:0", "Stream #14(Compute)/1") for name in names)
+    compiled = {("m", "loop_multiply_fusion.2"): OPTIMISER, ("m", "loop_multiply_fusion"): PRODUCTS}
+    compiled |= {("m", "loop_add_fusion"): OPTIMISER, ("other", "loop_add_fusion"): PRODUCTS}
+    trace = xplane.read([event(MARK, 0, 10), *kernels], compiled)
+    assert [piece.category for piece in trace.work] == [OPTIMISER, OTHER, OTHER]
+
+
 def test_a_trace_without_the_mark_is_refused():
     with pytest.raises(TraceError, match="holds no event"):
         window_of([])

@@ -1,6 +1,7 @@
 """What JAX and TensorFlow share: a trace of XSpace, whose planes (devices, hosts) hold lines (streams, threads)."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,8 @@ def read(events: Iterable[Event], compiled: Categories) -> Trace:
     window = window_of([event.span for event in events if event.name == MARK])
     streams = [e for e in events if e.plane.startswith("/device:GPU") and e.line.startswith("Stream")]
     hosts = [e for e in events if e.plane.startswith("/host:")]
+    if streams:
+        compiled = compiled | _kernels(compiled)
     kind = _kernel if streams else _operator
     work = [
         Work(event.name, category, f"{event.plane}/{event.line}", event.span)
@@ -58,9 +61,19 @@ def read(events: Iterable[Event], compiled: Categories) -> Trace:
     return Trace(window, work, launches, waits)
 
 
+def _kernels(compiled: Categories) -> Categories:
+    """Return ("", kernel) → kind of work: XLA names a kernel after its instruction, with `_` for what C doesn't allow.
+
+    What a command buffer launches may have no other name. A name that modules use for several kinds is left out.
+    """
+    named = {(re.sub(r"\W", "_", instruction), category) for (_, instruction), category in compiled.items()}
+    times = Counter(name for name, _ in named)
+    return {("", name): category for name, category in named if times[name] == 1}
+
+
 def _kernel(event: Event, compiled: Categories) -> Category:
     """Return the kind of work of an event on a GPU's stream: by the instruction that it runs, else by its name."""
-    known = _compiled(event, compiled) if "hlo_op" in event.stats else None
+    known = _compiled(event, compiled) if "hlo_op" in event.stats else compiled.get(("", event.name))
     by_name = (_of_operation(str(event.stats.get("tf_op", ""))), category_of(event.name))
     return known or next((category for category in by_name if category is not Category.OTHER), Category.OTHER)
 
