@@ -214,8 +214,8 @@ class TorchBackend(Backend):
             sample=self._sample,
         )
 
-    def _function(self, function: Callable) -> Callable:
-        if self.mode != "compile":
+    def _function(self, function: Callable, modes: tuple[str, ...] = ("compile",)) -> Callable:
+        if self.mode not in modes:
             return function
         torch._dynamo.config.recompile_limit = MOST_COMPILED  # beyond it, fullgraph has an error come of it
         return torch.compile(function, dynamic=False, fullgraph=True)
@@ -307,7 +307,7 @@ class TorchTraining(Training):
             for moment in optimiser.moments
         )
         if isinstance(optimiser, RMSProp):  # as it stands 9 kernels and 22 passes over memory, compiled 1 and 7
-            update = rmsprop if self._model.mode == "eager" else torch.compile(rmsprop, dynamic=False)
+            update = self._model._function(rmsprop, ("compile", "cudagraph"))
             return lambda row: update(optimiser, parameters, first, second, row)
         rate = torch.zeros((), dtype=torch.float32, device=device)
         common: dict[str, Any] = {"betas": (optimiser.beta1, optimiser.beta2), "eps": optimiser.epsilon}

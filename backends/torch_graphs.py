@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import cache
 from typing import Any
 
@@ -107,6 +108,7 @@ class Beside:
         self.gradients, self.updating = torch.cuda.Stream(), torch.cuda.Stream()
         self.low: dict[Tensor, Tensor] = {}  # kernel → itself in the dtype of the products, where that is another one
         self._row: Tensor | None = None
+        self._context = copy_context()  # of the training thread
         self._held: list[Tensor] = []  # what other streams still read
 
     @contextmanager
@@ -146,7 +148,8 @@ class Beside:
         if weight in self.updates:
             self.updating.wait_stream(self.gradients)
             with torch.cuda.stream(self.updating):
-                self.updates[weight](self._row)
+                # This is autograd's thread, and torch's settings for compiling are each thread's own.
+                self._context.run(self.updates[weight], self._row)
 
 
 class _DenseBeside(torch.autograd.Function):

@@ -1,5 +1,7 @@
 """torch's `cudagraph` mode by a stand-in: bit for bit what `eager` gives, and every fault planted in it is found."""
 
+from threading import Thread
+
 import numpy as np
 import pytest
 from factories import assert_same_bits, requires, weights
@@ -12,7 +14,7 @@ torch = pytest.importorskip("torch")
 stand_in = pytest.importorskip("stand_in")
 
 import backends  # noqa: E402
-from backends import Adam, AdamW, Architecture, Pixels, RMSProp  # noqa: E402
+from backends import Adam, AdamW, Architecture, Pixels, RMSProp, torch_backend  # noqa: E402
 from bench.inputs.streams import TrainingStream  # noqa: E402
 
 ARTICLE = Architecture(dim=20, couplings=3, hidden_layers=2, hidden_units=12)
@@ -214,12 +216,37 @@ def test_kernels_are_cast_all_at_once_for_a_step_in_bfloat16():
 
 
 def test_rmsprop_is_compiled_where_the_step_is_captured(monkeypatch):
-    compiled = []
-    monkeypatch.setattr(torch, "compile", lambda function, **_: compiled.append(function.__name__) or function)
+    compiled, config = [], torch._dynamo.config
+
+    def look(function, **options):
+        compiled.append((function.__name__, options, config.recompile_limit))
+        return function
+
+    monkeypatch.setattr(torch, "compile", look)
+    monkeypatch.setattr(config, "recompile_limit", 8)  # torch's own: after so many shapes it would compile no more,
     trained("paper, RMSProp", "eager")
     assert compiled == []
     trained("paper, RMSProp", "cudagraph")
-    assert compiled == ["rmsprop"] * (PAPER.couplings + 1)
+    options = {"dynamic": False, "fullgraph": True}  # and say so only if it's to make one graph
+    assert compiled == [("rmsprop", options, torch_backend.MOST_COMPILED)] * (PAPER.couplings + 1)
+
+
+def test_an_update_in_autograds_thread_has_the_settings_of_the_training(monkeypatch):
+    limits, backward = [], torch.Tensor.backward
+
+    def look(function, **_):
+        return lambda *arguments: limits.append(torch._dynamo.config.recompile_limit) or function(*arguments)
+
+    def in_a_thread(loss):  # as autograd goes through a GPU's part
+        thread = Thread(target=backward, args=(loss,))
+        thread.start()
+        thread.join()
+
+    monkeypatch.setattr(torch, "compile", look)
+    monkeypatch.setattr(torch.Tensor, "backward", in_a_thread)
+    trained("paper, RMSProp", "cudagraph", epochs=1)
+    assert len(limits) == 4 * (PAPER.couplings + 1)
+    assert set(limits) == {torch_backend.MOST_COMPILED}
 
 
 # Streams: the stand-in computes in order whatever waits for what, so the waits themselves are looked at
