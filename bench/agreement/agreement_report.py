@@ -97,7 +97,7 @@ def _head(setting: Setting, device: str) -> tuple[str, ...]:
 
 
 def load(folder: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Read what `save` wrote: the checks, and the lines of its head."""
+    """Read what `ChecksFile` wrote: the checks, and the lines of its head."""
     path = folder / FILE
     if not path.is_file():
         raise BenchError(f"{path}: no such file; `nice-bench agree --output {folder}` makes it")

@@ -2,7 +2,7 @@
 
 Sums and the multiplications by exp(±s) are off by a random relative error within u, drawn afresh each time. A product's
 result is off by what adding up n rounded terms one after the other leaves (Higham and Mary 2019, as in
-`tolerances`): a normal number of standard deviation u √(n/6) · √Σ (a w)². That is an upper estimate, since BLAS
+`rounding`): a normal number of standard deviation u √(n/6) · √Σ (a w)². That is an upper estimate, since BLAS
 sums in blocks, and since two passes that are given the same half of x make the same error, which cancels.
 Operands of a coarse precision (tf32, bfloat16) are rounded as they are there: two inputs that differ in their last bit
 may then fall on either side of a boundary, and m jumps.

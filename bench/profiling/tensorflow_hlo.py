@@ -1,4 +1,4 @@
-"""What TensorFlow hands to XLA, for compiled.py to compile: `python -m bench.profiling.tensorflow_hlo FOLDER`.
+"""What TensorFlow hands to XLA, for jax_compiled.py to compile: `python -m bench.profiling.tensorflow_hlo FOLDER`.
 
 TensorFlow compiles for a device that is there only, but what it asks of XLA doesn't depend on one.
 """
