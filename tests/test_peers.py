@@ -17,6 +17,7 @@ import backends
 from backends import Adam, Architecture
 from bench.commands.progress import LiveProgress
 from bench.inputs.peer_registry import FRAMEWORKS, OURS, REGISTRY, Entry, of_framework
+from bench.inputs.streams import TrainingStream
 from bench.peers import runner, worker
 from bench.peers.interface import InexpressibleError, Peer, check_article, halves
 from bench.records import Measurement, environment
@@ -64,43 +65,34 @@ def test_another_architecture_is_refused(architecture, field):
 
 
 class Reference:
-    """One that does the work as it should, by the NumPy backend."""
+    """One that does the work as it should, but for arrays that it keeps as they were; what is timed is nothing."""
 
-    def __init__(self, work, given):
-        self.model = backends.create("numpy", work.architecture, given, device="cpu", precision="float32")
-        self.log_prob = self.model.log_prob
-        self.epochs = self.model.train(work.images, work.optimiser, work.stream, 3)
+    def __init__(self, first, given, kept=()):
+        self.model = backends.create("numpy", first.architecture, given, device="cpu", precision="float32")
+        self.log_prob, self.first = self.model.log_prob, first
+        self.kept = {name: array for name, array in given.items() if name.endswith(kept)}
 
-    def seconds(self):
-        return next(self.epochs).seconds
+    def arrays(self):
+        return [-array[::-1] for array in reversed(self.model.parameters().values())]
 
-
-class Idle(Reference):
-    """Takes its time, but trains nothing."""
+    def begin(self):
+        list(self.model.train(self.first.images, self.first.optimiser, self.first.stream, 1))
+        self.model.resume(backends.TrainingState(self.model.parameters() | self.kept))
 
     def seconds(self):
         return 1.0
 
 
-class Frozen(Reference):
-    """Leaves the scaling as it was."""
+class Shorter(TrainingStream):
+    """A stream without the last of the steps that are checked."""
 
-    def __init__(self, work, given):
-        super().__init__(work, given)
-        self.log_scale = given["log_scale"]
-
-    def seconds(self):
-        seconds = super().seconds()
-        self.model.resume(backends.TrainingState(self.model.parameters() | {"log_scale": self.log_scale}))
-        return seconds
+    steps = worker.CHECKED_STEPS - 1
 
 
 class Late(Reference):
     """Breaks down in the first round, after the warm-up."""
 
-    def __init__(self, work, given):
-        super().__init__(work, given)
-        self.called = 0
+    called = 0
 
     def seconds(self):
         self.called += 1
@@ -110,7 +102,7 @@ class Late(Reference):
 
 
 def make_peer(entry, work, precision):
-    given = work.weights
+    given, first = work.weights, work.beginning()
     match entry.name:
         case "absent":
             raise backends.UnavailableError("absent: can't be imported here (No module named 'absent')")
@@ -120,42 +112,56 @@ def make_peer(entry, work, precision):
             given = given | {"coupling.1.dense.0.bias": 0 * given["coupling.1.dense.0.bias"]}
         case "other order":
             given = given | {"coupling.0.dense.2.kernel": given["coupling.0.dense.2.kernel"][:, ::-1]}
-    return {"idle": Idle, "frozen": Frozen, "late": Late}.get(entry.name, Reference)(work, given)
+        case "faster":
+            rate = 1.05 * first.optimiser.learning_rate
+            first = replace(first, optimiser=replace(first.optimiser, learning_rate=rate))
+        case "a step less":
+            first = replace(first, stream=Shorter(**vars(first.stream)))
+    kept = {"idle": "", "frozen": "log_scale", "biases frozen": ".bias"}.get(entry.name, ())
+    return (Late if entry.name == "late" else Reference)(first, given, kept)
 
 
 FATES = {
     "good": None,
     "a bias less": "failed: log p at the same weights is off by",
     "other order": "failed: log p at the same weights is off by",
-    "idle": "failed: the change of log p by training is off by 1.0e+00",
-    "frozen": "failed: the change of log p by training is off by",
+    "idle": "failed: training leaves coupling.0.dense.0.kernel and 24 more as before",
+    "frozen": "failed: training leaves log_scale as before",
+    "biases frozen": "failed: training leaves coupling.0.dense.0.bias and 11 more as before",
+    "faster": "failed: the change of log p by training is off by",
+    "a step less": "failed: the change of log p by training is off by",
     "late": "failed: RuntimeError: all at sea",
     "absent": "unavailable: absent: can't be imported here (No module named 'absent')",
     "too large": "out_of_memory: MemoryError",
 }
+PLAN = PeersPlan(
+    framework="numpy",
+    peers=list(FATES),
+    architecture=SMALL.to_dict(),
+    device="cpu",
+    precision="float32",
+    batch=8,
+    steps=4,  # not those that are checked
+    rounds=2,
+    seed=0,
+)
 
 
 @pytest.fixture(scope="module")
 def checked():
     """Measurements of a run with one peer of each fate, by peer."""
-    plan = PeersPlan(
-        framework="numpy",
-        peers=list(FATES),
-        architecture=SMALL.to_dict(),
-        device="cpu",
-        precision="float32",
-        batch=8,
-        steps=3,
-        rounds=2,
-        seed=0,
-    )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker, "of_framework", lambda framework: [Entry(name, framework, "", "") for name in FATES])
-        patch.setattr(worker, "make_peer", make_peer)
-        events = list(worker.measure(plan))
+        return measured_by_peer(patch, PLAN)
+
+
+def measured_by_peer(patch, plan):
+    """Measurements of a run with peers made of the reference."""
+    patch.setattr(worker, "of_framework", lambda framework: [Entry(name, framework, "", "") for name in FATES])
+    patch.setattr(worker, "make_peer", make_peer)
+    events = list(worker.measure(plan))
     assert events[-1].event == "finished"
     made = [event for event in events if isinstance(event, Measurement)]
-    return {name: [m for m in made if m.context["peer"] == name] for name in (OURS, *FATES)}
+    return {name: [m for m in made if m.context["peer"] == name] for name in (OURS, *plan.peers)}
 
 
 @pytest.mark.parametrize("name", FATES)
@@ -171,21 +177,38 @@ def test_only_who_does_the_same_work_is_timed(checked, name):
 def test_the_harness_is_checked_and_timed_like_its_peers(checked):
     assert [m.quantity for m in checked[OURS]] == ["log_prob_error", "step_seconds", "step_seconds"]
     assert [m.quantity for m in checked["good"]] == ["log_prob_error", "trained_error", "step_seconds", "step_seconds"]
+    assert checked["good"][1].n == worker.CHECKED_STEPS
+
+
+def test_what_does_not_move_in_the_harness_need_not_move_in_a_peer(monkeypatch):
+    plan, work = PLAN.model_copy(update={"peers": ["good", "frozen"]}), worker.Work.of(PLAN)
+    dead = {"coupling.0.dense.2.bias": work.weights["coupling.0.dense.2.bias"] - 100}
+    monkeypatch.setattr(worker.Work, "of", lambda plan: replace(work, weights=work.weights | dead))
+    found = measured_by_peer(monkeypatch, plan)
+    assert [m.note for m in found["good"]] == [None] * 4
+    assert found["frozen"][-1].note == FATES["frozen"]
+
+
+def test_a_peer_is_timed_on_all_batches(monkeypatch):
+    work, trained = worker.Work.of(PLAN), []
+
+    class Counting(rounding_peer(23)):
+        def load(self, batches):
+            self.batches = batches
+
+        def train(self):
+            trained.append(self.batches)
+
+    monkeypatch.setattr(worker, "peer_class", lambda entry: Counting)
+    timed = worker.make_peer(Entry("p", "jax", "", ""), work, "float32")
+    timed.begin()
+    timed.seconds()
+    np.testing.assert_array_equal(trained[0], work.beginning().batches())
+    np.testing.assert_array_equal(trained[1], work.batches())
 
 
 def test_other_modes_of_the_harness_are_checked_and_timed_like_its_peers():
-    plan = PeersPlan(
-        framework="jax",
-        peers=[],
-        modes=True,
-        architecture=SMALL.to_dict(),
-        device="cpu",
-        precision="float32",
-        batch=8,
-        steps=3,
-        rounds=2,
-        seed=0,
-    )
+    plan = PLAN.model_copy(update={"framework": "jax", "peers": [], "modes": True})
     events = list(worker.measure(plan))
     made = [event for event in events if isinstance(event, Measurement)]
     found = [(m.quantity, m.value) for m in made if m.context["peer"] == f"{OURS}: jit"]
@@ -223,7 +246,7 @@ def rounding_peer(bits):
             z *= np.exp(self.flow.log_scale)
             return -0.5 * (z**2 + np.log(2 * np.pi)).sum(axis=1) + self.flow.log_scale.sum()
 
-        load = train = None
+        load = train = arrays = None
 
     return Rounding
 

@@ -6,7 +6,7 @@ once, as data, and the canonical weights with them; nothing is left out of the w
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,6 +104,10 @@ class Peer(ABC):
     @abstractmethod
     def log_prob(self, x: NDArray[np.float32]) -> NDArray:
         """log p(x) in nats, [B, D] → [B]."""
+
+    @abstractmethod
+    def arrays(self) -> Iterable[NDArray]:
+        """What is trained: the weights given, each with its numbers in any order and with any sign, until it moves."""
 
     @abstractmethod
     def load(self, batches: NDArray[np.float32]) -> None:

@@ -3,7 +3,7 @@
 Both couple in the direction from z to x; their density goes the other way and subtracts, as the article does.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -88,6 +88,9 @@ class FlowJax(Peer):
     def log_prob(self, x: NDArray[np.float32]) -> NDArray:
         return np.array(self._density(self._combine(self._params, self._static), jnp.asarray(x[:, self._entry])))
 
+    def arrays(self) -> Iterable[NDArray]:
+        return [np.array(leaf) for leaf in jax.tree.leaves(self._params)]
+
     def load(self, batches: NDArray[np.float32]) -> None:
         self._batches = [jnp.asarray(x[:, self._entry]) for x in batches]
 
@@ -133,6 +136,9 @@ class Distrax(Peer):
 
     def log_prob(self, x: NDArray[np.float32]) -> NDArray:
         return np.array(self._density(self._p, jnp.asarray(x[:, self._entry])))
+
+    def arrays(self) -> Iterable[NDArray]:
+        return [np.array(leaf) for leaf in jax.tree.leaves(self._p)]
 
     def load(self, batches: NDArray[np.float32]) -> None:
         self._batches = [jnp.asarray(x[:, self._entry]) for x in batches]

@@ -4,7 +4,7 @@ Reversal, split, additive coupling and scaling are layers, m is made of `Dense`;
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -83,6 +83,9 @@ class KerasPeer(Peer):
         z = np.asarray(self._model.predict(x, batch_size=len(x), verbose=0))
         log_det = float(ops.convert_to_numpy(ops.sum(self._scale.kernel)))
         return -0.5 * (z**2).sum(axis=1) + log_det - 0.5 * self._dim * math.log(2 * math.pi)
+
+    def arrays(self) -> Iterable[NDArray]:
+        return self._model.get_weights()
 
     def load(self, batches: NDArray[np.float32]) -> None:
         """Keep them as NumPy arrays, which is what `fit` is given."""

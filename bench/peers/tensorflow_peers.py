@@ -3,7 +3,7 @@
 Its `real_nvp_default_template(shift_only=True)` has no ReLU at the end, so the shift comes from Keras layers.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,9 @@ class TensorFlowProbability(Peer):
 
     def log_prob(self, x: NDArray[np.float32]) -> NDArray:
         return self._density(tf.constant(x[:, self._entry])).numpy()
+
+    def arrays(self) -> Iterable[NDArray]:
+        return [variable.numpy() for variable in self._variables]
 
     def load(self, batches: NDArray[np.float32]) -> None:
         self._batches = [tf.constant(x[:, self._entry]) for x in batches]

@@ -6,7 +6,7 @@ of their documentations show: `zero_grad`, `loss.backward`, `step` of `torch.opt
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,9 @@ class TorchPeer(Peer):
     def log_prob(self, x: NDArray[np.float32]) -> NDArray:
         with torch.no_grad():
             return self._log_prob(self._to_device(x)).cpu().numpy()
+
+    def arrays(self) -> Iterable[NDArray]:
+        return [parameter.detach().cpu().numpy() for parameter in self._flow.parameters()]
 
     def load(self, batches: NDArray[np.float32]) -> None:
         self._batches = self._to_device(batches)
