@@ -124,13 +124,13 @@ def test_names_as_people_say_them():
 
 def test_provenance_says_on_what_under_what_and_how_often():
     made = [
-        record(seed=1, run="b", rounds=5, precision="tf32", caption="Two\nlines"),
+        record(seed=1, run="b", rounds=5, precision="bfloat16", caption="Two\nlines"),
         record("jax", rounds=2, caption="Two\nlines"),
     ]
     assert labels.provenance(prepare(made)) == [
         "Machine: AMD EPYC, 2 cores.",
         "Protocol article: Two lines.",
-        "Precision: float32, tf32. 2/5 rounds, 2 runs, 2 seeds (0, 1).",
+        "Precision: float32, bfloat16. 2/5 rounds, 2 runs, 2 seeds (0, 1).",
         "Versions: torch 2.13.0; jax 0.10.2.",
     ]
     (single,) = [record(rounds=1, packages={}, caption="")]
@@ -144,7 +144,11 @@ def test_provenance_says_on_what_under_what_and_how_often():
         "Machines: AMD EPYC, 2 cores; Intel Xeon, 4 cores. "
         "Rows of different machines are not to be compared with each other."
     )
+    two = prepare([record(machine=XEON), record(machine=EPYC, precision="bfloat16")])
+    assert "Precision: float32, bfloat16. 2 rounds, 1 run, 1 seed (0)." in labels.provenance(two)
     assert labels.provenance(prepare([])) == []
+    for caption in ("Why?", "So!", "It is."):
+        assert f"Protocol article: {caption}" in labels.provenance(prepare([record(caption=caption)]))
 
 
 def test_what_did_not_end_is_named_with_its_reason():
@@ -165,7 +169,14 @@ def test_a_time_is_disturbed_by_the_largest_share_of_a_round():
     assert labels.disturbed(rows(0.9, quantity="other")) is None
     assert labels.disturbed(rows(0.9, measure="floor")) is None
     assert labels.disturbed(rows()) is None
-    assert labels.disturbances(rows(0.256)) == ["torch, disturbed: others used 26 % of the machine."]
+    assert labels.disturbances(rows(0.6)) == ["torch, disturbed: others used 60 % of the machine."]
+    both = [
+        record(name, measurements=[measurement("training", "others_share", share, "1", round=1)])
+        for name, share in (("torch", 0.6), ("jax", 0.256), ("numpy", 0.01))
+    ]
+    assert labels.disturbances(prepare(both)) == [
+        "torch, disturbed: others used 60 % of the machine; jax, disturbed: others used 26 % of the machine."
+    ]
     assert labels.disturbances(rows(0.05)) == []
     assert labels.disturbed_note(None) == ""
 

@@ -61,7 +61,7 @@ def prepare(records: Source) -> pd.DataFrame:
         data[name] = data[name].fillna("")
     data["plan_protocol"], data["plan_backend"] = data["protocol"], data["backend"]
     data["protocol"] = _protocols(data)
-    seen = data["precision_seen"].notna() & (data["precision_seen"] != data["precision"]).fillna(False)
+    seen = data["precision_seen"].notna() & (data["precision_seen"] != data["precision"])
     data["precision"] = data["precision"].where(~seen, data["precision"] + " (seen " + data["precision_seen"] + ")")
     versions = data[data["versions"] != ""].groupby("backend")["versions"].nunique()
     several = data["backend"].isin(versions[versions > 1].index) & (data["versions"] != "")
@@ -76,7 +76,7 @@ def _protocols(data: pd.DataFrame) -> pd.Series:
     """Return the protocol's name, with what sets it apart where one name stands for several protocols."""
     labels = data["protocol"].copy()
     for name, rows in data.groupby("protocol"):
-        marks = pd.Series("", index=rows.index, dtype="string")
+        marks = pd.Series("", index=rows.index)
         for column, sign in (("epochs", "epochs"), ("batch", "batch"), ("loss", "loss"), ("protocol_digest", "digest")):
             if rows[column].nunique() > 1:
                 marks = marks + f", {sign} " + rows[column].astype("string").str.slice(0, 8)
