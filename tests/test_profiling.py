@@ -343,6 +343,26 @@ def test_what_torch_compiled_for_a_cpu_is_the_optimisers_or_other_work(torch_tra
     assert [piece.category for piece in trace.work] == [OTHER, PRODUCTS, OTHER, OPTIMISER]
 
 
+def test_what_an_update_of_many_tensors_is_made_of_is_the_optimisers(torch_trace):
+    trace = torch_trace.read(
+        [
+            chrome("user_annotation", MARK, 0, 10),
+            chrome("cpu_op", "aten::mul_", 2, 1),
+            chrome("cpu_op", "aten::_foreach_mul_", 1, 3),
+            chrome("cpu_op", "aten::lerp_", 1, 1),
+            chrome("cpu_op", "aten::mul_", 2, 1, tid=2),  # beside it, in another thread
+            chrome("cpu_op", "aten::mul_", 4, 1),  # after it
+            chrome("cpu_op", "aten::_foreach_add_", 6, 2),
+        ]
+    )
+    assert [(piece.name, piece.line) for piece in trace.work] == [
+        ("aten::_foreach_mul_", "7/1"),
+        ("aten::mul_", "7/2"),
+        ("aten::mul_", "7/1"),
+        ("aten::_foreach_add_", "7/1"),
+    ]
+
+
 def test_where_torch_ran_on_a_gpu_its_kernels_are_the_work(torch_trace):
     trace = torch_trace.read(
         [

@@ -2,8 +2,9 @@
 
 import gzip
 import json
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,18 @@ def read(events: list[dict[str, Any]]) -> Trace:
         )
         return Trace(window, on_device, launches, waits)
     operators = [event for event in events if event["cat"] == "cpu_op" and event["name"] not in NO_WORK]
-    return Trace(window, [_work(e) for e in operators if e["name"].startswith(("aten::", "mkl")) or _compiled(e)])
+    work = [_work(e) for e in operators if e["name"].startswith(("aten::", "mkl")) or _compiled(e)]
+    return Trace(window, list(_outside_updates(work)))
+
+
+def _outside_updates(work: list[Work]) -> Iterator[Work]:
+    """Leave out what runs inside an operator that updates parameters, as `aten::mul_` in `aten::_foreach_mul_`."""
+    ends: dict[str, float] = {}
+    for each in sorted(work, key=lambda piece: (piece.span.start, -piece.span.end)):
+        if each.span.end > ends.get(each.line, -math.inf):
+            yield each
+            if each.category is Category.OPTIMISER:
+                ends[each.line] = each.span.end
 
 
 def _work(event: dict[str, Any]) -> Work:
