@@ -81,6 +81,8 @@ def test_the_floor_is_the_machines_lowest_and_the_times_are_medians_the_nearest_
     found = answers(*made, run("tensorflow", 3.5, others=0.5))["Near the floor?"]
     assert found.short.startswith("2.87 ×")
     assert told(found) == [["PyTorch", "2.87", "JAX", "3.00"]]
+    cut_off = run("numpy", 9.9, more=floor(2.0, 1.2), status="failed", reason="interrupted")
+    assert told(answers(*made, cut_off)["Near the floor?"]) == [["PyTorch", "4.30", "JAX", "4.50"]]  # its floor counts
     assert answers(run("jax", 5.0))["Near the floor?"].short == "not known"
 
 

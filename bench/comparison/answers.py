@@ -66,7 +66,8 @@ def sections(records: Sequence[Record]) -> list[Section]:
         rows = prepare(its)  # whose labels are as short as they can be among these
         times = [each for each in observations(its) if each.quantity.topic == "speed"]
         well = rows[rows["status"] == "ok"]
-        answers = [fastest(times), *reached(well), same_numbers(well), near_the_floor(well), failed_or_disturbed(rows)]
+        answers = [fastest(times), *reached(well), same_numbers(well)]
+        answers += [near_the_floor(rows, well), failed_or_disturbed(rows)]
         epochs = len(pick(well, "curve", "train_loss"))
         measured = (len({each.about.backend for each in times}), len(times), epochs)
         found.append((measured, Section(section_label(key), rows, answers)))
@@ -173,11 +174,14 @@ def _together(everybody: str, count: int, shared: Sequence[tuple[int, float, flo
     return f"apart from epoch {shared[apart][0]}", f"The training losses of {everybody} {before}{most}"
 
 
-def near_the_floor(rows: pd.DataFrame) -> Answer:
-    """How many times the least time that the machine allows an epoch takes each."""
+def near_the_floor(rows: pd.DataFrame, well: pd.DataFrame) -> Answer:
+    """How many times the least time that the machine allows an epoch takes each of those that ended `well`.
+
+    The floor is of all `rows`, as in the tables: also of a run that failed after its products were timed.
+    """
     floor = next(iter(machine_floors(rows).values()), math.nan)
-    epochs = groups(pick(rows, "training", "seconds_per_epoch"), ["series"])
-    calm = {str(key["series"]) for key, its in groups(rows, ["series"]) if disturbed(its) is None}
+    epochs = groups(pick(well, "training", "seconds_per_epoch"), ["series"])
+    calm = {str(key["series"]) for key, its in groups(well, ["series"]) if disturbed(its) is None}
     times = {str(key["series"]): over_rounds(its).middle / floor for key, its in epochs if key["series"] in calm}
     near = sorted((each for each in times.items() if not math.isnan(each[1])), key=lambda each: each[1])
     if not near:
