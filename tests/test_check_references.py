@@ -117,7 +117,45 @@ def test_the_committed_references_are_quiet_enough_to_notice_a_step_that_is_twic
 # What is run
 
 
-def test_runs_that_a_folder_has_are_not_made_again(tmp_path, monkeypatch):
+@pytest.fixture
+def now(monkeypatch):
+    """Software and processor of now, of which records may be."""
+    found = {"git": {"commit": "c" * 40, "dirty": False}, "cpu": "AMD EPYC", "packages": {"jax": "0.10.2"}}
+    monkeypatch.setattr(check_runs.environment, "fingerprint", lambda: found)
+    return found
+
+
+def of(environment, record):
+    return record.model_copy(update={"environment": record.environment | environment})
+
+
+@pytest.mark.parametrize(
+    ("then", "interpreters", "again"),
+    [
+        ({}, {}, False),
+        ({"git": {"commit": "d" * 40, "dirty": False}}, {}, True),
+        ({"cpu": "Intel Xeon"}, {}, True),
+        ({"packages": {"jax": "0.11.0"}}, {}, True),
+        ({"packages": {"jax": "0.11.0"}}, {"jax": "its/python"}, False),  # whose packages are its own
+    ],
+)
+def test_runs_of_other_software_or_another_processor_are_made_again(
+    tmp_path, monkeypatch, now, then, interpreters, again
+):
+    asked = []
+    monkeypatch.setattr(check_runs.runner, "run", lambda request, listener: asked.append(1) or [run_of("jax")])
+    made = run_of("jax", protocol_digest=protocols.load("trajectory-narrow").digest())
+    records.save(of(now | then, made), tmp_path)
+    jobs, where = [Job("trajectory-narrow", "jax", "float32", 0, 1)], Request(folder=tmp_path, device="cpu")
+    where = replace(where, interpreters=interpreters)
+    check_runs.run(jobs, where, Silent())
+    assert bool(asked) is again
+    now["git"]["dirty"] = True  # two states of changed sources can't be told apart
+    check_runs.run(jobs, where, Silent())
+    assert asked
+
+
+def test_runs_that_a_folder_has_are_not_made_again(tmp_path, monkeypatch, now):
     asked = []
 
     def run(request, listener):
@@ -126,8 +164,8 @@ def test_runs_that_a_folder_has_are_not_made_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(check_runs.runner, "run", run)
     digest = protocols.load("trajectory-narrow").digest()
-    records.save(run_of("jax", protocol_digest=digest), tmp_path)
-    records.save(run_of("torch", protocol_digest=digest, status="failed"), tmp_path)
+    records.save(of(now, run_of("jax", protocol_digest=digest)), tmp_path)
+    records.save(of(now, run_of("torch", protocol_digest=digest, status="failed")), tmp_path)
     jobs = [Job("trajectory-narrow", name, "float32", 0, 1) for name in ("torch", "jax", "torch")]
     assert [run.plan.backend for run in check_runs.run(jobs, Request(folder=tmp_path, device="cpu"), Silent())] == [
         "torch",
@@ -138,13 +176,13 @@ def test_runs_that_a_folder_has_are_not_made_again(tmp_path, monkeypatch):
     assert asked == [(name, [*worker, "0"]) for name in ("torch", "torch")]
 
 
-def test_the_oracle_of_a_gpus_reference_is_run_on_a_cpu_and_found_again(tmp_path, monkeypatch):
+def test_the_oracle_of_a_gpus_reference_is_run_on_a_cpu_and_found_again(tmp_path, monkeypatch, now):
     asked = []
 
     def run(request, listener):
         asked.append((request.backends[0], request.device))
         digest = protocols.load("trajectory-narrow").digest()
-        made = run_of(request.backends[0], protocol_digest=digest, device=request.device)
+        made = of(now, run_of(request.backends[0], protocol_digest=digest, device=request.device))
         records.save(made, request.folder)
         return [made]
 

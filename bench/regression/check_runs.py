@@ -8,7 +8,6 @@ import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
 from typing import Literal
@@ -97,6 +96,8 @@ def reference_jobs(part: Part, backends: Sequence[str]) -> list[Job]:
 def run(jobs: Sequence[Job], where: variant.Request, listener: Listener, parallel: int = 1) -> list[Record]:
     """Run the jobs that the folder has no good record of yet, and return a record for each job, in their order.
 
+    A record of another commit, of sources that were changed, of another processor or of other packages is none.
+
     Of `where`, device, folder, interpreters and timeout count. `parallel` is how many jobs go side by side where there
     are cores for them; on a GPU they go one after the other.
 
@@ -104,7 +105,7 @@ def run(jobs: Sequence[Job], where: variant.Request, listener: Listener, paralle
         BenchError: as `bench.running.runner.run`, or a folder holds a file that is no record.
     """
     device = resolve_device(where.device)
-    there = _by_job(where.folder)
+    there = _by_job(where)
     found = [kept.pop() if (kept := there.get(_key(job, device))) else None for job in jobs]
     missing = [job for job, record in zip(jobs, found, strict=True) if record is None]
     made = iter(_run_all(missing, where, listener, parallel if device == "cpu" else 1))
@@ -167,11 +168,14 @@ def _key(job: Job, device: str) -> tuple:
     return (digest, job.backend, _device(job, device), job.precision, job.seed, job.cores)
 
 
-def _by_job(folder: Path) -> dict[tuple, list[Record]]:
+def _by_job(where: variant.Request) -> dict[tuple, list[Record]]:
     found: dict[tuple, list[Record]] = {}
-    for record in collection.load_all(folder) if folder.is_dir() else []:
+    now = environment.fingerprint()
+    for record in collection.load_all(where.folder) if where.folder.is_dir() else []:
         plan = record.plan
-        if record.status == "ok":
+        alike = ["git", "cpu", *(["packages"] if plan.backend not in where.interpreters else [])]
+        same = not (now["git"] or {}).get("dirty") and all(record.environment.get(key) == now[key] for key in alike)
+        if record.status == "ok" and same:
             what = (plan.protocol_digest, plan.backend, plan.device, plan.precision, plan.seed)
             found.setdefault((*what, record.environment.get("cores")), []).append(record)
     return found
