@@ -1,5 +1,7 @@
 """Memory: what a run needs, and what it took."""
 
+import subprocess
+import sys
 from resource import RUSAGE_SELF
 from types import SimpleNamespace
 
@@ -42,7 +44,23 @@ def test_a_device_is_asked_itself():
     assert found == {"peak_memory": 3000, "training_memory": 3000, "training_memory_ratio": 3}
 
 
-def test_the_peak_of_a_process_is_counted_in_kib_by_the_kernel(monkeypatch):
+def test_the_peak_of_a_process_is_its_own_in_kib(tmp_path, monkeypatch):
+    monkeypatch.setattr(resources, "STATUS", tmp_path / "status")
+    (tmp_path / "status").write_text("Name:\tpython\nVmPeak:\t   9000 kB\nVmHWM:\t    3000 kB\nVmRSS:\t 2000 kB\n")
+    found = figures(resources.memory(OnTheCPU(), before=1024 * 1000, least=1024 * 500, round_=1))
+    assert found == {"peak_memory": 1024 * 3000, "training_memory": 1024 * 2000, "training_memory_ratio": 4}
+
+
+@pytest.mark.skipif(not resources.STATUS.is_file(), reason="only Linux has it")
+def test_what_the_process_before_held_is_not_counted():
+    most = "import bench.measures.resources as r; print(r.most_held())"
+    program = f"import subprocess, sys; held = bytearray(2**28); subprocess.run([sys.executable, '-c', {most!r}])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 2**28
+
+
+def test_elsewhere_the_peak_of_a_process_is_counted_in_kib_by_the_system(tmp_path, monkeypatch):
+    monkeypatch.setattr(resources, "STATUS", tmp_path / "none")
     usage = SimpleNamespace(ru_maxrss=3000)
     monkeypatch.setattr(resources.resource, "getrusage", lambda who: usage if who == RUSAGE_SELF else None)
     found = figures(resources.memory(OnTheCPU(), before=1024 * 1000, least=1024 * 500, round_=1))
