@@ -85,7 +85,9 @@ def _place(model: Any, path: Sequence[str | int]) -> tuple[str, list[str]]:
             (model,) = tagged
             continue
         fields = getattr(model, "model_fields", {})
-        keys = [field.name for field in dataclasses.fields(model)] if dataclasses.is_dataclass(model) else [*fields]
+        keys = [field.alias or name for name, field in fields.items()]
+        if dataclasses.is_dataclass(model):
+            keys = [field.name for field in dataclasses.fields(model)]
         model = fields[part].annotation if part in fields else next(iter(get_args(model)), None)
         names.append(str(part))
     return ".".join(names), keys

@@ -116,6 +116,7 @@ def test_what_the_command_line_asks_of_slurm_goes_before_the_step_and_that_befor
         (["--engine", "slurm", "--budget", "5"], "--budget goes with --engine local"),
         (["--engine", "slurm", "--slurm", "time"], "--slurm 'time': expected KEY=VALUE"),
         (["--engine", "slurm", "--slurm", "nodes=2"], '--slurm: nodes: found "2", expected one of the keys partition'),
+        (["--engine", "slurm", "--slurm", "cpus_per_task=2"], "mem, cpus-per-task, exclusive"),
         (["--engine", "slurm", "--slurm", "time=late"], '--slurm: time: found "late", expected'),
         (["--engine", "cloud"], "cloud"),
     ],

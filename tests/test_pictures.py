@@ -365,6 +365,13 @@ def test_pixels_of_a_protocol_that_was_edited_are_not_guessed(tmp_path):
     draw(tmp_path, "interpolation", rows=1, protocol="paper")
 
 
+def test_pixels_of_a_protocol_of_ones_own_are_asked_for(tmp_path):
+    leave_record(tmp_path, parameters.digest(weights(DIGITS, "float32")), protocol="mine")
+    with pytest.raises(BenchError, match=r"weights\.safetensors: trained by the protocol 'mine'.* as --protocol"):
+        draw(tmp_path, "interpolation", rows=1)
+    draw(tmp_path, "interpolation", rows=1, protocol="paper")
+
+
 def test_a_record_of_other_weights_is_left_alone(tmp_path):
     leave_record(tmp_path, "of others")
     with pytest.raises(BenchError, match="give --protocol"):

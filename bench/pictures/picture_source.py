@@ -98,6 +98,11 @@ class Source:
         if protocol_name is not None or self.record is None:
             return str(protocol_name), protocol.load(str(protocol_name)).evaluation_pixels()
         plan = self.record.plan
+        if plan.protocol not in protocol.names():
+            raise BenchError(
+                f"{self.path}: trained by the protocol {plan.protocol!r}, which is none that comes with nice-bench; "
+                "give its .toml file as --protocol"
+            )
         own = protocol.load(plan.protocol, **{f"training__{name}": getattr(plan, name) for name in AS_RUN})
         if own.digest() != plan.protocol_digest:
             raise BenchError(

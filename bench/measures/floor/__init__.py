@@ -5,7 +5,7 @@ routine, but with nothing between them; the bytes that the parameters at least m
 to an array in place; and where several devices train side by side, the reduction of a step's gradients, by the
 framework's own collective: of each the fastest that was seen, as other work on the machine only adds to a time. The
 largest is the floor: each can overlap with the others, and none can be left out. A pure chain of the same products
-(`chain`) takes as long or a little longer; one that is faster, or slower by more than a third, says that the
+(`chain`) takes as long or a little longer; one that is faster, or takes more than 1.3 times as long, says that the
 floor is wrong. Each framework's products are in a file of its own.
 """
 
