@@ -60,7 +60,8 @@ def bench_micro(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Compare the frameworks on what this machine has: its GPU if one is visible, else its CPU."""
-    (bench_gpu if gpu_is_visible(session) else bench_cpu)(session)
+    on_cpu = only_options(session.posargs, "device") == ["--device=cpu"]
+    (bench_cpu if on_cpu or not gpu_is_visible(session) else bench_gpu)(session)
 
 
 @nox.session(name="bench-cpu")
