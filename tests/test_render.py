@@ -296,3 +296,31 @@ def test_a_caption_of_which_all_was_said_is_empty():
     assert said_once([]) == []
     ends = Table("n", "T", "Of XX.", SMALL.shown, SMALL.raw)
     assert said_once([ends])[0].caption == "Of XX."
+
+
+def test_a_table_that_just_fits_is_not_folded_and_a_caption_takes_the_width():
+    wide = 37  # of SMALL as text
+    assert max(map(len, render(SMALL, "text").splitlines())) == wide
+    assert "p|q" in render(SMALL, "text", wide).splitlines()[2]
+    assert "p|q" not in render(SMALL, "text", wide - 1).splitlines()[2]
+    said = Table("n", "T", "word " * 20, SMALL.shown, SMALL.raw, SMALL.labels)
+    assert render(said, "text", 99).splitlines()[-1] == ("word " * 20)[:99]
+
+
+def test_a_part_has_a_column_beside_its_labels_however_narrow_it_must_be():
+    parts = render(SMALL, "text", 5).split("\n\n")
+    assert [part.splitlines()[0].split() for part in parts[1:-1]] == [
+        ["backend", "status", "time,", "s"],
+        ["backend", "p|q"],
+    ]
+
+
+def test_words_are_never_broken():
+    name, cell = "incomparables-alike", f"{'a' * 16} {'b' * 16} {'c' * 40}"
+    wide = pd.DataFrame({name: [cell]})
+    lines = render(Table("n", "T", "C.", wide, wide), "text").splitlines()
+    assert [lines[2], *lines[4:7]] == [name, "a" * 16, "b" * 16, "c" * 40]
+
+
+def test_several_tables_as_latex_are_one_after_the_other():
+    assert render([SMALL, SMALL], "latex") == "\n".join([render(SMALL, "latex")] * 2)

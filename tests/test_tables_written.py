@@ -44,7 +44,7 @@ def test_tables_are_whole_unless_brief_ones_are_asked_for(monkeypatch):
     assert asked == [False, True]
 
 
-def test_in_short_runs_have_speed_and_accuracy_and_other_records_all_their_tables():
+def test_in_short_runs_have_speed_and_accuracy_and_other_records_all_their_tables(monkeypatch):
     timed = [measurement("micro", "seconds", 1e-3, "s", operation="encode", batch=16)]
     made = [
         record(measurements=seconds(1.0), curve=points(-1.0)),
@@ -52,6 +52,10 @@ def test_in_short_runs_have_speed_and_accuracy_and_other_records_all_their_table
     ]
     found = tables.in_short(made)
     assert [table.name for table in found] == ["speed", "accuracy", "micro"]
+    asked = []
+    monkeypatch.setattr(tables, "invertibility", lambda data, *, brief: asked.append(brief) or captioned("i", "x"))
+    tables.in_short(made)
+    assert asked == [True, True]
 
 
 def test_a_sentence_of_captions_is_said_once():
@@ -98,7 +102,7 @@ def test_a_status_has_a_reason_of_at_most_200_characters_and_the_share_of_others
 
     assert status("x" * 200) == f"failed: {'x' * 200}"
     assert status("x" * 201) == f"failed: {'x' * 199}…"
-    assert status("", 0.5) == "ok: disturbed, others used 50 % of the machine"
+    assert status("", 0.6) == "ok: disturbed, others used 60 % of the machine"
 
 
 def test_what_a_table_shows_has_its_numbers_behind_it():
@@ -193,3 +197,30 @@ def shown(table, backend):
 def test_a_text_that_has_no_such_tables_is_told(page, text, told):
     with pytest.raises(BenchError, match=re.escape(told)):
         readme.refresh(page(text))
+
+
+def test_of_real_records_csv_alone_has_all_rows(tmp_path):
+    where = {"weights": "initial", "direction": "x-z-x", "trips": 1}
+    trips = [
+        measurement("invertibility", "max_error", 1e-5, "grey levels", inputs=inputs, **where)
+        for inputs in ("test", "noise")
+    ]
+    tables.write([record(measurements=trips)], tmp_path, ("csv", "markdown"))
+    assert len((tmp_path / "invertibility.csv").read_text().splitlines()) == 3
+    assert "noise" not in (tmp_path / "invertibility.md").read_text()
+    with pytest.raises(BenchError, match=r"format 'pdf': expected one of text, markdown, csv, latex, parquet$"):
+        tables.write([record()], tmp_path, ("pdf",))
+
+
+def test_curves_are_of_losses_by_epoch_alone():
+    other = measurement("likelihood", "test_loss", -9.0, "nats")
+    made = record(curve=points(-1.0, -2.0, test=[-1.5]), measurements=[other])
+    assert tables.curves([made]).raw["epoch"].tolist() == [1, 2]
+
+
+def test_backends_without_rounds_differ_too_and_one_alone_does_not():
+    rows = pd.DataFrame(
+        {"seed": [0, 0, 1], "at_round": [None, None, 1], "series": ["torch", "jax", "jax"], "value": [-4.0, -5.0, 1.0]}
+    )
+    assert tables.largest_difference(rows) == (1.0, 0.2)
+    assert all(math.isnan(each) for each in tables.largest_difference(rows[2:]))
