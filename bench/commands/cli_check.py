@@ -43,7 +43,9 @@ def check(
     python: Interpreters = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder for records; the runs it has already aren't made again. [default: in results/runs]"),
+        typer.Option(
+            help="Folder for records; runs of this commit that it has aren't made again. [default: in results/runs]"
+        ),
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one run.")] = 1800.0,
 ) -> None:
