@@ -25,6 +25,9 @@ def test_the_frame_has_a_row_per_measurement_and_per_point_of_the_curve():
     assert (first["low"], first["high"], first["n"], first["note"], first["at_batch"]) == (0.25, 0.5, 30, "warm", 64)
     assert (first["machine"], first["versions"], first["mode"]) == ("AMD EPYC, 2 cores", "torch 2.13.0", "eager")
     assert first["created"] == one.created
+    assert list(data["measure"]) == ["sampling", *["curve"] * 5]
+    assert frame([record(seen="tf32")])["precision_seen"].item() == "tf32"
+    assert frame([record()])["precision_seen"].isna().item()
     assert list(data["unit"]) == ["s", *["nats", "nats", "s"], *["nats", "s"]]
     assert list(data.columns) == [*COLUMNS, "at_batch", "at_epoch", "at_round", "at_weights"]
     losses = data[data["quantity"] == "train_loss"]
@@ -102,6 +105,12 @@ def test_precisions_come_before_backends_in_the_order_of_rows():
     made = [record(name, precision=each) for name in ("torch", "jax") for each in ("bfloat16", "float32", "float64")]
     found = frame(made)[["precision", "backend"]].to_records(index=False).tolist()
     assert found == [(each, name) for each in ("float64", "float32", "bfloat16") for name in ("torch", "jax")]
+
+
+def test_modes_are_in_their_alphabets_order_before_seeds():
+    made = [record(mode=mode, seed=seed) for seed in (0, 1) for mode in ("graph", "eager")]
+    found = frame(made)[["mode", "seed"]].to_records(index=False).tolist()
+    assert found == [("eager", 0), ("eager", 1), ("graph", 0), ("graph", 1)]
 
 
 def test_the_frame_does_not_depend_on_the_order_of_the_records():
