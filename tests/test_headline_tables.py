@@ -239,3 +239,9 @@ def test_a_run_without_losses_or_cut_off_too_early_hides_none_after_it():
     for early in (made(0, "failed"), made(0, "failed", -5.0)):
         epochs, spent = passing(prepare([early, made(1, "ok", -5.0, -2000.0)]), 1980.5)
         assert (epochs.middle, spent.middle) == (2.0, 10.0)
+
+
+def test_a_time_beside_which_others_used_the_machine_says_so():
+    busy = measurement("training", "others_share", 0.6, "1", round=1)
+    shown = headline([record(curve=points(-1.0), measurements=[*seconds(1.0), busy])]).shown
+    assert shown["s/epoch [min–max]"].tolist() == ["1.000, disturbed: others used 60 % of the machine"]
