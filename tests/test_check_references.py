@@ -150,9 +150,17 @@ def test_runs_of_other_software_or_another_processor_are_made_again(
     where = replace(where, interpreters=interpreters)
     check_runs.run(jobs, where, Silent())
     assert bool(asked) is again
-    now["git"]["dirty"] = True  # two states of changed sources can't be told apart
-    check_runs.run(jobs, where, Silent())
-    assert asked
+
+
+@pytest.mark.parametrize(("git", "again"), [({"commit": "c" * 40, "dirty": True}, True), (None, False)])
+def test_two_states_of_changed_sources_are_not_taken_for_the_same(tmp_path, monkeypatch, now, git, again):
+    asked = []
+    monkeypatch.setattr(check_runs.runner, "run", lambda request, listener: asked.append(1) or [run_of("jax")])
+    now["git"] = git  # None where it is installed, and its version says it
+    records.save(of(now, run_of("jax", protocol_digest=protocols.load("trajectory-narrow").digest())), tmp_path)
+    jobs = [Job("trajectory-narrow", "jax", "float32", 0, 1)]
+    check_runs.run(jobs, Request(folder=tmp_path, device="cpu"), Silent())
+    assert bool(asked) is again
 
 
 def test_runs_that_a_folder_has_are_not_made_again(tmp_path, monkeypatch, now):
