@@ -37,8 +37,8 @@ class Listener:
 class Workers:
     """Work as they are asked; those of `dies` end after so many epochs, those of `silent` leave no state before."""
 
-    def __init__(self, dies=None, silent=()):
-        self.dies, self.silent, self.plans = dies or {}, silent, []
+    def __init__(self, dies=None, silent=(), others=None):
+        self.dies, self.silent, self.plans, self.others = dies or {}, silent, [], others
 
     def __call__(self, command, plan, variables, timeout, take, stopped):
         self.plans.append(plan)
@@ -74,6 +74,9 @@ class Workers:
                 state.save(path, SMALL, left)
                 take([StateLeft(path=path)])
         take([at("seconds_per_epoch"), at("after")])
+        if self.others is not None:
+            busy = Measurement.of("training", "others_share", self.others, "1", round=plan.round, n=1)
+            take([Measured(measurement=busy)])
         if plan.round == plan.rounds:
             with open(plan.weights, "wb") as file:  # noqa: PTH123
                 file.write(plan.backend.encode())
@@ -226,16 +229,20 @@ def test_a_run_that_goes_on_under_other_software_names_both(tmp_path):
 
 
 def test_of_a_round_that_went_on_what_others_used_is_of_all_its_epochs(tmp_path):
-    def share(record):
-        return next(((m.value, m.context, m.n) for m in record.measurements if m.quantity == "others_share"), None)
+    def shares(record):
+        return [(m.value, m.context["round"], m.n) for m in record.measurements if m.quantity == "others_share"]
 
     three = {"training__epochs": 3, "training__rounds": 1}
     whole = run(tmp_path / "whole", Workers(), **three).records["a"]
-    assert share(whole) is None  # which is for the worker to say
-    run(tmp_path / "cut", Workers({"a": 2}), **three)
-    value, context, n = share(resume(tmp_path / "cut", Workers()).records["a"])
-    assert value == pytest.approx((0.1 + 0.2 + 0.3) / 3)
-    assert (context, n) == ({"round": 1}, 3)
+    assert shares(whole) == []  # which is for the worker to say
+    for since, said in ((None, 0.2), (0.01, 0.2), (0.9, 0.9)):  # whichever is larger, of all epochs or of the last
+        folder = tmp_path / f"{since}"
+        run(folder, Workers({"a": 2}), **three)
+        assert shares(resume(folder, Workers(others=since)).records["a"]) == [(pytest.approx(said), 1, 3)]
+    run(tmp_path / "twice", Workers({"a": 1}))
+    assert resume(tmp_path / "twice", Workers({"a": 3})).records["a"].status == "failed"
+    found = shares(resume(tmp_path / "twice", Workers()).records["a"])
+    assert found == [(pytest.approx(0.15), 1, 2), (pytest.approx(0.35), 2, 2)]
 
 
 def test_a_folder_is_locked_where_only_files_open_for_writing_can_be(tmp_path, monkeypatch):

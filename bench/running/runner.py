@@ -252,12 +252,17 @@ class Training(Variant[WorkerPlan]):
         )
 
     def _share_of_others(self, round_: int) -> None:
-        """Put the share that others used in a round that went on here in place of that of the epochs made since."""
+        """Put the share that others used in a round that was cut off, if it is larger, in place of the last epochs'.
+
+        Of the round's seconds an epoch's are of the epochs since, those to a target of all.
+        """
         known = [(p.others, p.seconds) for p in self.record.curve if p.round == round_ and p.others is not None]
-        kept = [m for m in self.record.measurements if (m.quantity, m.context.get("round")) != ("others_share", round_)]
-        self._change(measurements=kept)
+        measured = [m for m in self.record.measurements if m.quantity == "others_share"]
+        since = [m for m in measured if m.context.get("round") == round_]
         if known:
             share = sum(others * seconds for others, seconds in known) / sum(seconds for _, seconds in known)
+            share = max([share, *(m.value for m in since if m.value is not None)])
+            self._change(measurements=[m for m in self.record.measurements if m not in since])
             self.add(Measurement.of("training", "others_share", share, "1", round=round_, n=len(known)))
 
     def _file(self, name: str) -> str:
@@ -284,8 +289,10 @@ class Training(Variant[WorkerPlan]):
 
     def conclude(self) -> Finished:
         """What follows from the whole curve; and the weights are put beside the record."""
-        if self.done > self.ends[self.first_round - 1]:
-            self._share_of_others(self.first_round)
+        for m in [m for m in self.record.measurements if m.quantity == "resumed_after_epochs"]:
+            round_ = int(m.context["round"])
+            if (m.value or 0) > self.ends[round_ - 1]:  # inside of it
+                self._share_of_others(round_)
         training, curve, measurements = self.protocol.training, self.record.curve, self.record.measurements
         if curve and curve[-1].train_loss is not None:
             self.add(Measurement.of("training", "final_train_loss", curve[-1].train_loss, "nats"))
