@@ -13,7 +13,7 @@ from record_factories import record
 
 from bench import records
 from bench.errors import BenchError
-from bench.records import collection
+from bench.records import collection, environment
 from bench.running import campaign, engines, job
 from bench.running.campaign_state import STATE, locked
 
@@ -253,7 +253,11 @@ def test_device_and_folder_are_handed_on_and_each_command_gets_the_interpreters(
     assert handed["agree-other"] == f"agree works --backends=torch {where['agree-other']}"
     variables = (tmp_path / "of-jax").read_text().splitlines()
     assert "XLA_PYTHON_CLIENT_PREALLOCATE=false" in variables
-    assert not [name for name in variables if name.startswith("OMP_NUM_THREADS=")]  # of another node than this
+    threads = [name for name in variables if name.startswith("OMP_NUM_THREADS=")]
+    assert threads == [f"OMP_NUM_THREADS={environment.cores()}"]
+    given = (steps[1], of("works"), tmp_path / "there", [f"jax={python}"], ())
+    assert threads[0] in engines._command(*given)
+    assert threads[0] not in engines._command(*given, elsewhere=True)  # which has other cores
     by = {line.split(":")[0]: str(python) in line.split(" -c ")[0] for line in told if " -c " in line}
     assert by == {"run": False, "agree": True, "agree-other": False}
 
@@ -315,6 +319,11 @@ def test_a_run_that_was_asked_to_end_while_it_wrote_its_tables_is_done(tmp_path)
     }.items():
         assert ended(tmp_path / name, step, job.INTERRUPTED, *made, **more).status == "cut off"
         assert not (tmp_path / name / "long").exists()
+    missing = record("jax", status="unavailable", reason="no jax")
+    assert ended(tmp_path / "m", step, job.INTERRUPTED, record(), missing).status == "done"
+    named = campaign.Step(name="n", folder="n", command=("run", "--backends=torch,jax"))
+    assert ended(tmp_path / "n", named, job.INTERRUPTED, record(), missing).status == "cut off"
+    assert ended(tmp_path / "none", step, job.INTERRUPTED, missing).status == "cut off"
     sweep = campaign.Step(name="s", folder="s", command=("sweep",))  # whose other axes are yet to be measured
     assert ended(tmp_path / "s", sweep, job.INTERRUPTED, record(kind="sweep")).status == "cut off"
 
@@ -326,6 +335,16 @@ def test_a_run_that_was_killed_goes_on(tmp_path, code):
     assert (outcome.status, outcome.reason) == ("cut off", f"killed (exit code {code})")
     with locked(tmp_path) as (state, _):
         assert (state.begin(step, tmp_path, "cut off") / ".unfinished-run" / "request.json").exists()
+
+
+@pytest.mark.parametrize("code", [-11, 137])
+def test_what_was_killed_and_cannot_go_on_has_failed_and_its_records_are_kept(tmp_path, code):
+    sweep = campaign.Step(name="s", folder="s", command=("sweep",))
+    assert ended(tmp_path, sweep, code, record(kind="sweep")).status == "failed"
+    assert len(list((tmp_path / "s").iterdir())) == 1
+    (run,) = of("long").step
+    assert ended(tmp_path / "whole", run, code, record()).status == "done"  # while it wrote its tables
+    assert ended(tmp_path / "begun", run, code, record(status="failed", reason="r")).status == "failed"
 
 
 def test_an_attempt_that_was_killed_before_it_said_what_it_is_of_begins_anew(tmp_path):

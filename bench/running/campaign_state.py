@@ -12,7 +12,7 @@ import platform
 import shutil
 import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -117,13 +117,14 @@ class State(BaseModel):
     def end(self, name: str, ending: Ending, output: Path, reason: str = "") -> Outcome:
         """Note how the latest attempt at a step has ended, and keep its records unless it was cut off."""
         code, outcome = ending.exit_code, self.steps[name]
-        if code == INTERRUPTED and outcome.command[0] == "run" and _is_whole(output / ATTEMPTS / outcome.attempt):
-            code = 0  # it was asked to end while it wrote its tables
-        if code < 0 or code in KILLED:  # for want of memory, say: what it left goes on
+        attempt, killed = output / ATTEMPTS / outcome.attempt, code < 0 or code in KILLED
+        if (killed or code == INTERRUPTED) and _is_whole(attempt, outcome.command):
+            code = 0  # it ended while it wrote its tables
+        elif killed and can_go_on(attempt):
             code = INTERRUPTED
             reason = reason or f"killed (exit code {ending.exit_code})"
         if code != INTERRUPTED:
-            made, before = _free_names(output / ATTEMPTS / outcome.attempt, output, outcome), outcome.kept
+            made, before = _free_names(attempt, output, outcome), outcome.kept
             outcome.kept = tuple(dict.fromkeys([*before, *made]))
             self.save(output)  # first: the copies of a process that is killed now are known to be this step's
             for target, path in made.items():
@@ -197,13 +198,17 @@ def can_go_on(attempt: Path) -> bool:
     return any(attempt.glob(f"{UNFINISHED}*/request.json"))
 
 
-def _is_whole(attempt: Path) -> bool:
-    """Whether an attempt at a run has left the records of all that was asked for, and they are good."""
-    found = list(attempt.glob("*.json"))
-    if not found or any(attempt.glob(f"{UNFINISHED}*")):
+def _is_whole(attempt: Path, command: Sequence[str]) -> bool:
+    """Whether an attempt at a run has left the records of all that was asked for, and they are good.
+
+    A framework that isn't installed is no failure where none was named, as in the run's own exit code.
+    """
+    if command[0] != "run" or any(attempt.glob(f"{UNFINISHED}*")):
         return False
+    named = any(part.partition("=")[0] == "--backends" for part in command)
     with suppress(RecordError):
-        return all(records.load(path).status == "ok" for path in found)
+        found = {records.load(path).status for path in attempt.glob("*.json")}
+        return "ok" in found and found <= ({"ok"} if named else {"ok", "unavailable"})
     return False
 
 

@@ -153,7 +153,7 @@ class Slurm:
     def _submit(self, step: Step, state: State, lock: int) -> bool:
         """Hand a step to SLURM; noted before, so that a process that comes after a killed one looks for the job."""
         attempt = state.begin(step, self.output, "submitted")
-        command = _command(step, self.campaign, attempt, self.interpreters, self.program)
+        command = _command(step, self.campaign, attempt, self.interpreters, self.program, elsewhere=True)
         log = str(job.beside(attempt, ".log")).replace("%", "%%")
         options = self.resources.over(step.slurm).over(self.campaign.slurm).options()
         options += ["--no-requeue", f"--job-name={attempt.name}.{state.key}", f"--output={log}"]
@@ -168,7 +168,13 @@ class Slurm:
 
 
 def _command(
-    step: Step, campaign: Campaign, attempt: Path, interpreters: Sequence[str], program: Sequence[str]
+    step: Step,
+    campaign: Campaign,
+    attempt: Path,
+    interpreters: Sequence[str],
+    program: Sequence[str],
+    *,
+    elsewhere: bool = False,
 ) -> list[str]:
     """The command line of an attempt at a step, which goes on with a run that was cut off and lies in its folder.
 
@@ -186,7 +192,8 @@ def _command(
         return [*program, *command]
     variables = worker_environment(backend, python, campaign.device)
     variables |= cache_environment(attempt.with_name(".compiled").absolute() / backend, variables)
-    del variables["OMP_NUM_THREADS"]  # this machine's cores, not those of the node that the job will have
+    if elsewhere:
+        del variables["OMP_NUM_THREADS"]  # of this machine's cores
     changed = sorted(f"{name}={value}" for name, value in variables.items() - os.environ.items())
     return ["env", *changed, python, *program[1:], *command]
 
