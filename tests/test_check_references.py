@@ -152,6 +152,18 @@ def test_runs_of_other_software_or_another_processor_are_made_again(
     assert bool(asked) is again
 
 
+@pytest.mark.parametrize(("name", "again"), [("H100", False), ("A100", True)])
+def test_runs_of_another_gpu_are_made_again(tmp_path, monkeypatch, now, name, again):
+    asked = []
+    monkeypatch.setattr(check_runs.runner, "run", lambda request, listener: asked.append(1) or [run_of("jax")])
+    monkeypatch.setattr(check_runs, "resolve_device", lambda device: device)
+    now["gpus"] = [{"name": "H100"}]
+    made = run_of("jax", protocol_digest=protocols.load("trajectory-narrow").digest(), device="gpu")
+    records.save(of(now | {"gpus": [{"name": name}]}, made), tmp_path)
+    check_runs.run([Job("trajectory-narrow", "jax", "float32", 0, 1)], Request(folder=tmp_path, device="gpu"), Silent())
+    assert bool(asked) is again
+
+
 @pytest.mark.parametrize(("git", "again"), [({"commit": "c" * 40, "dirty": True}, True), (None, False)])
 def test_two_states_of_changed_sources_are_not_taken_for_the_same(tmp_path, monkeypatch, now, git, again):
     asked = []

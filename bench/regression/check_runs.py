@@ -96,7 +96,8 @@ def reference_jobs(part: Part, backends: Sequence[str]) -> list[Job]:
 def run(jobs: Sequence[Job], where: variant.Request, listener: Listener, parallel: int = 1) -> list[Record]:
     """Run the jobs that the folder has no good record of yet, and return a record for each job, in their order.
 
-    A record of another commit, of sources that were changed, of another processor or of other packages is none.
+    A record of another commit, of sources that were changed, of another machine or of other packages (but for a backend
+    that has an interpreter of its own) is none.
 
     Of `where`, device, folder, interpreters and timeout count. `parallel` is how many jobs go side by side where there
     are cores for them; on a GPU they go one after the other.
@@ -175,6 +176,8 @@ def _by_job(where: variant.Request) -> dict[tuple, list[Record]]:
         plan = record.plan
         alike = ["git", "cpu", *(["packages"] if plan.backend not in where.interpreters else [])]
         same = not (now["git"] or {}).get("dirty") and all(record.environment.get(key) == now[key] for key in alike)
+        if plan.device == "gpu":
+            same &= environment.machine("gpu", record.environment) == environment.machine("gpu", now)
         if record.status == "ok" and same:
             what = (plan.protocol_digest, plan.backend, plan.device, plan.precision, plan.seed)
             found.setdefault((*what, record.environment.get("cores")), []).append(record)
