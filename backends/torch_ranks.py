@@ -24,6 +24,10 @@ from backends.values import Nodes
 PR_SET_PDEATHSIG = 1
 MOST_CPU_RANKS = 64  # each is a process
 
+GROUPS: list[Any] = []
+"""The groups of this process' trainings, kept to its end: the last holder of one ends its threads, and if that is the
+reducer of a `DistributedDataParallel`, it holds Python's lock, for which such a thread may wait to the end of time."""
+
 
 @contextmanager
 def other_ranks(
@@ -75,6 +79,7 @@ def other_ranks(
         raise
     finally:
         if distributed.is_initialized():
+            GROUPS.append(distributed.group.WORLD)
             distributed.destroy_process_group()
         torch.set_num_threads(threads)
         for process in others:

@@ -1,5 +1,6 @@
 """Training on several devices side by side: each framework's own engine against the reference, and what goes wrong."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -85,6 +86,27 @@ def test_a_batch_that_the_devices_cannot_share_is_refused():
     with pytest.raises(ValueError, match="a batch has 4 rows, which 3 devices can't share evenly"):
         next(model.train(images(), Adam(), Stream(), 1))
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+@needs_torch
+def test_a_group_is_there_when_what_trained_in_it_is_gone():
+    """Else its end would hold Python's lock while it waits for a thread that may want it."""
+    from backends import torch_ranks
+
+    before = len(torch_ranks.GROUPS)
+    list(create("torch", TINY, replicas=2).train(images(), Adam(), Stream(), 1))
+    gc.collect()
+    (group,) = torch_ranks.GROUPS[before:]
+    assert group.size() == 2
+    assert not distributed_is_on()
+    assert not multiprocessing.active_children()
+
+
+def distributed_is_on():
+    from torch import distributed
+
+    return distributed.is_initialized()
 
 
 @pytest.mark.slow
